@@ -1,0 +1,1 @@
+"""hyperparameter optimization driven by a language model."""

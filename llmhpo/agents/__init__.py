@@ -1,0 +1,1 @@
+"""Proposers behind one protocol, and the portfolio that decides whom to trust."""

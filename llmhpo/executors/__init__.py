@@ -1,0 +1,1 @@
+"""Executors behind one protocol: they run the training jobs."""

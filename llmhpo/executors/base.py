@@ -1,0 +1,43 @@
+"""What every executor looks like: a job in, a future outcome out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from llmhpo.trial import Outcome, Params, Task
+
+Metrics = Mapping[str, float]
+Objective = Callable[[dict[str, object]], "float | Metrics"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One trial to run.
+
+    `directory` belongs to this job alone: parameters, result, reports and logs lie there afterwards.
+    """
+
+    number: int
+    params: Params
+    task: Task
+    directory: Path
+    seed: int = 0
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Executor(Protocol):
+    """Runs jobs, `workers` of them at once. A job's end, whatever it is, is an `Outcome`; only our own bugs raise."""
+
+    workers: int
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Queue a job. The future ends with its outcome, or is cancelled by `shutdown`."""
+        ...
+
+    def shutdown(self, *, kill: bool) -> None:
+        """Wait for the running jobs (`kill=False`) or end their whole process trees now. Queued jobs are cancelled."""
+        ...

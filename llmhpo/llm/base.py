@@ -1,0 +1,71 @@
+"""What every language model looks like to the rest of llmhpo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from llmhpo.usage import Price, Usage
+
+JSONSchema = dict[str, object]
+Finish = Literal["stop", "length", "refusal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a model, complete: the same request may be answered from a record.
+
+    `number` counts the requests of a study from 0: it seeds local sampling and picks the scripted reply, so that a
+    resumed study asks on where it stopped. `max_tokens` bounds the reply; `deadline_s` the whole of it, retries included.
+    """
+
+    messages: tuple[Message, ...]
+    schema: JSONSchema | None = None  # JSON schema of the reply: root is an object, all properties required
+    number: int = 0
+    max_tokens: int = 2000
+    temperature: float | None = None  # None: the backend's own choice
+    deadline_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A model's answer, as text. `finish` is never guessed: a reply cut at `max_tokens` says "length"."""
+
+    text: str
+    usage: Usage
+    model: str
+    finish: Finish = "stop"
+    seconds: float = 0.0
+
+
+class LLM(Protocol):
+    """A language model.
+
+    `name` is the spec it was made from ("openai:gpt-5"); `price` is None where it is not known (a local model costs 0).
+    """
+
+    name: str
+    price: Price | None
+
+    def complete(self, request: Request) -> Completion:
+        """Answer, within the deadline.
+
+        Raises: LLMUnavailableError, LLMRequestError, LLMReplyError.
+        """
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text`; an upper estimate where the model's tokenizer is not at hand."""
+        ...
+
+    def close(self) -> None:
+        """Release connections and memory. The model may be used again."""
+        ...

@@ -1,0 +1,1 @@
+"""Surrogate models behind one protocol, and the screen that ranks candidates with them."""

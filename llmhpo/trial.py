@@ -1,0 +1,144 @@
+"""A trial and its parts: what is proposed, what came of it, and all that an agent may see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llmhpo.errors import ConfigError
+from llmhpo.space import Params, SearchSpace
+
+__all__ = ["Context", "Direction", "Outcome", "Params", "Proposal", "Provenance", "Status", "Task", "Trial", "best_trial"]
+
+Direction = Literal["minimize", "maximize"]
+Status = Literal["ok", "failed", "timeout", "oom", "pruned", "invalid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be achieved, in words and in numbers.
+
+    `text` is the user's own description and reaches the model as data. `metric` is the key under which a job reports
+    its result. `timeout_s` bounds one trial's wall-clock time.
+    """
+
+    text: str = ""
+    metric: str = "value"
+    direction: Direction = "minimize"
+    timeout_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("minimize", "maximize"):
+            raise ConfigError(f"direction={self.direction!r} is neither 'minimize' nor 'maximize'")
+        if self.timeout_s is not None and not self.timeout_s > 0:
+            raise ConfigError(f"timeout_s={self.timeout_s!r} is not a positive number of seconds")
+        if not self.metric:
+            raise ConfigError("metric is empty; name the key under which the job reports its result")
+
+    def loss(self, value: float) -> float:
+        """`value` turned so that lower is better."""
+        return value if self.direction == "minimize" else -value
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Which request of which model a proposal came from."""
+
+    model: str
+    prompt: str  # template and version, "propose.v1"
+    prompt_hash: str
+    request: int  # number of the request within the study
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A configuration to try. `source` names who proposed it: "default", "llm", "tpe", "gp", "random", ..."""
+
+    params: Params
+    source: str
+    rationale: str = ""
+    provenance: Provenance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial ended. `value` is the metric in the user's units; it is finite exactly where `status` is "ok".
+
+    `curve` holds (step, value) pairs of the metric that the job reported on its way; `message` says in one line why a
+    trial is not ok; `log_tail` is the bounded end of what it printed.
+    """
+
+    status: Status
+    value: float | None = None
+    seconds: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curve: Sequence[tuple[int, float]] = ()
+    message: str = ""
+    log_tail: str = ""
+
+    def __post_init__(self) -> None:
+        assert (self.status == "ok") == (self.value is not None and math.isfinite(self.value)), self
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One numbered trial; `outcome` is None while it runs."""
+
+    number: int
+    proposal: Proposal
+    outcome: Outcome | None = None
+
+    @property
+    def params(self) -> Params:
+        """The configuration that was tried."""
+        return self.proposal.params
+
+    @property
+    def value(self) -> float | None:
+        """The metric in the user's units; None while running and where the trial did not end well."""
+        return None if self.outcome is None else self.outcome.value
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that an agent may see. `trials` is ordered by number and includes those that still run.
+
+    `ideas` are proposals of the model that were paid for and not yet tried, oldest first; `requests` counts the
+    requests made to the model so far; `budget_left` the trials that may still be started (None: not known).
+    """
+
+    task: Task
+    space: SearchSpace
+    trials: tuple[Trial, ...] = ()
+    budget_left: int | None = None
+    seed: int = 0
+    ideas: tuple[Proposal, ...] = ()
+    requests: int = 0
+
+    @property
+    def finished(self) -> tuple[Trial, ...]:
+        """Trials that ended well, by number."""
+        return tuple(t for t in self.trials if t.value is not None)
+
+    @property
+    def failed(self) -> tuple[Trial, ...]:
+        """Trials that ended without a value, by number."""
+        return tuple(t for t in self.trials if t.outcome is not None and t.value is None)
+
+    @property
+    def pending(self) -> tuple[Trial, ...]:
+        """Trials that still run, by number."""
+        return tuple(t for t in self.trials if t.outcome is None)
+
+    @property
+    def best(self) -> Trial | None:
+        """The incumbent."""
+        return best_trial(self.trials, self.task)
+
+
+def best_trial(trials: Sequence[Trial], task: Task) -> Trial | None:
+    """The trial with the best value, the earliest of equals; None while there is none."""
+    valued = [(task.loss(t.value), t.number, t) for t in trials if t.value is not None]
+    return min(valued, key=lambda item: item[:2])[2] if valued else None
