@@ -36,7 +36,9 @@ class MissingExtraError(ConfigError, ImportError):
     """A part of llmhpo that needs an optional package which is not installed."""
 
     def __init__(self, what: str, extra: str, package: str) -> None:
-        super().__init__(f"{what} needs the package {package!r}, which is not installed; run: pip install 'llmhpo[{extra}]'")
+        super().__init__(
+            f"{what} needs the package {package!r}, which is not installed; run: pip install 'llmhpo[{extra}]'"
+        )
 
 
 class StoreError(LLMHPOError):

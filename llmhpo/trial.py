@@ -10,7 +10,18 @@ from typing import Literal
 from llmhpo.errors import ConfigError
 from llmhpo.space import Params, SearchSpace
 
-__all__ = ["Context", "Direction", "Outcome", "Params", "Proposal", "Provenance", "Status", "Task", "Trial", "best_trial"]
+__all__ = [
+    "Context",
+    "Direction",
+    "Outcome",
+    "Params",
+    "Proposal",
+    "Provenance",
+    "Status",
+    "Task",
+    "Trial",
+    "best_trial",
+]
 
 Direction = Literal["minimize", "maximize"]
 Status = Literal["ok", "failed", "timeout", "oom", "pruned", "invalid"]

@@ -43,7 +43,9 @@ class Price:
     def usd(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float:
         """Money for one request, in US dollars."""
         cached = self.input if self.cached is None else self.cached
-        return ((input_tokens - cached_tokens) * self.input + cached_tokens * cached + output_tokens * self.output) / 1e6
+        return (
+            (input_tokens - cached_tokens) * self.input + cached_tokens * cached + output_tokens * self.output
+        ) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,11 @@ class Caps:
     max_requests: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("max_tokens", self.max_tokens), ("max_usd", self.max_usd), ("max_requests", self.max_requests)):
+        for name, value in (
+            ("max_tokens", self.max_tokens),
+            ("max_usd", self.max_usd),
+            ("max_requests", self.max_requests),
+        ):
             if value is not None and not value >= 0:
                 raise ConfigError(f"{name}={value!r} is not a limit; give a number >= 0, or leave it out for none")
 
@@ -78,7 +84,9 @@ class Caps:
         if self.max_usd is None:
             return
         if total.usd is None:
-            raise BudgetError(f"max_usd={self.max_usd} cannot be kept: the price of this model is not known; give `price`")
+            raise BudgetError(
+                f"max_usd={self.max_usd} cannot be kept: the price of this model is not known; give `price`"
+            )
         if total.usd > self.max_usd:
             raise BudgetError(
                 f"the next request may bring the bill to ${total.usd:.4f}, over max_usd={self.max_usd}; "
