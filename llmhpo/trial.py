@@ -9,6 +9,7 @@ from typing import Literal
 
 from llmhpo.errors import ConfigError
 from llmhpo.space import Params, SearchSpace
+from llmhpo.usage import Usage
 
 __all__ = [
     "Context",
@@ -113,11 +114,31 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """All that an agent may see. `trials` is ordered by number and includes those that still run.
+class Batch:
+    """What one consultation of the model gave, good or not; recorded before any of it is used.
 
-    `ideas` are proposals of the model that were paid for and not yet tried, oldest first; `requests` counts the
-    requests made to the model so far; `budget_left` the trials that may still be started (None: not known).
+    `kind` is the prompt ("warmstart", "propose"), `at` the number of trials begun when it was asked, `asked` how many
+    configurations were asked for. `problems` lists what was wrong with the replies; `error` is set where no reply came,
+    and `fatal` where asking again is pointless (a wrong key).
+    """
+
+    kind: str
+    at: int
+    asked: int
+    proposals: tuple[Proposal, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    problems: tuple[str, ...] = ()
+    error: str = ""
+    fatal: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """All that an agent may see.
+
+    `trials` is ordered by number and includes those that still run; `batches` are the consultations of the model so
+    far; `budget_left` counts the trials that may still be begun (None: not known).
     """
 
     task: Task
@@ -125,8 +146,24 @@ class Context:
     trials: tuple[Trial, ...] = ()
     budget_left: int | None = None
     seed: int = 0
-    ideas: tuple[Proposal, ...] = ()
-    requests: int = 0
+    batches: tuple[Batch, ...] = ()
+
+    @property
+    def ideas(self) -> tuple[Proposal, ...]:
+        """Proposals of the model that were paid for and not tried yet, oldest first, each once."""
+        seen = {self.space.key(t.params) for t in self.trials}
+        fresh = []
+        for proposal in (p for batch in self.batches for p in batch.proposals):
+            key = self.space.key(proposal.params)
+            if key not in seen:
+                seen.add(key)
+                fresh.append(proposal)
+        return tuple(fresh)
+
+    @property
+    def usage(self) -> Usage:
+        """What the model has cost so far."""
+        return sum((b.usage for b in self.batches), Usage())
 
     @property
     def finished(self) -> tuple[Trial, ...]:

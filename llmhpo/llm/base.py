@@ -49,11 +49,13 @@ class Completion:
 class LLM(Protocol):
     """A language model.
 
-    `name` is the spec it was made from ("openai:gpt-5"); `price` is None where it is not known (a local model costs 0).
+    `name` is the spec it was made from ("openai:gpt-5"); `price` is None where it is not known (a local model costs 0);
+    `compact` asks for short replies without reasons, for models that write a few words a second.
     """
 
     name: str
     price: Price | None
+    compact: bool
 
     def complete(self, request: Request) -> Completion:
         """Answer, within the deadline.

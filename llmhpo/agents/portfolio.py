@@ -1,0 +1,152 @@
+"""Who proposes the next trial: the one place where model, classical optimizer and screen meet.
+
+`suggest` never waits for a model: it chooses between what the model has already proposed (`Context.ideas`) and the
+classical optimizer. `wants` says when the model should be consulted, `consult` does it. Loop, `Study` and `LLMSampler`
+call these three and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llmhpo.agents import questions
+from llmhpo.agents.base import generator
+from llmhpo.agents.classical import classical_proposals
+from llmhpo.agents.consult import Consultant
+from llmhpo.surrogates.screen import fit_screen
+from llmhpo.trial import Batch, Context, Proposal, Trial
+
+_BATCH = 4
+_WARM_MAX = 10
+_UNKNOWN_BUDGET = 30  # what is planned for where the number of trials is not known
+_SPACING = 6  # trials between two consultations, growing by two with each
+_CLASSICAL_EVERY = 4  # every fourth trial is the classical optimizer's, whatever the model's record
+_SHARE_AFTER_WARMSTART = 0.3  # Centaur: more than 30 % of the trials to the model hurts
+_MIN_TRUST = 0.5
+
+
+class Portfolio:
+    """Combines the proposers. `consultant` None means that there is no model."""
+
+    def __init__(self, consultant: Consultant | None = None) -> None:
+        self._consultant = consultant
+        self._fatal = False  # a wrong key stops the calls of this session; the next session may have a right one
+
+    # --- the model ----------------------------------------------------------------------------------------------------
+
+    def wants(self, context: Context) -> int:
+        """How many configurations the model should be asked for now; 0 for none.
+
+        A warm start first, then batches that come ever more rarely; each consultation that gave nothing doubles the
+        distance to the next, so that a dead server is left alone.
+        """
+        left = context.budget_left
+        if self._consultant is None or self._fatal or (left is not None and left < 1):
+            return 0
+        if not context.batches:
+            size = _warm_size(context) if not context.finished else _BATCH
+        else:
+            last = context.batches[-1]
+            fruitless = _trailing(context.batches)
+            spacing = _SPACING + 2 * len(context.batches) if fruitless == 0 else 2 ** (fruitless + 1)
+            if trust(context) < _MIN_TRUST:
+                spacing *= 2
+            used_up = last.at + max(spacing, len(last.proposals) if last.kind == "warmstart" else 0)
+            if len(context.trials) < used_up:
+                return 0
+            size = _BATCH
+        return size if left is None else min(size, left)
+
+    def consult(self, context: Context) -> Batch:
+        """Ask the model for the batch that `wants` announced. Slow: seconds to minutes. Never raises an LLMError."""
+        assert self._consultant is not None
+        n = self.wants(context)
+        reasons = not self._consultant.llm.compact
+        if context.finished or context.failed:
+            sensitivities = fit_screen(context).sensitivities()
+            question = questions.propose(context, n, reasons=reasons, sensitivities=sensitivities)
+        else:
+            question = questions.warmstart(context, n, reasons=reasons)
+        batch = self._consultant.consult(context, question)
+        self._fatal = self._fatal or batch.fatal
+        return batch
+
+    # --- the next trials ----------------------------------------------------------------------------------------------
+
+    def suggest(self, context: Context, n: int) -> list[Proposal]:
+        """The next `n` trials, most promising first; fast. Each proposal says which source it came from."""
+        chosen: list[Proposal] = []
+        for _ in range(n):
+            proposal = self._next(context)
+            chosen.append(proposal)
+            context = replace(context, trials=(*context.trials, Trial(len(context.trials), proposal)))
+        return chosen
+
+    def is_default_next(self, context: Context) -> bool:
+        """Whether the next trial is the default configuration, which needs nobody's advice."""
+        return not context.trials and context.space.has_default
+
+    def _next(self, context: Context) -> Proposal:
+        if self.is_default_next(context):
+            return Proposal(context.space.default(), "default", "the defaults that the space declares")
+        ideas = context.ideas
+        if ideas and self._is_models_turn(context):
+            warm = context.batches[0].proposals if context.batches[0].kind == "warmstart" else ()
+            in_order = [idea for idea in ideas if idea in warm]
+            if in_order:
+                return in_order[0]  # the model put the most promising one first, and knows more than a young surrogate
+            return (self._screened(context, ideas) or list(ideas))[0]
+        classical = classical_proposals(context, 1)
+        if not ideas or self._is_classical_turn(context):
+            return classical[0]
+        return (self._screened(context, (*ideas, *classical)) or classical)[0]
+
+    def _screened(self, context: Context, candidates: tuple[Proposal, ...]) -> list[Proposal]:
+        return fit_screen(context).pick(candidates, 1, generator(context, "screen"))
+
+    def _is_classical_turn(self, context: Context) -> bool:
+        return len(context.trials) % _CLASSICAL_EVERY == _CLASSICAL_EVERY - 1
+
+    def _is_models_turn(self, context: Context) -> bool:
+        """Whether the model's own order counts, without the surrogate's consent: while it has earned that."""
+        belief = trust(context)
+        if self._is_classical_turn(context) or belief < _MIN_TRUST:
+            return False
+        warm = len(context.trials) <= 2 * _warm_size(context)
+        share = belief if warm else belief * _SHARE_AFTER_WARMSTART
+        return bool(generator(context, "turn").random() < share)
+
+
+def trust(context: Context) -> float:
+    """How often a trial of the model beats one of the others, in [0, 1], from an optimistic start.
+
+    A failed trial of the model counts as lost. Mean over the model's trials of the share of other trials that each
+    one beats, shrunk towards 2/3 with the weight of three trials.
+    """
+    others = [
+        context.task.loss(t.value) for t in context.finished if t.proposal.source != "llm" and t.value is not None
+    ]
+    ended = [t for t in context.trials if t.proposal.source == "llm" and t.outcome is not None]
+    if not others:
+        return 2 / 3
+    won = 0.0
+    for trial in ended:
+        if trial.value is not None:
+            loss = context.task.loss(trial.value)
+            won += sum((loss < o) + 0.5 * (loss == o) for o in others) / len(others)
+    return (2 + won) / (3 + len(ended))
+
+
+def _warm_size(context: Context) -> int:
+    left = _UNKNOWN_BUDGET if context.budget_left is None else context.budget_left
+    return max(2, min(_WARM_MAX, (len(context.trials) + left) // 3))
+
+
+def _trailing(batches: tuple[Batch, ...]) -> int:
+    """How many of the latest consultations in a row gave no proposal."""
+    count = 0
+    for batch in reversed(batches):
+        if batch.proposals:
+            break
+        count += 1
+    return count

@@ -1,0 +1,46 @@
+"""What the model is asked: the words of the task and the space, and later the history, in prompts of a fixed size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llmhpo.agents.consult import Question
+from llmhpo.agents.reply import reply_form, reply_keys
+from llmhpo.history import history_table, space_card, summary
+from llmhpo.prompts import as_data, as_line, load
+from llmhpo.trial import Context, Task
+
+_TASK_CHARS = 900
+_HISTORY_CHARS = 1500  # a digit is a token for many tokenizers: this stays below 800 tokens
+
+
+def warmstart(context: Context, n: int, *, reasons: bool) -> Question:
+    """Ask for `n` zero-shot configurations from the words of the task alone."""
+    prompt = load("warmstart.v1")
+    return _question("warmstart", prompt.name, context, n, reasons, {})
+
+
+def propose(context: Context, n: int, *, reasons: bool, sensitivities: Mapping[str, float]) -> Question:
+    """Ask for `n` configurations that follow from the trials so far."""
+    table = history_table(context, max_chars=_HISTORY_CHARS, sensitivities=sensitivities)
+    extra = {"summary": summary(context), "history": table}
+    return _question("propose", "propose.v1", context, n, reasons, extra)
+
+
+def _question(kind: str, name: str, context: Context, n: int, reasons: bool, extra: Mapping[str, str]) -> Question:
+    prompt = load(name)
+    user = prompt.render(
+        task=as_data(context.task.text, _TASK_CHARS) or "not described",
+        goal=_goal(context.task),
+        space=space_card(context.space),
+        n=n,
+        keys=reply_keys(context.space, reasons=reasons),
+        form=reply_form(context.space, reasons=reasons),
+        **extra,
+    )
+    return Question(kind, prompt, load("system.v1").render(), user, n, reasons)
+
+
+def _goal(task: Task) -> str:
+    limit = f"; a trial is cut after {task.timeout_s:g} s" if task.timeout_s else ""
+    return f"{task.direction} {as_line(task.metric, 60)}{limit}"

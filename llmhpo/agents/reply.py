@@ -1,0 +1,169 @@
+"""From a model's text to checked proposals: the form that is asked for, and a strict reader of what comes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from optuna.distributions import IntDistribution
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from llmhpo.llm.base import JSONSchema
+from llmhpo.param import Param
+from llmhpo.prompts import as_line
+from llmhpo.space import InvalidParams, Params, SearchSpace
+
+WHY = "why"
+_MAX_REPLY_CHARS = 200_000
+_MAX_PROBLEMS = 8
+_WHY_CHARS = 160
+_FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
+_THINKING = re.compile(r"<think>.*?</think>", re.DOTALL)
+
+
+class _Reply(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+    configurations: list[dict[str, JsonValue]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a reply held: valid configurations with their reasons, in order, and what was wrong with the rest."""
+
+    configurations: tuple[tuple[Params, str], ...]
+    problems: tuple[str, ...]
+
+
+def why_key(space: SearchSpace) -> str:
+    """The key of the reason in a reply, moved aside where a parameter has that name."""
+    key = WHY
+    while key in space:
+        key += "_"
+    return key
+
+
+def reply_schema(space: SearchSpace, n: int, *, reasons: bool) -> JSONSchema:
+    """JSON schema of a batch of exactly `n` configurations; conditional parameters may be null."""
+    properties: dict[str, JsonValue] = {}
+    if reasons:
+        properties[why_key(space)] = {"type": "string", "maxLength": _WHY_CHARS}
+    for param in space.params:
+        value = _value_schema(param)
+        properties[param.name] = {"anyOf": [value, {"type": "null"}]} if param.when else value
+    item: dict[str, JsonValue] = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {"configurations": {"type": "array", "minItems": n, "maxItems": n, "items": item}},
+        "required": ["configurations"],
+        "additionalProperties": False,
+    }
+
+
+def _value_schema(param: Param) -> dict[str, JsonValue]:
+    if param.choices:
+        return {"enum": list(param.choices)}
+    d = param.distribution
+    kind = "integer" if isinstance(d, IntDistribution) else "number"
+    low, high = d.to_external_repr(d.low), d.to_external_repr(d.high)  # type: ignore[attr-defined]
+    return {"type": kind, "minimum": low, "maximum": high}
+
+
+def reply_keys(space: SearchSpace, *, reasons: bool) -> str:
+    """The keys of a configuration, as the prompt lists them."""
+    return ", ".join([*([why_key(space)] if reasons else []), *space.names])
+
+
+def reply_form(space: SearchSpace, *, reasons: bool) -> str:
+    """What the prompt says about the values."""
+    parts = []
+    if reasons:
+        parts.append(f'"{why_key(space)}" is a reason of at most 15 words.')
+    if any(p.when for p in space.params):
+        parts.append("A parameter whose condition does not hold is null.")
+    parts.append("Numbers are plain numbers without units.")
+    return " ".join(parts)
+
+
+def read_reply(text: str, space: SearchSpace) -> Reading:
+    """Check a reply. Nothing is repaired here but fences and prose around the one JSON object; every violation is named.
+
+    Inactive parameters that the model filled in are left out: where a schema demands every key a model cannot.
+    """
+    try:
+        raw = _one_object(text)
+        reply = _Reply.model_validate(raw)
+    except _UnreadableError as error:
+        return Reading((), (str(error),))
+    except ValidationError as error:
+        return Reading((), tuple(_validation_line(e) for e in error.errors()[:_MAX_PROBLEMS]))
+    key = why_key(space)
+    good: list[tuple[Params, str]] = []
+    problems: list[str] = []
+    for i, entry in enumerate(reply.configurations):
+        why = entry.pop(key, "")
+        params = space.coerce(space.drop_inactive(entry))
+        if isinstance(params, InvalidParams):
+            problems.extend(f"configuration {i + 1}: {problem}" for problem in params.problems[:4])
+        else:
+            good.append((params, as_line(why if isinstance(why, str) else "", _WHY_CHARS)))
+    return Reading(tuple(good), tuple(as_line(p, 200) for p in problems[:_MAX_PROBLEMS]))
+
+
+class _UnreadableError(Exception):
+    pass
+
+
+def _one_object(text: str) -> object:
+    """The one JSON object in `text`: the whole of it, or the only one in fences or prose."""
+    if len(text) > _MAX_REPLY_CHARS:
+        raise _UnreadableError(f"the reply has {len(text)} characters, more than {_MAX_REPLY_CHARS}")
+    text = _THINKING.sub("", text).strip()
+    if not text:
+        raise _UnreadableError("the reply is empty")
+    if text[0] == "{" and text[-1] == "}":
+        return _strict_json(text)
+    fenced = [block.strip() for block in _FENCE.findall(text)]
+    if len(fenced) > 1:
+        raise _UnreadableError(f"the reply holds {len(fenced)} fenced blocks; one JSON object is asked for")
+    if fenced:
+        return _strict_json(fenced[0])
+    start, end = text.find("{"), text.rfind("}")
+    if start < 0 or end < start:
+        raise _UnreadableError(f"the reply holds no JSON object; it begins {as_line(text, 60)!r}")
+    return _strict_json(text[start : end + 1])
+
+
+def _strict_json(text: str) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+    except _UnreadableError:
+        raise
+    except RecursionError:
+        raise _UnreadableError("the reply is nested too deeply") from None
+    except ValueError as error:
+        raise _UnreadableError(f"the reply is not one JSON object: {error}") from None
+
+
+def _no_duplicates(pairs: list[tuple[str, object]]) -> Mapping[str, object]:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        twice = next(k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i]))
+        raise _UnreadableError(f"the key {as_line(twice, 40)!r} stands twice in one object")
+    return out
+
+
+def _no_constants(name: str) -> object:
+    raise _UnreadableError(f"{name} is not a JSON number")
+
+
+def _validation_line(error: Mapping[str, object]) -> str:
+    place = error.get("loc")
+    where = ".".join(str(part) for part in place) if isinstance(place, tuple) else ""
+    return as_line(f"{where or 'reply'}: {error.get('msg')}", 200)

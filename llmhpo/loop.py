@@ -1,0 +1,155 @@
+"""The orchestrator: propose, record, run, record. It yields an event for everything that happens.
+
+Jobs run in the executor, the model is consulted in a thread while they do, and everything else, all writing to the
+store included, happens in the thread that drives the generator.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import threading
+from collections.abc import Generator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from pathlib import Path
+
+from llmhpo.agents.portfolio import Portfolio
+from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Opened, Stopped
+from llmhpo.executors.base import Executor, Job
+from llmhpo.store import Store
+from llmhpo.trial import Batch, Context, Outcome, Trial, best_trial
+
+_PATIENCE_SHARE = 0.1  # of a trial's usual time: what a free worker may wait for the model
+_PATIENCE_MIN_S = 2.0
+_PATIENCE_MAX_S = 60.0
+
+
+class Loop:
+    """Runs a study up to `n_trials` trials in all, those of earlier sessions included.
+
+    `directory` gets one folder a trial, `00012`, with parameters, result and logs.
+    """
+
+    def __init__(
+        self, store: Store, portfolio: Portfolio, executor: Executor, *, n_trials: int, directory: Path
+    ) -> None:
+        self.store, self.portfolio, self.executor = store, portfolio, executor
+        self.n_trials, self.directory = n_trials, directory
+        self._running: dict[Future[Outcome], int] = {}
+        self._consultation: Future[Batch] | None = None
+        self._waited = False  # a worker has waited for this consultation already
+
+    def run(self) -> Generator[Event, None, None]:
+        """Run until the budget is spent.
+
+        KeyboardInterrupt (or closing the generator) ends the running jobs; their trials stay open in the store and
+        are run again, under the same numbers, by the next session.
+        """
+        orphans = [t for t in self.store.trials if t.outcome is None]
+        yield Opened(self.store.study_name, len(self.store.trials) - len(orphans), len(orphans), self.n_trials)
+        clean = False
+        try:
+            for trial in orphans:
+                self._launch(trial)
+                yield Launched(trial)
+            if orphans:
+                yield from self._maybe_consult()
+            while self._running or self._begun < self.n_trials:
+                yield from self._fill()
+                yield from self._collect()
+            clean = True
+        finally:
+            self.executor.shutdown(kill=not clean)
+        context = self._context()
+        yield Stopped("budget", context.best, context.usage)
+
+    # --- launching ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _begun(self) -> int:
+        return len(self.store.trials)
+
+    def _context(self) -> Context:
+        return self.store.context(max(0, self.n_trials - self._begun))
+
+    def _fill(self) -> Generator[Event, None, None]:
+        """Give every free worker a job."""
+        while len(self._running) < self.executor.workers and self._begun < self.n_trials:
+            if not self.portfolio.is_default_next(self._context()):
+                yield from self._maybe_consult()
+                yield from self._take_advice()
+            trial = self.store.begin(self.portfolio.suggest(self._context(), 1)[0])
+            self._launch(trial)
+            yield Launched(trial)
+            yield from self._maybe_consult()
+
+    def _launch(self, trial: Trial) -> None:
+        directory = self.directory / f"{trial.number:05d}"
+        if directory.exists():
+            shutil.rmtree(directory)  # what an attempt left that was cut off before it was recorded
+        job = Job(trial.number, trial.params, self.store.task, directory, seed=self.store.seed)
+        self._running[self.executor.submit(job)] = trial.number
+
+    def _collect(self) -> Generator[Event, None, None]:
+        """Wait until a job or the model is done, and record what ended, in the order of trial numbers."""
+        pending: set[Future[Outcome] | Future[Batch]] = set(self._running)
+        if self._consultation is not None:
+            pending.add(self._consultation)
+        if not pending:
+            return
+        wait(pending, return_when=FIRST_COMPLETED)
+        if self._consultation is not None and self._consultation.done():
+            yield from self._record_advice()
+        for future in sorted((f for f in self._running if f.done()), key=lambda f: self._running[f]):
+            before = best_trial(self.store.trials, self.store.task)
+            trial = self.store.finish(self._running.pop(future), future.result())
+            after = best_trial(self.store.trials, self.store.task)
+            yield Finished(trial, is_best=after is not before and after is trial)
+
+    # --- the model ----------------------------------------------------------------------------------------------------
+
+    def _maybe_consult(self) -> Generator[Event, None, None]:
+        """Ask the model, in a thread, where it is due and not being asked already."""
+        if self._consultation is not None:
+            return
+        context = self._context()
+        n = self.portfolio.wants(context)
+        if n:
+            self._consultation, self._waited = _in_thread(self.portfolio, context), False
+            yield Consulting(n)
+
+    def _take_advice(self) -> Generator[Event, None, None]:
+        """A free worker waits for the model, but not for long, and only once a consultation."""
+        if self._consultation is None:
+            return
+        if not self._waited:
+            wait([self._consultation], timeout=self._patience_s())
+            self._waited = True
+        if self._consultation.done():
+            yield from self._record_advice()
+
+    def _record_advice(self) -> Generator[Event, None, None]:
+        assert self._consultation is not None
+        batch = self._consultation.result()
+        self._consultation = None
+        self.store.record(batch)
+        yield Consulted(batch)
+
+    def _patience_s(self) -> float:
+        seconds = [t.outcome.seconds for t in self.store.trials if t.outcome is not None]
+        usual = statistics.median(seconds) if seconds else _PATIENCE_MAX_S / _PATIENCE_SHARE
+        return min(_PATIENCE_MAX_S, max(_PATIENCE_MIN_S, _PATIENCE_SHARE * usual))
+
+
+def _in_thread(portfolio: Portfolio, context: Context) -> Future[Batch]:
+    """Consult in a daemon thread: a model that hangs must not keep the process from ending."""
+    future: Future[Batch] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(portfolio.consult(context))
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="llmhpo-consult", daemon=True).start()
+    return future
