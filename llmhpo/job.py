@@ -1,0 +1,104 @@
+"""For training scripts: read the parameters, report on the way, hand in the result. A convenience; plain files do as well.
+
+    from llmhpo import job
+
+    params = job.params()
+    for step in range(10):
+        job.report(step, loss)
+    job.result(loss)
+
+Started by hand, outside llmhpo, `report` and `result` print. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import SupportsFloat, SupportsIndex
+
+Number = SupportsFloat | SupportsIndex
+
+
+@dataclass(slots=True)
+class Notes:
+    """What a callable in this very process is given and hands in; the executor puts it into `current`."""
+
+    params: dict[str, object]
+    reports: list[dict[str, object]] = field(default_factory=list)
+    result: object = None
+
+
+current: ContextVar[Notes | None] = ContextVar("llmhpo_job", default=None)
+
+
+def params() -> dict[str, object]:
+    """The active parameters of this trial; empty outside llmhpo. Threads started by an in-process callable see none."""
+    if (notes := current.get()) is not None:
+        return dict(notes.params)
+    path = os.environ.get("LLMHPO_PARAMS")
+    if path is None:
+        return {}
+    values = json.loads(Path(path).read_text(encoding="utf-8"))
+    assert isinstance(values, dict), path
+    return values
+
+
+def report(step: int, value: Number) -> None:
+    """Note the metric at `step`, a count from 0 on. Of equal steps the last one counts.
+
+    Never raises for a bad value: the controller ignores and counts what is not a finite number.
+    """
+    line: dict[str, object] = {"step": plain(step), "value": plain(value)}
+    if isinstance(step, SupportsIndex) and not isinstance(step, bool):
+        line["step"] = int(step)
+    if (notes := current.get()) is not None:
+        notes.reports.append(line)
+    elif path := os.environ.get("LLMHPO_REPORT"):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, (json.dumps(line) + "\n").encode())  # one write a line: ranks do not tear each other's
+        finally:
+            os.close(fd)
+    else:
+        print(f"step {line['step']}: {line['value']}")
+
+
+def result(value: Number | Mapping[str, Number]) -> None:
+    """Hand in the metric, or a mapping of metrics by name that holds it. A later call replaces an earlier one.
+
+    Never raises for a bad value: the controller records the trial as invalid and says why.
+    """
+    ready = plain(value)
+    if (notes := current.get()) is not None:
+        notes.result = ready
+    elif name := os.environ.get("LLMHPO_RESULT"):
+        path = Path(name)
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        draft.write_text(json.dumps(ready) + "\n", encoding="utf-8")
+        draft.replace(path)
+    else:
+        print(f"result: {ready}")
+
+
+def plain(value: object) -> object:
+    """Scalars of NumPy, PyTorch and the like as int or float, also in a mapping; what is no number, as JSON can show it."""
+    if isinstance(value, Mapping):
+        return {str(name): _scalar(number) for name, number in value.items()}
+    return _scalar(value)
+
+
+def _scalar(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if type(value).__name__ in ("bool", "bool_"):  # NumPy's, which would pass for a number
+        return bool(value)
+    if isinstance(value, SupportsFloat) and not getattr(value, "ndim", 0):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            return repr(value)
+    return repr(value)
