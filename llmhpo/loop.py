@@ -12,6 +12,7 @@ import threading
 from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
+from typing import Any
 
 from llmhpo.agents.portfolio import Portfolio
 from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Opened, Stopped
@@ -21,7 +22,7 @@ from llmhpo.trial import Batch, Context, Outcome, Trial, best_trial
 
 _PATIENCE_SHARE = 0.1  # of a trial's usual time: what a free worker may wait for the model
 _PATIENCE_MIN_S = 2.0
-_PATIENCE_MAX_S = 60.0
+_PATIENCE_MAX_S = 30.0
 
 
 class Loop:
@@ -92,7 +93,7 @@ class Loop:
 
     def _collect(self) -> Generator[Event, None, None]:
         """Wait until a job or the model is done, and record what ended, in the order of trial numbers."""
-        pending: set[Future[Outcome] | Future[Batch]] = set(self._running)
+        pending: set[Future[Any]] = set(self._running)
         if self._consultation is not None:
             pending.add(self._consultation)
         if not pending:

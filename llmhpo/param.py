@@ -209,8 +209,8 @@ class Param:
         if isinstance(d, CategoricalDistribution):
             return ("in this order " if self.ordered else "one of ") + ", ".join(_show(c) for c in self.choices)
         kind = "an integer" if isinstance(d, IntDistribution) else "a float"
-        step = f" in steps of {d.step:g}" if d.step not in (None, 1) else ""
-        return f"{kind} from {d.low:g} to {d.high:g}{step}" + (" (log scale)" if d.log else "")
+        step = f" in steps of {self._step:g}" if self._step not in (None, 1) else ""
+        return f"{kind} from {self._low:g} to {self._high:g}{step}" + (" (log scale)" if self.log else "")
 
 
 def _show(value: object) -> str:

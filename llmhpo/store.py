@@ -238,10 +238,11 @@ def _from_optuna(frozen: FrozenTrial) -> Trial:
 
 def _read_batches(attrs: Mapping[str, Any]) -> list[Batch]:
     names = sorted(name for name in attrs if name.startswith(_PREFIX + "batch:"))
-    return [_batch_from_dict(attrs[name]) for name in names]
+    return [batch_from_dict(attrs[name]) for name in names]
 
 
-def _batch_from_dict(raw: Mapping[str, Any]) -> Batch:
+def batch_from_dict(raw: Mapping[str, Any]) -> Batch:
+    """A consultation as it stands in an attribute of a study, read back."""
     proposals = tuple(
         Proposal(
             p["params"], p["source"], p["rationale"], None if p["provenance"] is None else Provenance(**p["provenance"])

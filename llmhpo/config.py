@@ -1,0 +1,178 @@
+"""Everything that one run needs, in one frozen `RunConfig`; and the reader of `study.toml`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from llmhpo.errors import ConfigError, LLMHPOError
+from llmhpo.llm.base import LLM
+from llmhpo.space import SearchSpace
+from llmhpo.trial import Direction, Task
+from llmhpo.usage import Caps, Price
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """One run, complete and checked.
+
+    `directory` holds what belongs to the study besides its storage: a folder for each trial, and the SQLite file where
+    `storage` is None. `command` is None where the objective is a Python callable.
+    """
+
+    space: SearchSpace
+    task: Task
+    directory: Path
+    study_name: str
+    storage: str | None
+    command: str | tuple[str, ...] | None = None
+    cwd: Path = Path()
+    n_trials: int = 20
+    n_workers: int = 1
+    llm: str | LLM | None = "auto"
+    base_url: str | None = None
+    deadline_s: float = 120.0
+    price: Price | None = None
+    caps: Caps = field(default_factory=Caps)
+    seed: int | None = None
+    gpus: tuple[str, ...] | None = None
+    metric_pattern: str | None = None
+    pass_env: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in (("n_trials", self.n_trials), ("n_workers", self.n_workers)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name}={value!r} is not a whole number from 1 on")
+        if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < 2**31):
+            raise ConfigError(f"seed={self.seed!r} is not a whole number from 0 to 2147483647")
+        if not self.deadline_s > 0:
+            raise ConfigError(f"deadline_s={self.deadline_s!r} is not a positive number of seconds")
+
+
+class _PriceTable(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached: float | None = Field(default=None, ge=0)
+
+
+class _StudyFile(BaseModel):
+    """The keys of study.toml, as they stand there."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    command: str | list[str]
+    metric: str
+    direction: Direction
+    space: dict[str, JsonValue] | None = None
+    space_file: str | None = None
+    task: str = ""
+    name: str | None = None
+    cwd: str = "."
+    n_trials: int = 20
+    n_workers: int = 1
+    timeout_s: float | None = None
+    gpus: list[str] | None = None
+    metric_pattern: str | None = None
+    pass_env: list[str] = []
+    llm: str = "auto"
+    base_url: str | None = None
+    deadline_s: float = 120.0
+    price: _PriceTable | None = None
+    max_tokens: int | None = None
+    max_usd: float | None = None
+    max_requests: int | None = None
+    storage: str | None = None
+    study_name: str | None = None
+    seed: int | None = None
+
+
+def read_study_file(path: str | Path, overrides: Mapping[str, object] | None = None) -> RunConfig:
+    """Read `study.toml`; `overrides` replace its keys (None leaves the file's). Relative paths start at the file's folder.
+
+    Raises: ConfigError, SpaceError: each names the file, the key, the value and the remedy.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; give the path of a study.toml") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
+    raw |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    try:
+        parsed = _StudyFile.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_problem(path, dict(e)) for e in error.errors())) from None
+    try:
+        return _to_config(path, parsed)
+    except LLMHPOError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def _to_config(path: Path, parsed: _StudyFile) -> RunConfig:
+    folder = path.resolve().parent
+    if (parsed.space is None) == (parsed.space_file is None):
+        raise ConfigError("give the search space either in tables [space.NAME] or as space_file, and not both")
+    space = (
+        SearchSpace.from_dict(parsed.space)
+        if parsed.space is not None
+        else SearchSpace.from_file(folder / str(parsed.space_file))
+    )
+    name = parsed.study_name or parsed.name or (folder.name if path.stem == "study" else path.stem)
+    directory = folder / "runs" / file_name(name)
+    return RunConfig(
+        space=space,
+        task=Task(parsed.task.strip(), parsed.metric, parsed.direction, parsed.timeout_s),
+        directory=directory,
+        study_name=name,
+        storage=parsed.storage or f"sqlite:///{directory / 'study.db'}",
+        command=parsed.command if isinstance(parsed.command, str) else tuple(parsed.command),
+        cwd=(folder / parsed.cwd).resolve(),
+        n_trials=parsed.n_trials,
+        n_workers=parsed.n_workers,
+        llm=parsed.llm,
+        base_url=parsed.base_url,
+        deadline_s=parsed.deadline_s,
+        price=None if parsed.price is None else Price(parsed.price.input, parsed.price.output, parsed.price.cached),
+        caps=Caps(parsed.max_tokens, parsed.max_usd, parsed.max_requests),
+        seed=parsed.seed,
+        gpus=None if parsed.gpus is None else tuple(parsed.gpus),
+        metric_pattern=parsed.metric_pattern,
+        pass_env=tuple(parsed.pass_env),
+    )
+
+
+def file_name(name: str) -> str:
+    """`name` as the name of a folder."""
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "study"
+
+
+def _problem(path: Path, error: Mapping[str, object]) -> str:
+    """One line for one of pydantic's complaints."""
+    loc = error.get("loc")
+    place = (
+        ".".join(str(part) for part in loc if not str(part).startswith(("str", "list[")))
+        if isinstance(loc, tuple)
+        else ""
+    )
+    if error.get("type") == "extra_forbidden":
+        close = difflib.get_close_matches(place, _StudyFile.model_fields, 1)
+        return f"{path}: {place!r} is not a key of a study" + (
+            f"; did you mean {close[0]!r}?" if close else f"; the keys are: {', '.join(_StudyFile.model_fields)}"
+        )
+    if error.get("type") == "missing":
+        return f"{path}: {place!r} is missing; {_NEEDED.get(place, 'add it')}"
+    return f"{path}: {place} = {error.get('input')!r}: {error.get('msg')}"
+
+
+_NEEDED = {
+    "command": 'add the command that trains once, such as command = "python train.py --lr {lr}"',
+    "metric": 'add the key under which a run reports its result, such as metric = "val_loss"',
+    "direction": 'add direction = "minimize" or "maximize"',
+}
