@@ -264,9 +264,15 @@ def _as_text(trial: Trial, form: str, config: RunConfig, seed: int) -> str:
         given = {k: v for k, v in trial.params.items() if v is not None}  # TOML has no null
         return "\n".join(f"{json.dumps(k)} = {json.dumps(v, ensure_ascii=False)}" for k, v in given.items())
     assert config.command is not None
-    return CommandTemplate(config.command, config.space, config.cwd).shell_line(
-        trial.params, number=trial.number, seed=seed
+    words = CommandTemplate(config.command, config.space, config.cwd).render(
+        trial.params,
+        trial=trial.number,
+        seed=seed,
+        params_file=Path("params.json"),
+        result_file=Path("result.json"),
+        report_file=Path("report.jsonl"),
     )
+    return shlex.join(words)
 
 
 def _interrupt(_signal: int, _frame: object) -> None:

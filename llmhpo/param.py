@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
+import numpy as np
+import numpy.typing as npt
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from llmhpo.errors import SpaceError
@@ -202,6 +204,33 @@ class Param:
         if self.log:
             number, low, high = math.log(number), math.log(low), math.log(high)
         return (number - low) / (high - low)
+
+    def position(self, value: ParamValue) -> int:
+        """Position of `value` among the discrete values, counted from 0; 0 for a float without step."""
+        if isinstance(self.distribution, CategoricalDistribution):
+            return self.index(value)
+        return 0 if self._step is None else round((float(cast("float", value)) - self._low) / self._step)
+
+    def at_units(self, u: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """`position` and `to_feature` of `from_unit`, for many units at once, each (n,)."""
+        zeros = np.zeros(len(u), dtype=np.int64)
+        d = self.distribution
+        if isinstance(d, CategoricalDistribution):
+            count = len(d.choices)
+            index = np.minimum((u * count).astype(np.int64), count - 1)
+            return index, index / max(count - 1, 1)
+        if self._high <= self._low:
+            return zeros, np.full(len(u), 0.5)
+        if self._step is None:
+            return zeros, u
+        low, high = self._span()
+        x = low + u * (high - low)
+        steps = np.round((np.clip(np.exp(x) if self.log else x, self._low, self._high) - self._low) / self._step)
+        steps = np.minimum(steps, self.size - 1)
+        number = np.minimum(self._low + steps * self._step, self._high)
+        if self.log:
+            return steps.astype(np.int64), np.log(number / self._low) / math.log(self._high / self._low)
+        return steps.astype(np.int64), (number - self._low) / (self._high - self._low)
 
     def describe_range(self) -> str:
         """The values in words: "a float from 1e-05 to 0.1 (log scale)"."""

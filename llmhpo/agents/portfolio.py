@@ -41,7 +41,7 @@ class Portfolio:
         distance to the next, so that a dead server is left alone.
         """
         left = context.budget_left
-        if self._consultant is None or self._fatal or (left is not None and left < 1):
+        if self._consultant is None or self._fatal or (left is not None and left < 2):
             return 0
         if not context.batches:
             size = _warm_size(context) if not context.finished else _BATCH

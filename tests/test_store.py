@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+
+from llmhpo.errors import StoreError, StudyLockedError, StudyMismatchError
+from llmhpo.space import SearchSpace
+from llmhpo.store import Store, load_study
+from llmhpo.trial import Batch, Outcome, Proposal, Provenance, Task
+from llmhpo.usage import Usage
+
+Open = Callable[..., Store]
+PROPOSAL = Proposal(
+    {"lr": 0.01, "optimizer": "adam", "batch_size": 32, "layers": 2},
+    "llm",
+    "a usual start",
+    Provenance("openai:m", "warmstart.v1", "abc", 0),
+)
+OK = Outcome("ok", 0.5, 3.25, {"accuracy": 0.9}, ((0, 0.8), (1, 0.5)))
+FAILED = Outcome("timeout", seconds=60.0, message="stopped after 60 s", log_tail="epoch 1")
+BATCH = Batch("warmstart", 0, 4, (PROPOSAL,), Usage(1, 900, 0, 200, None), ("x is out of range",), "", False, 1.5)
+
+
+def test_everything_comes_back_after_closing(open_store: Open) -> None:
+    store = open_store(seed=7)
+    for outcome in (OK, FAILED):
+        store.finish(store.begin(PROPOSAL).number, outcome)
+    store.begin(PROPOSAL)
+    store.record(BATCH)
+    before = store.context()
+    store.close()
+    assert open_store().context() == before
+
+
+def test_trials_are_numbered_from_zero(open_store: Open) -> None:
+    store = open_store()
+    assert [store.begin(PROPOSAL).number for _ in range(3)] == [0, 1, 2]
+
+
+def test_optuna_reads_the_same_record(open_store: Open, tmp_path: Path) -> None:
+    store = open_store()
+    store.finish(store.begin(PROPOSAL).number, OK)
+    store.finish(store.begin(PROPOSAL).number, FAILED)
+    store.close()
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    good, bad = study.trials
+    assert good.value == 0.5
+    assert good.params == PROPOSAL.params
+    assert good.intermediate_values == {0: 0.8, 1: 0.5}
+    assert good.user_attrs["source"] == "llm"
+    assert good.user_attrs["provenance"]["prompt_hash"] == "abc"
+    assert bad.state == optuna.trial.TrialState.FAIL
+    assert bad.value is None
+    study._storage.remove_session()
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+
+
+def test_a_long_curve_is_thinned_for_optuna_and_kept_whole_for_us(open_store: Open) -> None:
+    store = open_store()
+    curve = tuple((i, float(i)) for i in range(1000))
+    store.finish(store.begin(PROPOSAL).number, Outcome("ok", 1.0, curve=curve))
+    store.close()
+    outcome = open_store().trials[0].outcome
+    assert outcome is not None
+    assert outcome.curve == curve
+
+
+def test_the_seed_is_the_studys_own(open_store: Open) -> None:
+    open_store(seed=7).close()
+    assert open_store(seed=8).seed == 7
+
+
+def test_another_space_is_refused_with_the_difference(open_store: Open, space: SearchSpace) -> None:
+    open_store().close()
+    table = space.to_dict()
+    del table["layers"]
+    table["lr"]["high"] = 1.0
+    with pytest.raises(StudyMismatchError, match=r"removed layers; changed lr.*another study_name"):
+        open_store(space_=SearchSpace.from_dict(table))
+
+
+def test_another_metric_or_direction_is_refused(open_store: Open) -> None:
+    open_store().close()
+    with pytest.raises(StudyMismatchError, match="'loss'"):
+        open_store(task=Task("t", "accuracy"))
+    with pytest.raises(StudyMismatchError, match="'maximize'"):
+        open_store(task=Task("t", "loss", "maximize"))
+
+
+def test_a_foreign_study_is_refused(open_store: Open, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = optuna.create_study(storage=url, study_name="s")
+    study.tell(study.ask(), 1.0)
+    study._storage.remove_session()
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    with pytest.raises(StudyMismatchError, match="LLMSampler"):
+        open_store()
+
+
+def test_a_second_controller_is_told_who_holds_the_study(open_store: Open, tmp_path: Path) -> None:
+    open_store()
+    code = (
+        "import sys\nfrom llmhpo.store import Store\nfrom llmhpo.space import SearchSpace\nfrom llmhpo.trial import Task\n"
+        "space = SearchSpace.from_dict({'x': {'type': 'float', 'low': 0, 'high': 1}})\n"
+        "try:\n    Store(sys.argv[1], 's', space, Task('t', 'loss'))\nexcept Exception as e:\n    print(type(e).__name__, e)\n"
+    )
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    run = subprocess.run([sys.executable, "-c", code, url], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("StudyLockedError")
+    assert "pid" in run.stdout
+    with pytest.raises(StudyLockedError):
+        open_store()
+
+
+def test_a_folder_that_cannot_be_written_is_named(space: SearchSpace) -> None:
+    with pytest.raises(StoreError, match="/proc/nowhere.*can be written"):
+        Store("sqlite:////proc/nowhere/study.db", "s", space, Task())
+
+
+@pytest.mark.parametrize("url", ["nonsense", "nosuchdb://x/y", "postgresql://localhost:1/x"])
+def test_an_unusable_url_is_named(url: str, space: SearchSpace) -> None:
+    with pytest.raises(StoreError, match=url):
+        Store(url, "s", space, Task())
+
+
+def test_reading_needs_no_lock_and_no_space(open_store: Open, tmp_path: Path) -> None:
+    store = open_store()
+    store.begin(PROPOSAL)
+    context = load_study(f"sqlite:///{tmp_path / 'study.db'}", "s")
+    assert context.trials == store.trials
+    assert context.space == store.space
+
+
+def test_reading_a_study_that_is_not_there_says_what_is(open_store: Open, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="llmhpo run"):
+        load_study(f"sqlite:///{tmp_path / 'other.db'}", "s")
+    open_store()
+    with pytest.raises(StoreError, match=r"'nope'.*'s'"):
+        load_study(f"sqlite:///{tmp_path / 'study.db'}", "nope")
+
+
+def test_a_study_lives_in_memory_without_a_storage(space: SearchSpace) -> None:
+    store = Store(None, "s", space, Task(), seed=1)
+    store.finish(store.begin(PROPOSAL).number, OK)
+    assert store.context().best is not None
