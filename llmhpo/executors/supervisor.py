@@ -27,13 +27,12 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _OOM_SCORE = "500"  # where memory runs out the kernel shall take the job, not the controller
 
 
-def find_tree(marker: str, root: int, session: int) -> set[int]:
-    """Living processes below `root`, in `session`, or with `marker` in their environment; never this one or `root`.
+def find_marked(marker: str, session: int = 0, parents: dict[int, int] | None = None) -> set[int]:
+    """Living processes with `marker` in their environment or in `session` (0: none); never this one or process 1.
 
-    Empty where there is no /proc.
+    `parents`, where given, is filled with the parent of every living process. Empty where there is no /proc.
     """
     wanted = f"{MARKER}={marker}".encode()
-    parents: dict[int, int] = {}
     found: set[int] = set()
     try:
         names = [n for n in os.listdir("/proc") if n.isdigit()]  # noqa: PTH208 - pathlib costs 10 ms of start-up
@@ -42,22 +41,30 @@ def find_tree(marker: str, root: int, session: int) -> set[int]:
     for name in names:
         try:
             fields = _read(f"/proc/{name}/stat").rpartition(b")")[2].split()
-            state, parent, sid = fields[0], int(fields[1]), int(fields[3])
-            if state in b"ZX":
+            if fields[0] in b"ZX":
                 continue
-            parents[int(name)] = parent
-            if sid == session or wanted in _read(f"/proc/{name}/environ").split(b"\0"):
+            if parents is not None:
+                parents[int(name)] = int(fields[1])
+            if (session > 1 and int(fields[3]) == session) or wanted in _read(f"/proc/{name}/environ").split(b"\0"):
                 found.add(int(name))
         except (OSError, IndexError):  # ended meanwhile, or not ours to look at
             continue
+    return found - {1, os.getpid()}
+
+
+def find_tree(marker: str, session: int) -> set[int]:
+    """What `find_marked` finds, and every living descendant of this process."""
+    root = os.getpid()
+    parents: dict[int, int] = {}
+    found = find_marked(marker, session, parents)
     for pid in parents:
         line, at = [pid], parents[pid]
-        while at in parents and at != root:
+        while at > 1 and at != root and at in parents:  # 0 is the parent of process 1: never a root
             line.append(at)
             at = parents[at]
         if at == root:
             found.update(line)
-    return found - {os.getpid(), root}
+    return found - {1, root}
 
 
 def _read(path: str) -> bytes:
@@ -73,6 +80,8 @@ def _read(path: str) -> bytes:
 
 def send(number: int, group: int, pids: set[int]) -> None:
     """Send a signal to a process group and to single processes; those that are gone are passed over."""
+    assert group > 1, group  # kill takes 0, 1 and -1 for "my group", "init" and "everybody"
+    assert all(pid > 1 for pid in pids), pids
     for kill, target in [(os.killpg, group), *((os.kill, pid) for pid in pids)]:
         try:
             kill(target, number)
@@ -80,10 +89,11 @@ def send(number: int, group: int, pids: set[int]) -> None:
             continue
 
 
-def sweep(marker: str, session: int = 0) -> int:
-    """Kill what is left of a job whose supervisor is gone. Returns how many processes would not die."""
+def sweep(marker: str) -> int:
+    """Kill what is left of a job whose supervisor is gone, by marker alone. Returns how many would not die."""
+    assert len(marker) >= 32, marker  # a random one: an empty marker might belong to someone else
     deadline = time.monotonic() + KILL_PATIENCE_S
-    while left := find_tree(marker, 0, session or -1):
+    while left := find_marked(marker):
         for pid in left:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -222,7 +232,7 @@ class Supervisor:
     def _tree(self) -> set[int]:
         if self.is_subreaper and not self._has_children:
             return set()
-        return find_tree(self.marker, os.getpid(), self.pid)
+        return find_tree(self.marker, self.pid)
 
     def _is_alive(self, tree: set[int]) -> bool:
         if tree or self.code is None:
