@@ -316,6 +316,8 @@ def _distribution(name: str, kind: str, raw: Mapping[str, object]) -> BaseDistri
         _fail(name, f"high = {high!r} is not reached from low = {low!r} in steps of {step!r}; move high onto the grid")
     if kind == "int":
         return IntDistribution(int(low), int(high), log=log, step=1 if step is None else int(step))
+    if step is not None:
+        high = float(f"{high:.12g}")  # 0.30000000000000004 stands for 0.3: Optuna warns of less
     return FloatDistribution(low, high, log=log, step=step)
 
 

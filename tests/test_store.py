@@ -118,7 +118,7 @@ def test_a_second_controller_is_told_who_holds_the_study(open_store: Open, tmp_p
 
 
 def test_a_folder_that_cannot_be_written_is_named(space: SearchSpace) -> None:
-    with pytest.raises(StoreError, match="/proc/nowhere.*can be written"):
+    with pytest.raises(StoreError, match=r"/proc/nowhere.*can be written"):
         Store("sqlite:////proc/nowhere/study.db", "s", space, Task())
 
 
