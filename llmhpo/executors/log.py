@@ -27,13 +27,14 @@ def read_bounded(path: Path, limit: int) -> tuple[bytes, str]:
         return b"", "is missing"
     except OSError as error:
         return b"", "is a symbolic link" if path.is_symlink() else f"cannot be read: {error.strerror}"
-    with os.fdopen(fd, "rb", buffering=0) as file:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
             return b"", "is not a regular file"
         data = bytearray()
-        while len(data) <= limit and (part := file.read(limit + 1 - len(data))):
+        while len(data) <= limit and (part := os.read(fd, min(limit + 1 - len(data), 1 << 20))):
             data += part
+    finally:
+        os.close(fd)
     return bytes(data[:limit]), f"is larger than {limit} bytes" if len(data) > limit else ""
 
 

@@ -1,0 +1,80 @@
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from llmhpo.executors import supervisor
+from llmhpo.executors.base import Job
+from llmhpo.executors.command import CommandTemplate
+from llmhpo.executors.local import LocalExecutor
+from llmhpo.space import SearchSpace
+from llmhpo.trial import Task
+
+SPACE = SearchSpace.from_dict(
+    {
+        "lr": {"type": "float", "low": 1e-6, "high": 1.0},
+        "opt": {"type": "categorical", "choices": ["sgd", "adam"]},
+        "momentum": {"type": "float", "low": -1.0, "high": 1.0, "when": {"opt": "sgd"}},
+    }
+)
+PARAMS = {"lr": 0.001, "opt": "adam"}
+
+
+class Bench:
+    """Runs snippets of Python as jobs and cleans up after them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.tag = uuid.uuid4().hex
+        self.executors = []
+
+    def keep(self, executor):
+        self.executors.append(executor)
+        return executor
+
+    def executor(self, code, **settings):
+        script = self.folder / f"job{len(self.executors)}.py"
+        script.write_text(code)
+        settings.setdefault("env", {})
+        settings["env"]["TEST_TAG"] = self.tag
+        settings.setdefault("grace_s", 0.3)
+        command = CommandTemplate(["{python}", str(script)], SPACE, self.folder)
+        return self.keep(LocalExecutor(command, **settings))
+
+    def job(self, number=0, timeout_s=20.0, metric="value", **fields):
+        fields.setdefault("params", PARAMS)
+        task = Task(metric=metric, timeout_s=timeout_s)
+        return Job(number, task=task, directory=self.folder / f"trial{number}", **fields)
+
+    def run(self, code, timeout_s=20.0, metric="value", **settings):
+        return self.executor(code, **settings).submit(self.job(timeout_s=timeout_s, metric=metric)).result(40)
+
+    def living(self):
+        """Processes that this test's jobs started and that still live."""
+        wanted, found = f"TEST_TAG={self.tag}".encode(), []
+        for name in filter(str.isdigit, (path.name for path in Path("/proc").iterdir())):
+            try:
+                state = supervisor._read(f"/proc/{name}/stat").rpartition(b")")[2].split()[0]
+                if state not in (b"Z", b"X") and wanted in supervisor._read(f"/proc/{name}/environ").split(b"\0"):
+                    found.append(int(name))
+            except OSError:
+                continue
+        return found
+
+    def wait_for(self, condition, seconds=10.0):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"{condition} did not come true within {seconds} s"
+            time.sleep(0.01)
+
+    def wait_for_file(self, name):
+        self.wait_for((self.folder / name).exists)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Bench(tmp_path)
+    yield bench
+    for executor in bench.executors:
+        executor.shutdown(kill=True)
