@@ -93,7 +93,10 @@ def sweep(marker: str) -> int:
     """Kill what is left of a job whose supervisor is gone, by marker alone. Returns how many would not die."""
     assert len(marker) >= 32, marker  # a random one: an empty marker might belong to someone else
     deadline = time.monotonic() + KILL_PATIENCE_S
-    while left := find_marked(marker):
+    empty = 0
+    while empty < 2:  # a process in the midst of exec shows no environment for an instant
+        left = find_marked(marker)
+        empty = 0 if left else empty + 1
         for pid in left:
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -69,6 +69,19 @@ def test_a_daemon_left_behind_by_a_good_job_is_ended(bench):
     assert bench.living() == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a child subreaper")
+def test_a_daemon_that_throws_its_environment_away_is_ended(bench):
+    shell = "trap '' TERM; echo $$ > daemon; while :; do sleep 0.05; done"
+    code = DAEMON.split("if os.fork")[0] + (
+        "if os.fork() == 0:\n  os.setsid()\n  if os.fork() == 0:\n    os.closerange(0, 3)\n"
+        f"    os.execve('/bin/sh', ['sh', '-c', {shell!r}], {{}})\n  os._exit(0)\nos.wait()\n"
+        "while not os.path.exists('daemon') or not open('daemon').read(): time.sleep(0.01)\n"
+    )
+    bench.run(code)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((bench.folder / "daemon").read_text()), 0)
+
+
 def test_sigterm_leaves_time_to_clean_up(bench):
     code = "import signal, sys, time\ndef bye(*_): print('saved', flush=True); sys.exit(0)\nsignal.signal(15, bye)\ntime.sleep(60)"
     outcome = bench.run(code, timeout_s=0.5, grace_s=5)

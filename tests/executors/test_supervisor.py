@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 import uuid
 from pathlib import Path
 
@@ -19,7 +20,10 @@ def start():
     def start(*words, marker=""):
         env = {"PATH": os.environ["PATH"]} | ({supervisor.MARKER: marker} if marker else {})
         started.append(subprocess.Popen([*words, "sleep", "30"], env=env, stdout=subprocess.DEVNULL))
-        return started[-1].pid
+        pid = started[-1].pid
+        while not Path(f"/proc/{pid}/environ").read_bytes():  # in the midst of exec
+            time.sleep(0.001)
+        return pid
 
     yield start
     for process in started:
