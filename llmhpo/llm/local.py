@@ -1,0 +1,404 @@
+"""A language model in this process: transformers and torch, on a CPU or a GPU, with replies held to a JSON schema."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llmhpo.errors import ConfigError, LLMHPOError, LLMReplyError, LLMRequestError, LLMUnavailableError
+from llmhpo.llm.base import Completion, Finish, Message, Request
+from llmhpo.llm.weights import converted, need_packages
+from llmhpo.usage import Price, Usage
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from llmhpo.llm.decode import Grammar
+
+_TEMPERATURE = 0.7
+# The prompt goes through the model in pieces that start at multiples of this, and whole pieces are what the next
+# request may reuse: so the sums are made in the same order with and without reuse, and the reply is the same to the bit.
+_CHUNK = 128
+
+
+class LocalModel:
+    """A model from a folder of safetensors, a `.gguf` file (converted once) or a hub id.
+
+    Weights are loaded at the first request; requests queue, one is answered at a time. The same request gets the same
+    reply on a CPU. `device`: "cpu", "cuda", "cuda:1" or "mps", by default the best there is. `dtype`: "bfloat16",
+    "float16" or "float32", by default what the device is fast at. `threads` is for the CPU: one by default, because
+    training jobs run beside the model, and with a busy neighbour two threads are far slower than one. torch counts
+    threads per process, so the count is set while a reply is made and put back after it.
+
+    Raises: MissingExtraError, ConfigError (no such file or folder, device or dtype).
+    """
+
+    price: Price | None = Price(0, 0)
+
+    def __init__(
+        self,
+        path_or_id: str,
+        *,
+        name: str,
+        device: str | None = None,
+        dtype: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        need_packages(f"the local model {path_or_id!r}", gguf=path_or_id.endswith(".gguf"))
+        self.name = name
+        self._source = _existing(path_or_id)
+        self._device = _device(device)
+        self._dtype = _dtype(dtype, self._device)
+        self._threads = 1 if threads is None else threads
+        if self._threads < 1:
+            raise ConfigError(f"threads={threads!r} of the local model {name!r} is not a count; give 1 or more")
+        self._lock = threading.Lock()
+        self._tokenizer: Any = None
+        self._model: _Loaded | None = None
+
+    def describe(self) -> str:
+        """The model, and the device and number type it runs in."""
+        threads = f", {self._threads} thread{'s' * (self._threads > 1)}" if self._device == "cpu" else ""
+        return f"{self.name} ({self._source}) on {self._device}, {self._dtype}{threads}"
+
+    def complete(self, request: Request) -> Completion:
+        """Answer in the form of the schema, within the deadline, which is checked between tokens.
+
+        Loading the weights counts against the deadline but is not cut by it.
+        Raises: LLMUnavailableError (deadline, memory), LLMRequestError (context, schema), LLMReplyError (empty).
+        """
+        start = time.monotonic()
+        clock = _Clock(start + request.deadline_s, request.deadline_s, self.name)
+        if not self._lock.acquire(timeout=max(0.0, request.deadline_s)):
+            raise clock.passed("while another request held the model")
+        try:
+            with self._threads_set(), self._memory_guarded():
+                text, usage, finish = _answer(self._loaded(), request, clock)
+        finally:
+            self._lock.release()
+        if not text.strip():
+            raise LLMReplyError(f"the local model {self.name!r} gave an empty reply; try again or use another model")
+        return Completion(text, usage, self.name, finish, time.monotonic() - start)
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of `text` in the model's own tokenizer; loads that alone, not the weights."""
+        with self._lock:
+            return len(self._load_tokenizer()(text, add_special_tokens=False)["input_ids"])
+
+    def close(self) -> None:
+        """Free the weights and the cache. The next request loads them again."""
+        with self._lock:
+            self._free()
+
+    def _free(self) -> None:
+        self._model = self._tokenizer = None
+        gc.collect()
+        if self._device.startswith("cuda"):
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _load_tokenizer(self) -> Any:
+        if self._tokenizer is None:
+            from transformers import AutoTokenizer
+
+            with self._loading():
+                self._tokenizer = AutoTokenizer.from_pretrained(self._folder())
+        return self._tokenizer
+
+    def _loaded(self) -> _Loaded:
+        if self._model is None:
+            import torch
+            from transformers import AutoModelForCausalLM
+
+            tokenizer = self._load_tokenizer()
+            with self._loading():
+                model = AutoModelForCausalLM.from_pretrained(
+                    self._folder(), dtype=getattr(torch, self._dtype), use_safetensors=True
+                )
+            self._model = _Loaded(model.eval().to(self._device), tokenizer, self._device)
+        return self._model
+
+    def _folder(self) -> str:
+        if self._source.endswith(".gguf"):
+            self._source = str(converted(Path(self._source)))
+        return self._source
+
+    @contextlib.contextmanager
+    def _loading(self) -> Iterator[None]:
+        from transformers.utils import logging
+
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
+        try:
+            yield
+        except (OSError, ValueError) as error:  # transformers says with these: not there, not complete, not known
+            if isinstance(error, LLMHPOError):
+                raise
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise LLMRequestError(
+                f"the local model {self._source!r} cannot be loaded: {reason[:300]}; "
+                "give a folder with config.json, tokenizer and *.safetensors, a .gguf file, or a hub id that can be reached"
+            ) from error
+        finally:
+            if bars:
+                logging.enable_progress_bar()
+
+    @contextlib.contextmanager
+    def _threads_set(self) -> Iterator[None]:
+        import torch
+
+        before = torch.get_num_threads()
+        if self._device == "cpu" and before != self._threads:
+            torch.set_num_threads(self._threads)
+        try:
+            yield
+        finally:
+            if torch.get_num_threads() != before:
+                torch.set_num_threads(before)
+
+    @contextlib.contextmanager
+    def _memory_guarded(self) -> Iterator[None]:
+        import torch
+
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+                raise
+            self._free()
+            raise LLMUnavailableError(
+                f"no memory left for the local model {self.name!r} on {self._device} ({self._dtype}); "
+                "free some, or use a smaller model, dtype='bfloat16' or another device"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """The end of a request's time."""
+
+    end: float
+    deadline_s: float
+    name: str
+
+    def check(self, place: str) -> None:
+        if time.monotonic() > self.end:
+            raise self.passed(place)
+
+    def passed(self, place: str) -> LLMUnavailableError:
+        return LLMUnavailableError(
+            f"the local model {self.name!r} passed its deadline of {self.deadline_s:g} s {place}; "
+            "raise the deadline, ask for fewer configurations, or use a smaller model or a GPU"
+        )
+
+
+class _Loaded:
+    """Weights in memory, and the attention cache of the last request."""
+
+    def __init__(self, model: Any, tokenizer: Any, device: str) -> None:
+        self.tokenizer = tokenizer
+        self._model = model
+        self._device = device
+        config = model.config.get_text_config()
+        self.context_tokens = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
+        self._vocabulary = int(config.vocab_size)
+        ends = model.generation_config.eos_token_id
+        self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        self._specials = sorted((str(token) for token in tokenizer.all_special_tokens), key=len, reverse=True)
+        self._constraints: _Constraints | None = None
+        self._cache: Any = None
+        self._seen: list[int] = []  # tokens whose keys and values `_cache` holds
+        self._reusable = 0  # of these, how many went in as whole chunks
+        # One query against grouped heads takes torch's bfloat16 kernel 7 times as long without a mask as with one
+        # (1.4 and 0.2 ms a layer at 1,400 tokens, torch 2.13 on a Zen 4 core). A sliding window needs its own mask.
+        self._mask_one = device == "cpu" and getattr(config, "sliding_window", None) is None
+
+    def grammar(self, schema: dict[str, object]) -> Grammar:
+        from llmhpo.llm.decode import Grammar
+
+        if self._constraints is None:
+            self._constraints = _Constraints.of(self.tokenizer, self._vocabulary)
+        return Grammar(schema, self._constraints.tokens, self._constraints.digits)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the conversation in the model's chat template, up to where its answer begins."""
+        turns = [{"role": message.role, "content": self._plain(message.content)} for message in messages]
+        text = "\n\n".join(turn["content"] for turn in turns) + "\n\n"
+        if self.tokenizer.chat_template:
+            from jinja2 import TemplateError
+
+            form = {"tokenize": False, "add_generation_prompt": True}
+            try:
+                text = self.tokenizer.apply_chat_template(turns, **form)
+            except TemplateError:  # some templates refuse a system turn: it goes in front of the first user turn
+                system = [turn["content"] for turn in turns if turn["role"] == "system"]
+                turns = [turn for turn in turns if turn["role"] != "system"] or [{"role": "user", "content": ""}]
+                turns[0]["content"] = "\n\n".join([*system, turns[0]["content"]])
+                text = self.tokenizer.apply_chat_template(turns, **form)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=not self.tokenizer.chat_template)["input_ids"]
+        return ids
+
+    def _plain(self, text: str) -> str:
+        for token in self._specials:  # data must not end a turn or open another
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def begin(self, ids: list[int]) -> int:
+        """Keep of the cache what a request with this prompt can reuse; the number of tokens."""
+        same = next((i for i, (a, b) in enumerate(zip(ids, self._seen, strict=False)) if a != b), len(self._seen))
+        kept = min(same, self._reusable, len(ids) - 1) // _CHUNK * _CHUNK
+        drop = len(self._seen) - kept
+        if kept and all(getattr(layer, "is_croppable", False) for layer in self._cache.layers):
+            self._cache.crop(-drop)
+        else:
+            from transformers import DynamicCache
+
+            kept, self._cache = 0, DynamicCache(config=self._model.config)
+        self._seen = self._seen[:kept]
+        self._reusable = kept
+        return kept
+
+    def read(self, ids: list[int], clock: _Clock) -> NDArray[np.float32]:
+        """Logits of the token that follows `ids`, (vocabulary,). All but the new end of `ids` is in the cache."""
+        while len(self._seen) < len(ids):
+            start = len(self._seen)
+            whole = start == self._reusable  # reading on from whole chunks: the prompt
+            end = min(len(ids), start + _CHUNK) if whole else len(ids)
+            clock.check(f"after reading {start} of {len(ids)} tokens")
+            try:
+                logits = self._forward(ids[start:end])
+            except BaseException:  # half of the layers may have grown
+                self._seen, self._reusable = [], 0
+                raise
+            self._seen = ids[:end]
+            if whole and end - start == _CHUNK:
+                self._reusable = end
+        return logits
+
+    def _forward(self, ids: list[int]) -> NDArray[np.float32]:
+        import torch
+
+        mask: torch.Tensor | None = None
+        if len(ids) == 1 and self._mask_one:
+            mask = torch.ones((1, 1, 1, len(self._seen) + 1), dtype=torch.bool)
+        with torch.inference_mode():
+            tokens = torch.tensor([ids], device=self._device)
+            output = self._model(
+                input_ids=tokens, attention_mask=mask, past_key_values=self._cache, use_cache=True, logits_to_keep=1
+            )
+            logits: NDArray[np.float32] = output.logits[0, -1].float().cpu().numpy()
+        return logits
+
+
+@dataclass(frozen=True, slots=True)
+class _Constraints:
+    """What every grammar of one tokenizer shares; it takes half a second to make."""
+
+    tokens: Any
+    digits: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, tokenizer: Any, vocabulary: int) -> _Constraints:
+        from llguidance.hf import from_tokenizer
+
+        from llmhpo.llm.decode import leading_digits
+
+        tokens = from_tokenizer(tokenizer, n_vocab=vocabulary)
+        return cls(tokens, leading_digits(tokens))
+
+
+def _answer(model: _Loaded, request: Request, clock: _Clock) -> tuple[str, Usage, Finish]:
+    from llmhpo.llm.decode import draw
+
+    prompt = model.prompt(request.messages)
+    room = model.context_tokens - len(prompt)
+    if room < 1:
+        raise LLMRequestError(
+            f"the prompt has {len(prompt)} tokens and the context of {clock.name!r} {model.context_tokens}; "
+            "shorten the task text or use a model with a longer context"
+        )
+    limit = min(request.max_tokens, room)
+    temperature = _TEMPERATURE if request.temperature is None else request.temperature
+    grammar = None if request.schema is None else model.grammar(request.schema)
+    rng = np.random.default_rng(_seed(prompt, request.number))
+    cached = model.begin(prompt)
+    said: list[int] = []
+    finish: Finish = "length"
+    while True:
+        if grammar is not None:
+            said += grammar.forced()
+            if grammar.ended and len(said) <= limit:
+                finish = "stop"
+                break
+        if len(said) >= limit:
+            break
+        logits = model.read(prompt + said, clock)
+        token = draw(logits, None if grammar is None else grammar.allowed(said), temperature, rng)
+        if token in model.ends:
+            finish = "stop"
+            break
+        if grammar is not None:
+            grammar.say(token)
+        said.append(token)
+    text: str = model.tokenizer.decode(said[:limit], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    usage = Usage(1, input_tokens=len(prompt), cached_tokens=cached, output_tokens=len(said[:limit]), usd=0.0)
+    return text, usage, finish
+
+
+def _seed(prompt: list[int], number: int) -> int:
+    content = np.array([number, *prompt], dtype="<i8").tobytes()
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "little")
+
+
+def _existing(path_or_id: str) -> str:
+    path = Path(path_or_id).expanduser()
+    if path.exists():
+        return str(path)
+    looks_like_path = path_or_id.startswith((".", "~")) or path.is_absolute() or path_or_id.endswith(".gguf")
+    if looks_like_path or len(path.parts) > 2:
+        raise ConfigError(
+            f"the local model {path_or_id!r} is not there (looked at {str(path.absolute())!r}); give a folder with "
+            "safetensors, a .gguf file or a hub id, or run: llmhpo model install smollm2"
+        )
+    return path_or_id
+
+
+def _device(asked: str | None) -> str:
+    import torch
+
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if asked is None:
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    kind = asked.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device={asked!r} of a local model is not known; give 'cpu', 'cuda', 'cuda:N' or 'mps'")
+    if (kind == "cuda" and not cuda) or (kind == "mps" and not mps):
+        raise ConfigError(f"device={asked!r} of a local model is not on this machine; leave it out or give 'cpu'")
+    return asked
+
+
+def _dtype(asked: str | None, device: str) -> str:
+    import torch
+
+    if asked is not None:
+        if asked not in ("bfloat16", "float16", "float32"):
+            raise ConfigError(f"dtype={asked!r} of a local model is not known; give bfloat16, float16 or float32")
+        return asked
+    if device == "mps":
+        return "float16"
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    capabilities: dict[str, Any] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # without native bfloat16 it would be emulated
+    return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
