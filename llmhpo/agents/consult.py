@@ -121,6 +121,7 @@ class Consultant:
 
     def _worst_case(self, messages: list[Message], max_tokens: int) -> Usage:
         prompt = sum(self.llm.count_tokens(m.content) + 8 for m in messages)
+        max_tokens += self.llm.overhead_tokens
         price = self.llm.price
         usd = None if price is None else price.usd(prompt, max_tokens)
         return Usage(calls=1, input_tokens=prompt, output_tokens=max_tokens, usd=usd)

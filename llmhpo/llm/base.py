@@ -50,12 +50,14 @@ class LLM(Protocol):
     """A language model.
 
     `name` is the spec it was made from ("openai:gpt-5"); `price` is None where it is not known (a local model costs 0);
-    `compact` asks for short replies without reasons, for models that write a few words a second.
+    `compact` asks for short replies without reasons, for models that write a few words a second; `overhead_tokens` is
+    what a reply may cost beyond `max_tokens`, for models that think unseen.
     """
 
     name: str
     price: Price | None
     compact: bool
+    overhead_tokens: int
 
     def complete(self, request: Request) -> Completion:
         """Answer, within the deadline.

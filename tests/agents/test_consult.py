@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llmhpo.agents import questions
+from llmhpo.agents.consult import Consultant
+from llmhpo.errors import LLMRequestError, LLMUnavailableError
+from llmhpo.llm.base import Completion
+from llmhpo.llm.scripted import ScriptedModel
+from llmhpo.space import SearchSpace
+from llmhpo.trial import Batch, Context, Task
+from llmhpo.usage import Caps, Price, Usage
+
+SPACE = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
+CONTEXT = Context(Task("a task", "loss"), SPACE)
+
+
+def reply(*xs: object) -> str:
+    return json.dumps({"configurations": [{"why": "so", "x": x} for x in xs]})
+
+
+def ask(
+    *replies: str | Exception | Completion, n: int = 2, caps: Caps | None = None, price: Price | None = None
+) -> Batch:
+    model = ScriptedModel(list(replies), price=price or Price(0, 0))
+    question = questions.warmstart(CONTEXT, n, reasons=True)
+    return Consultant(model, caps=caps or Caps()).consult(CONTEXT, question)
+
+
+def values(batch: Batch) -> list[object]:
+    return [p.params["x"] for p in batch.proposals]
+
+
+def test_one_request_gives_a_whole_batch() -> None:
+    batch = ask(reply(0.1, 0.2))
+    assert values(batch) == [0.1, 0.2]
+    assert batch.usage.calls == 1
+    assert batch.problems == ()
+
+
+def test_every_proposal_says_where_it_came_from() -> None:
+    proposal = ask(reply(0.1, 0.2)).proposals[0]
+    assert proposal.source == "llm"
+    assert proposal.rationale == "so"
+    assert proposal.provenance is not None
+    assert proposal.provenance.prompt == "warmstart.v1"
+    assert len(proposal.provenance.prompt_hash) == 12
+    assert proposal.provenance.request == 0
+
+
+def test_violations_lead_to_one_repair_turn_that_names_them() -> None:
+    seen = []
+
+    class Spy(ScriptedModel):
+        def complete(self, request):  # type: ignore[no-untyped-def]
+            seen.append(request)
+            return super().complete(request)
+
+    model = Spy([reply(0.1, 7), reply(0.3, 0.4)])
+    batch = Consultant(model, caps=Caps()).consult(CONTEXT, questions.warmstart(CONTEXT, 2, reasons=True))
+    assert values(batch) == [0.1, 0.3]
+    assert batch.usage.calls == 2
+    assert [r.number for r in seen] == [0, 1]
+    assert "configuration 2: x = 7" in seen[1].messages[-1].content
+    assert batch.proposals[1].provenance is not None
+    assert batch.proposals[1].provenance.request == 1
+
+
+def test_there_is_no_second_repair_turn() -> None:
+    batch = ask(reply(5, 6), reply(7, 8), reply(0.1, 0.2))
+    assert values(batch) == []
+    assert batch.usage.calls == 2
+    assert len(batch.problems) == 4
+
+
+def test_more_than_was_asked_for_is_not_taken() -> None:
+    assert values(ask(reply(0.1, 0.2, 0.3))) == [0.1, 0.2]
+
+
+def test_fewer_valid_ones_without_violations_are_taken_as_they_are() -> None:
+    batch = ask(reply(0.1))
+    assert values(batch) == [0.1]
+    assert batch.usage.calls == 1
+
+
+def test_an_unreachable_model_is_an_error_in_the_batch_and_counts_as_a_request() -> None:
+    batch = ask(LLMUnavailableError("no server at http://x"))
+    assert batch.error == "no server at http://x"
+    assert not batch.fatal
+    assert batch.usage.calls == 1
+
+
+def test_a_refused_key_is_fatal() -> None:
+    assert ask(LLMRequestError("401")).fatal
+
+
+def test_a_repair_turn_that_fails_keeps_what_there_is() -> None:
+    batch = ask(reply(0.1, 7), LLMUnavailableError("gone"))
+    assert values(batch) == [0.1]
+    assert "gone" in batch.problems[-1]
+
+
+def test_a_refusal_is_said_and_not_argued_with() -> None:
+    batch = ask(Completion("I cannot help with that.", Usage(1, 10, 0, 5), "m", "refusal"))
+    assert batch.proposals == ()
+    assert batch.usage.calls == 1
+    assert "refused" in batch.problems[-1]
+
+
+def test_a_cap_on_tokens_is_checked_with_the_longest_possible_reply() -> None:
+    batch = ask(reply(0.1, 0.2), caps=Caps(max_tokens=300))
+    assert batch.usage.calls == 0
+    assert "max_tokens=300" in batch.error
+    assert batch.fatal
+
+
+def test_a_cap_on_money_is_checked_before_the_request() -> None:
+    assert ask(reply(0.1, 0.2), caps=Caps(max_usd=1e-6), price=Price(10, 10)).usage.calls == 0
+    assert ask(reply(0.1, 0.2), caps=Caps(max_usd=1.0), price=Price(10, 10)).usage.calls == 1
+
+
+def test_requests_are_numbered_through_the_study() -> None:
+    context = Context(Task(), SPACE, batches=(Batch("warmstart", 0, 2, usage=Usage(calls=1)),))
+    model = ScriptedModel([reply(0.1), reply(0.2)])
+    batch = Consultant(model, caps=Caps()).consult(context, questions.warmstart(context, 1, reasons=True))
+    assert values(batch) == [0.2]
+
+
+@pytest.mark.parametrize("text", ["", "no", "{}", reply(None)])
+def test_garbage_never_raises(text: str) -> None:
+    batch = ask(text, text)
+    assert batch.proposals == ()
+    assert batch.problems or batch.error

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import llmhpo
+from llmhpo.errors import LLMRequestError, LLMUnavailableError
+from llmhpo.events import Consulted, Event, Finished, Launched, Opened, Stopped
+from llmhpo.llm.base import LLM
+from llmhpo.llm.scripted import ScriptedModel
+
+SPACE = {
+    "x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9},
+    "k": {"type": "categorical", "choices": ["a", "b"], "default": "a"},
+    "y": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9, "when": {"k": "b"}},
+}
+
+
+def loss(p: dict[str, object]) -> float:
+    return (float(p["x"]) - 0.3) ** 2 + float(p.get("y", 0.5))  # type: ignore[arg-type]
+
+
+def replies(seed: int, batches: int = 12, n: int = 10) -> list[str]:
+    """What a model that knows a little would answer, for every request of a study."""
+    rng = random.Random(seed)
+    out = []
+    for _ in range(batches):
+        configurations = [{"why": "w", "x": rng.uniform(0.1, 0.5), "k": "b", "y": rng.random()} for _ in range(n)]
+        out.append(json.dumps({"configurations": configurations}))
+    return out
+
+
+def trials(result: llmhpo.Result) -> list[tuple[object, ...]]:
+    return [(t.number, t.proposal.source, t.params, t.value) for t in result.trials]
+
+
+def study(llm: LLM | str | None, n: int = 15, **kw: object) -> llmhpo.Result:
+    return llmhpo.optimize(loss, SPACE, llm=llm, n_trials=n, seed=3, progress=False, **kw)  # type: ignore[arg-type]
+
+
+def test_the_default_comes_first_and_every_trial_names_its_source() -> None:
+    result = study(ScriptedModel(replies(0)))
+    assert result.trials[0].params == {"x": 0.9, "k": "a"}
+    assert result.trials[0].proposal.source == "default"
+    assert result.default is result.trials[0]
+    assert sum(result.sources.values()) == 15
+    assert result.sources["llm"] >= 3
+
+
+def test_events_tell_the_whole_story() -> None:
+    events: list[Event] = []
+    study(ScriptedModel(replies(0)), on_event=events.append)
+    assert isinstance(events[0], Opened)
+    assert isinstance(events[-1], Stopped)
+    assert [e.trial.number for e in events if isinstance(e, Launched)] == list(range(15))
+    assert [e.trial.number for e in events if isinstance(e, Finished)] == list(range(15))
+    assert any(isinstance(e, Consulted) for e in events)
+
+
+def test_two_runs_with_the_same_seed_and_replies_are_identical() -> None:
+    assert trials(study(ScriptedModel(replies(0)))) == trials(study(ScriptedModel(replies(0))))
+
+
+def test_another_seed_gives_other_trials() -> None:
+    a = llmhpo.optimize(loss, SPACE, llm=None, n_trials=6, seed=1, progress=False)
+    b = llmhpo.optimize(loss, SPACE, llm=None, n_trials=6, seed=2, progress=False)
+    assert trials(a)[1:] != trials(b)[1:]
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 4, 5, 9])
+def test_a_study_that_was_stopped_goes_on_as_one_that_never_was(tmp_path: Path, stop_after: int) -> None:
+    whole = study(ScriptedModel(replies(0)))
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Finished) and event.trial.number == stop_after:
+            raise KeyboardInterrupt
+
+    where = {"storage": f"sqlite:///{tmp_path / 's.db'}", "study_name": "s", "cwd": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        study(ScriptedModel(replies(0)), on_event=stop, **where)
+    again = study(ScriptedModel(replies(0)), **where)
+    assert trials(again) == trials(whole)
+    assert again.usage.calls == whole.usage.calls
+
+
+def test_a_finished_study_runs_nothing_more(tmp_path: Path) -> None:
+    where = {"storage": f"sqlite:///{tmp_path / 's.db'}", "study_name": "s", "cwd": tmp_path}
+    first = study(None, n=5, **where)
+    events: list[Event] = []
+    assert trials(study(None, n=5, on_event=events.append, **where)) == trials(first)
+    assert [type(e) for e in events] == [Opened, Stopped]
+
+
+def test_ctrl_c_in_a_terminal_leaves_a_study_that_goes_on(tmp_path: Path) -> None:
+    script = tmp_path / "tune.py"
+    script.write_text(
+        "import time, sys, llmhpo\n"
+        "def f(p):\n    time.sleep(0.15)\n    return p['x']\n"
+        "r = llmhpo.optimize(f, {'x': {'type': 'float', 'low': 0.0, 'high': 1.0}}, llm='none', n_trials=8, seed=1,\n"
+        "    study_name='s', on_event=lambda e: print(type(e).__name__, flush=True))\n"
+        "print('DONE', len(r.trials), [t.number for t in r.trials], flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    finished = 0
+    for line in process.stdout:
+        finished += line.strip() == "Finished"
+        if finished == 3:
+            process.send_signal(signal.SIGINT)
+            break
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    again = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "DONE 8 [0, 1, 2, 3, 4, 5, 6, 7]" in again.stdout
+    assert again.stdout.count("Finished") <= 5
+
+
+GARBAGE: dict[str, Sequence[str | Exception]] = {
+    "prose": ["I am a language model."] * 40,
+    "out of range": ['{"configurations": [{"x": 99, "k": "z"}]}'] * 40,
+    "unreachable": [LLMUnavailableError("no server")] * 40,
+    "wrong key": [LLMRequestError("401: wrong key")] * 40,
+    "empty": [""] * 40,
+    "exhausted": [],
+}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_all_of_the_budget_runs_whatever_the_model_says(kind: str) -> None:
+    events: list[Event] = []
+    result = study(ScriptedModel(list(GARBAGE[kind])), on_event=events.append)
+    assert len(result.trials) == 15
+    assert all(t.value is not None for t in result.trials)
+    assert "llm" not in result.sources
+    consulted = [e.batch for e in events if isinstance(e, Consulted)]
+    assert consulted
+    assert all(b.error or b.problems for b in consulted)
+
+
+def test_a_useless_model_changes_no_trial() -> None:
+    plain = study(None)
+    useless = study(ScriptedModel([LLMUnavailableError("no server")] * 40))
+    assert [t.params for t in useless.trials] == [t.params for t in plain.trials]
+
+
+def test_a_wrong_key_is_tried_once() -> None:
+    assert study(ScriptedModel([LLMRequestError("401")] * 40)).usage.calls == 1
+
+
+def test_a_dead_server_is_left_alone_more_and_more() -> None:
+    assert study(ScriptedModel([LLMUnavailableError("no server")] * 40), n=40).usage.calls <= 5
+
+
+def test_failing_trials_are_recorded_and_the_study_goes_on() -> None:
+    def flaky(p: dict[str, object]) -> float:
+        if p["k"] == "b":
+            raise RuntimeError("no b here")
+        return float(p["x"])  # type: ignore[arg-type]
+
+    result = llmhpo.optimize(flaky, SPACE, llm=ScriptedModel(replies(0)), n_trials=15, seed=0, progress=False)
+    failed = [t for t in result.trials if t.value is None]
+    assert failed
+    assert all(t.outcome is not None and "no b here" in t.outcome.message + t.outcome.log_tail for t in failed)
+    assert len(failed) < 10
+    assert result.best is not None
+
+
+def test_no_configuration_is_tried_twice() -> None:
+    space = {"k": {"type": "categorical", "choices": list("abcdefgh")}, "n": {"type": "int", "low": 0, "high": 3}}
+    result = llmhpo.optimize(lambda p: p["n"], space, llm=None, n_trials=30, seed=0, progress=False)  # type: ignore[arg-type, return-value]
+    assert len({json.dumps(t.params) for t in result.trials}) == 30
+
+
+def test_an_exhausted_space_ends_nothing() -> None:
+    space = {"k": {"type": "categorical", "choices": ["a", "b"]}}
+    result = llmhpo.optimize(lambda p: len(str(p["k"])), space, llm=None, n_trials=6, seed=0, progress=False)
+    assert len(result.trials) == 6
+
+
+def test_jobs_run_side_by_side(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "import os,time,json; t=time.time(); time.sleep(0.5); json.dump({'value': t}, open(os.environ['LLMHPO_RESULT'],'w'))",
+    ]
+    command[2] = command[2].replace("{", "{{").replace("}", "}}")
+    space = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
+    result = llmhpo.optimize(command, space, llm=None, n_trials=4, n_workers=2, cwd=tmp_path, progress=False)
+    starts = sorted(float(t.value) for t in result.trials if t.value is not None)
+    assert len(starts) == 4
+    assert starts[1] - starts[0] < 0.45
+    assert (tmp_path / "runs").exists()
