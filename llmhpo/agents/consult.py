@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from llmhpo.agents.reply import Reading, read_reply, reply_schema
+from llmhpo.agents.reply import read_reply, reply_keys, reply_schema
 from llmhpo.errors import BudgetError, LLMError, LLMRequestError
 from llmhpo.llm.base import LLM, Completion, Message, Request
 from llmhpo.prompts import Prompt, load
@@ -15,6 +16,7 @@ from llmhpo.usage import Caps, Usage
 _TOKENS_PER_VALUE = 14  # key, value and punctuation of one parameter in a reply, with room to spare
 _TOKENS_PER_REASON = 48
 _TOKENS_SPARE = 64
+_QUOTED_CHARS = 8000  # of a first reply, in the repair turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +31,6 @@ class Question:
     reasons: bool
 
 
-@dataclass(slots=True)
-class _Account:
-    """Running totals of one consultation."""
-
-    usage: Usage = field(default_factory=Usage)
-    problems: list[str] = field(default_factory=list)
-
-
 class Consultant:
     """Puts questions to a model, within the caps and the deadline. It keeps no state of a study."""
 
@@ -46,93 +40,110 @@ class Consultant:
     def consult(self, context: Context, question: Question) -> Batch:
         """Ask for a batch. Whatever happens comes back as a `Batch`, never as an exception."""
         start = time.monotonic()
-        account = _Account()
-        proposals: tuple[Proposal, ...] = ()
+        talk = _Talk(self.llm, self.caps, context, question, start + self.deadline_s)
         error, fatal = "", False
         try:
-            proposals = self._ask(context, question, account, start + self.deadline_s)
+            talk.ask(question.n)
+            if talk.problems and not talk.refused and 2 * len(talk.found) <= question.n:
+                talk.repair()
         except LLMError as e:
             error, fatal = str(e), isinstance(e, LLMRequestError | BudgetError)
         return Batch(
             kind=question.kind,
             at=len(context.trials),
             asked=question.n,
-            proposals=proposals,
-            usage=account.usage,
-            problems=tuple(account.problems),
+            proposals=tuple(talk.found.values()),
+            usage=talk.usage,
+            problems=tuple(talk.problems),
             error=error,
             fatal=fatal,
             seconds=time.monotonic() - start,
         )
 
-    def _ask(self, context: Context, question: Question, account: _Account, deadline: float) -> tuple[Proposal, ...]:
-        messages = [Message("system", question.system), Message("user", question.user)]
-        number = context.usage.calls
-        completion = self._request(context, question, messages, number, account, deadline)
-        reading = read_reply(completion.text, context.space)
-        found = self._proposals(question, completion, reading, number)
-        if len(found) >= question.n or not reading.problems or completion.finish == "refusal":
-            account.problems.extend(reading.problems)
-            if completion.finish == "refusal":
-                account.problems.append("the model refused to answer")
-            return found
-        # One repair turn, with only the violations: asked once, however it ends.
-        account.problems.extend(reading.problems)
-        repair = load("repair.v1").render(
-            problems="\n".join(f"- {p}" for p in reading.problems),
-            n=question.n - len(found),
-            keys=", ".join(context.space.names),
-        )
-        messages += [Message("assistant", completion.text[:8000]), Message("user", repair)]
-        try:
-            second = self._request(context, question, messages, number + 1, account, deadline)
-        except LLMError as e:
-            account.problems.append(f"the repair turn failed: {e}")
-            return found
-        again = read_reply(second.text, context.space)
-        account.problems.extend(again.problems)
-        return (found + self._proposals(question, second, again, number + 1))[: question.n]
 
-    def _request(
-        self,
-        context: Context,
-        question: Question,
-        messages: list[Message],
-        number: int,
-        account: _Account,
-        deadline: float,
-    ) -> Completion:
-        max_tokens = self._reply_tokens(context, question)
-        self.caps.check(context.usage + account.usage, self._worst_case(messages, max_tokens))
+@dataclass(slots=True)
+class _Talk:
+    """The turns of one consultation, and what they have given so far."""
+
+    llm: LLM
+    caps: Caps
+    context: Context
+    question: Question
+    deadline: float
+    usage: Usage = field(default_factory=Usage)
+    problems: list[str] = field(default_factory=list)
+    found: dict[str, Proposal] = field(default_factory=dict)  # by the key of the configuration
+    refused: bool = False
+    messages: list[Message] = field(init=False)
+    known: Mapping[str, str] = field(init=False)  # configurations that need not be proposed again, and what they are
+
+    def __post_init__(self) -> None:
+        self.messages = [Message("system", self.question.system), Message("user", self.question.user)]
+        key = self.context.space.key
+        ideas = {key(p.params): "an earlier proposal" for p in self.context.ideas}
+        self.known = ideas | {key(t.params): f"trial {t.number}" for t in self.context.trials}
+
+    def ask(self, n: int) -> None:
+        """One turn: a request for `n` configurations, and what its reply is good for."""
+        number = self.context.usage.calls + self.usage.calls
+        completion = self._request(n, number)
+        self.messages.append(Message("assistant", completion.text[:_QUOTED_CHARS]))
+        if completion.finish == "refusal":
+            self.refused = True
+            self.problems.append("the model refused to answer")
+            return
+        reading = read_reply(completion.text, self.context.space)
+        self.problems.extend(reading.problems)
+        if completion.finish == "length":
+            self.problems.append(f"the reply was cut at {completion.usage.output_tokens} tokens")
+        provenance = Provenance(completion.model, self.question.prompt.name, self.question.prompt.hash, number)
+        for i, (params, why) in enumerate(reading.configurations):
+            key = self.context.space.key(params)
+            if key in self.known or key in self.found:
+                self.problems.append(f"configuration {i + 1} repeats {self.known.get(key, 'another one of the batch')}")
+            elif len(self.found) < self.question.n:
+                self.found[key] = Proposal(params, "llm", why, provenance)
+
+    def repair(self) -> None:
+        """The second and last turn: what was wrong, and a request for what is missing."""
+        missing = self.question.n - len(self.found)
+        text = load("repair.v1").render(
+            problems="\n".join(f"- {p}" for p in self.problems),
+            n=missing,
+            keys=reply_keys(self.context.space, reasons=self.question.reasons),
+        )
+        self.messages.append(Message("user", text))
+        try:
+            self.ask(missing)
+        except LLMError as e:
+            self.problems.append(f"the repair turn failed: {e}")
+
+    def _request(self, n: int, number: int) -> Completion:
+        max_tokens = self._reply_tokens(n)
+        self.caps.check(self.context.usage + self.usage, self._worst_case(max_tokens))
         request = Request(
-            messages=tuple(messages),
-            schema=reply_schema(context.space, question.n, reasons=question.reasons),
+            messages=tuple(self.messages),
+            schema=reply_schema(self.context.space, n, reasons=self.question.reasons),
             number=number,
             max_tokens=max_tokens,
-            deadline_s=max(1.0, deadline - time.monotonic()),
+            deadline_s=max(1.0, self.deadline - time.monotonic()),
         )
         try:
             completion = self.llm.complete(request)
         except LLMError:
-            account.usage += Usage(calls=1)  # asked for and not answered: it counts as a request
+            self.usage += Usage(calls=1)  # asked for and not answered: it counts as a request
             raise
-        account.usage += completion.usage
+        self.usage += completion.usage
         return completion
 
-    def _worst_case(self, messages: list[Message], max_tokens: int) -> Usage:
-        prompt = sum(self.llm.count_tokens(m.content) + 8 for m in messages)
+    def _worst_case(self, max_tokens: int) -> Usage:
+        prompt = sum(self.llm.count_tokens(m.content) + 8 for m in self.messages)
         max_tokens += self.llm.overhead_tokens
-        price = self.llm.price
-        usd = None if price is None else price.usd(prompt, max_tokens)
+        usd = None if self.llm.price is None else self.llm.price.usd(prompt, max_tokens)
         return Usage(calls=1, input_tokens=prompt, output_tokens=max_tokens, usd=usd)
 
-    def _reply_tokens(self, context: Context, question: Question) -> int:
-        names = sum(self.llm.count_tokens(name) for name in context.space.names)
-        each = names + _TOKENS_PER_VALUE * len(context.space) + (_TOKENS_PER_REASON if question.reasons else 0)
-        return question.n * each + _TOKENS_SPARE
-
-    def _proposals(
-        self, question: Question, completion: Completion, reading: Reading, number: int
-    ) -> tuple[Proposal, ...]:
-        provenance = Provenance(completion.model, question.prompt.name, question.prompt.hash, number)
-        return tuple(Proposal(params, "llm", why, provenance) for params, why in reading.configurations[: question.n])
+    def _reply_tokens(self, n: int) -> int:
+        space = self.context.space
+        names = sum(self.llm.count_tokens(name) for name in space.names)
+        each = names + _TOKENS_PER_VALUE * len(space) + (_TOKENS_PER_REASON if self.question.reasons else 0)
+        return n * each + _TOKENS_SPARE

@@ -44,6 +44,7 @@ class LocalModel:
     """
 
     price: Price | None = Price(0, 0)
+    overhead_tokens = 0
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class LocalModel:
         self.name = name
         self._source = _existing(path_or_id)
         self._device = _device(device)
+        self.compact = self._device == "cpu"  # a reason of 15 words takes seconds there
         self._dtype = _dtype(dtype, self._device)
         self._threads = 1 if threads is None else threads
         if self._threads < 1:

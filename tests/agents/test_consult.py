@@ -10,7 +10,7 @@ from llmhpo.errors import LLMRequestError, LLMUnavailableError
 from llmhpo.llm.base import Completion
 from llmhpo.llm.scripted import ScriptedModel
 from llmhpo.space import SearchSpace
-from llmhpo.trial import Batch, Context, Task
+from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial
 from llmhpo.usage import Caps, Price, Usage
 
 SPACE = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
@@ -66,6 +66,33 @@ def test_violations_lead_to_one_repair_turn_that_names_them() -> None:
     assert "configuration 2: x = 7" in seen[1].messages[-1].content
     assert batch.proposals[1].provenance is not None
     assert batch.proposals[1].provenance.request == 1
+
+
+def test_a_repeat_is_a_violation() -> None:
+    batch = ask(reply(0.1, 0.1, 0.1), reply(0.1, 0.2), n=3)
+    assert values(batch) == [0.1, 0.2]
+    assert "configuration 2 repeats another one of the batch" in batch.problems
+
+
+def test_a_repeat_of_a_trial_is_named() -> None:
+    tried = Trial(7, Proposal({"x": 0.5}, "tpe"), Outcome("ok", 1.0))
+    context = Context(Task(), SPACE, (tried,))
+    model = ScriptedModel([reply(0.5), reply(0.5)])
+    batch = Consultant(model, caps=Caps()).consult(context, questions.warmstart(context, 1, reasons=True))
+    assert batch.proposals == ()
+    assert batch.problems[0] == "configuration 1 repeats trial 7"
+
+
+def test_a_batch_that_is_mostly_good_is_not_worth_a_repair_turn() -> None:
+    batch = ask(reply(0.1, 0.2, 7), n=3)
+    assert values(batch) == [0.1, 0.2]
+    assert batch.usage.calls == 1
+
+
+def test_a_reply_that_was_cut_is_said() -> None:
+    batch = ask(Completion(reply(0.1)[:-3], Usage(1, 10, 0, 50), "m", "length"), reply(0.2, 0.3))
+    assert values(batch) == [0.2, 0.3]
+    assert "the reply was cut at 50 tokens" in batch.problems
 
 
 def test_there_is_no_second_repair_turn() -> None:
