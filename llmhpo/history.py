@@ -6,34 +6,35 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from llmhpo.param import Param, ParamValue
-from llmhpo.prompts import as_line
+from llmhpo.prompts import as_line, rough_tokens
 from llmhpo.space import Params, SearchSpace
 from llmhpo.trial import Context, Trial
 
 _DOC_CHARS = 60
-_REASON_CHARS = 60
+_TABLE_DIGITS = 3  # a digit is a token for many tokenizers
+_REASON_CHARS = 50
 
 
-def show_number(value: float) -> str:
-    """At most four significant digits, and no exponent where plain digits are short."""
+def show_number(value: float, digits: int = 4) -> str:
+    """At most so many significant digits, and no exponent where plain digits are short."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     if 1e-4 <= abs(value) < 1e6:
-        text = f"{value:.{max(0, 3 - math.floor(math.log10(abs(value))))}f}"
+        text = f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
         return text.rstrip("0").rstrip(".") if "." in text else text
-    return f"{value:.4g}"
+    return f"{value:.{digits}g}"
 
 
-def show_value(value: ParamValue) -> str:
+def show_value(value: ParamValue, digits: int = 4) -> str:
     """A parameter value as it stands in a table."""
-    return show_number(value) if isinstance(value, float) else as_line(str(value), 40)
+    return show_number(value, digits) if isinstance(value, float) else as_line(str(value), 40)
 
 
-def space_card(space: SearchSpace, max_chars: int = 2400) -> str:
-    """One line a parameter: name, range, unit, default, condition, doc. Docs go first where space is short."""
+def space_card(space: SearchSpace, max_tokens: int = 450) -> str:
+    """One line a parameter: name, range, unit, default, condition, doc. Docs go first where room is short."""
     for doc_chars in (_DOC_CHARS, 30, 0):
         text = "\n".join(_param_line(p, doc_chars) for p in space.params)
-        if len(text) <= max_chars:
+        if rough_tokens(text) <= max_tokens:
             break
     return text
 
@@ -62,25 +63,26 @@ def summary(context: Context) -> str:
     return ", ".join(f"{n} {what}" for what, n in counts if n or what == "finished")
 
 
-def history_table(context: Context, *, max_chars: int, sensitivities: Mapping[str, float] | None = None) -> str:
-    """The trials that matter, a row each under one header, in at most about `max_chars` characters.
+def history_table(context: Context, *, max_tokens: int, sensitivities: Mapping[str, float] | None = None) -> str:
+    """The trials that matter, a row each under one header, in about `max_tokens` tokens.
 
     In order of claim to the room: the best 3, the running ones, the last 2 failures, the next best, the latest. What is
     left out is said. `sensitivities` (share of each parameter in the surrogate's eyes) add a line.
     """
     names = context.space.names
-    head = " | ".join(["value", *names])
+    head = ", ".join(["value", *names])
     ranked = sorted(context.finished, key=lambda t: context.task.loss(t.value if t.value is not None else math.inf))
     latest = sorted(ranked[3:], key=lambda t: -t.number)[:3]
     wanted = [*ranked[:3], *context.pending[-4:], *context.failed[-2:], *ranked[3:6], *latest, *ranked[6:10]]
     note = _sensitivity_line(sensitivities or {})
-    room = max_chars - len(head) - len(note) - 40
+    room = max_tokens - rough_tokens(head) - rough_tokens(note) - 10
     chosen: dict[int, str] = {}
     for trial in wanted:
         row = _row(trial, names)
-        if trial.number not in chosen and room >= len(row):
+        cost = rough_tokens(row) + 1
+        if trial.number not in chosen and (room >= cost or not chosen):
             chosen[trial.number] = row
-            room -= len(row) + 1
+            room -= cost
     order = [*ranked, *context.pending, *context.failed]
     rows = [chosen[t.number] for t in order if t.number in chosen]
     left_out = len(context.trials) - len(rows)
@@ -96,7 +98,9 @@ def _row(trial: Trial, names: Sequence[str]) -> str:
     else:
         reason = as_line(trial.outcome.message, _REASON_CHARS)
         value = trial.outcome.status.upper() + (f" ({reason})" if reason else "")
-    return " | ".join([value, *(show_value(trial.params[n]) if n in trial.params else "-" for n in names)])
+    return ", ".join(
+        [value, *(show_value(trial.params[n], _TABLE_DIGITS) if n in trial.params else "-" for n in names)]
+    )
 
 
 def _sensitivity_line(sensitivities: Mapping[str, float]) -> str:

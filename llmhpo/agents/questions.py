@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from llmhpo.agents.consult import Question
 from llmhpo.agents.reply import reply_form, reply_keys
 from llmhpo.history import history_table, space_card, summary
-from llmhpo.prompts import as_data, as_line, load
+from llmhpo.prompts import as_data, as_line, load, rough_tokens
 from llmhpo.trial import Context, Task
 
 _TASK_CHARS = 900
-_HISTORY_CHARS = 1500  # a digit is a token for many tokenizers: this stays below 800 tokens
+_PROMPT_TOKENS = 1450  # of a whole prompt, by a hard tokenizer's count
+_HISTORY_TOKENS = (200, 800)  # the history gets what the rest leaves, within these
 
 
 def warmstart(context: Context, n: int, *, reasons: bool) -> Question:
@@ -22,8 +23,11 @@ def warmstart(context: Context, n: int, *, reasons: bool) -> Question:
 
 def propose(context: Context, n: int, *, reasons: bool, sensitivities: Mapping[str, float]) -> Question:
     """Ask for `n` configurations that follow from the trials so far."""
-    table = history_table(context, max_chars=_HISTORY_CHARS, sensitivities=sensitivities)
-    extra = {"summary": summary(context), "history": table}
+    extra = {"summary": summary(context), "history": ""}
+    bare = _question("propose", "propose.v1", context, n, reasons, extra)
+    low, high = _HISTORY_TOKENS
+    room = min(high, max(low, _PROMPT_TOKENS - rough_tokens(bare.system) - rough_tokens(bare.user)))
+    extra["history"] = history_table(context, max_tokens=room, sensitivities=sensitivities)
     return _question("propose", "propose.v1", context, n, reasons, extra)
 
 

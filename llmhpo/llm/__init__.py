@@ -6,7 +6,6 @@ import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from llmhpo.errors import ConfigError
 from llmhpo.llm.base import LLM
@@ -90,7 +89,7 @@ def _anthropic(model: str, base_url: str | None, price: Price | None) -> LLM:
 def _local(path_or_id: str, base_url: str | None, price: Price | None) -> LLM:  # noqa: ARG001 - no server, no bill
     from llmhpo.llm.local import LocalModel
 
-    return cast("LLM", LocalModel(path_or_id, name=f"local:{path_or_id}"))
+    return LocalModel(path_or_id, name=f"local:{path_or_id}")
 
 
 def _smollm2(_: str, base_url: str | None, price: Price | None) -> LLM:  # noqa: ARG001
@@ -100,7 +99,7 @@ def _smollm2(_: str, base_url: str | None, price: Price | None) -> LLM:  # noqa:
     path = installed_path()
     if path is None:
         raise ConfigError("llm = 'smollm2': the model is not installed; run: llmhpo model install smollm2")
-    return cast("LLM", LocalModel(str(path), name="smollm2"))
+    return LocalModel(str(path), name="smollm2")
 
 
 def _scripted(path: str, base_url: str | None, price: Price | None) -> LLM:  # noqa: ARG001
