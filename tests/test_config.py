@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmhpo.config import read_study_file
+from llmhpo.errors import ConfigError, LLMHPOError
+from llmhpo.usage import Price
+
+GOOD = """
+task = "  a task "
+command = "python train.py --lr {lr}"
+metric = "val_loss"
+direction = "minimize"
+n_trials = 7
+llm = "none"
+price = { input = 1, output = 2.5 }
+
+[space.lr]
+type = "float"
+low = 1e-4
+high = 1.0
+log = true
+"""
+
+
+def write(folder: Path, text: str, name: str = "study.toml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_a_study_file_becomes_a_run(tmp_path: Path) -> None:
+    config = read_study_file(write(tmp_path, GOOD))
+    assert config.task.text == "a task"
+    assert config.space.names == ("lr",)
+    assert config.n_trials == 7
+    assert config.cwd == tmp_path
+    assert config.study_name == tmp_path.name
+    assert config.directory == tmp_path / "runs" / tmp_path.name
+    assert config.storage == f"sqlite:///{tmp_path}/runs/{tmp_path.name}/study.db"
+
+
+def test_another_file_name_is_another_study(tmp_path: Path) -> None:
+    assert read_study_file(write(tmp_path, GOOD, "wide.toml")).study_name == "wide"
+
+
+def test_overrides_replace_keys_and_none_leaves_them(tmp_path: Path) -> None:
+    config = read_study_file(write(tmp_path, GOOD), {"n_trials": 9, "llm": None, "study_name": "b"})
+    assert (config.n_trials, config.llm, config.study_name) == (9, "none", "b")
+
+
+def test_a_price_is_read(tmp_path: Path) -> None:
+    text = GOOD.replace("input = 1,", "input = 1.0,")
+    assert read_study_file(write(tmp_path, text)).price == Price(1.0, 2.5)
+
+
+def test_the_space_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"x": {"type": "int", "low": 1, "high": 3}}')
+    text = GOOD.split("[space", maxsplit=1)[0].replace("{lr}", "{x}") + 'space_file = "s.json"\n'
+    assert read_study_file(write(tmp_path, text)).space.names == ("x",)
+
+
+def test_the_example_is_valid() -> None:
+    config = read_study_file(Path(__file__).parent.parent / "examples" / "digits" / "study.toml")
+    assert len(config.space) >= 8
+    assert any(p.when for p in config.space.params)
+    assert config.n_trials == 16
+    assert config.n_workers == 2
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ('metric = "val_loss"', "", ["'metric' is missing", "val_loss"]),
+        ('direction = "minimize"', "", ["'direction' is missing"]),
+        ('direction = "minimize"', 'direction = "down"', ["direction = 'down'", "minimize"]),
+        ("n_trials = 7", "n_trial = 7", ["'n_trial'", "did you mean 'n_trials'"]),
+        ("n_trials = 7", 'n_trials = "7"', ["n_trials = '7'"]),
+        ("n_trials = 7", "n_trials = 0", ["n_trials=0", "from 1 on"]),
+        ("n_trials = 7", "n_trials = 7\nseed = -1", ["seed=-1"]),
+        ("n_trials = 7", "n_trials = 7\nmax_tokens = -5", ["max_tokens=-5"]),
+        ("n_trials = 7", "n_trials = 7\ntimeout_s = 0", ["timeout_s=0"]),
+        ("n_trials = 7", "n_trials = = 7", ["not valid TOML"]),
+        ("low = 1e-4", "low = 0.0", ["'lr'", "low = 0.0", "low > 0"]),
+        ("low = 1e-4", 'low = 1e-4\nwhen = { opt = "sgd" }', ["'lr'", "'opt'"]),
+        ("[space.lr]", "space_file = 's.toml'\n[space.lr]", ["space_file", "not both"]),
+    ],
+)
+def test_bad_input_names_file_key_and_remedy(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
+    path = write(tmp_path, GOOD.replace(old, new))
+    with pytest.raises(LLMHPOError) as error:
+        read_study_file(path)
+    for word in [str(path), *words]:
+        assert word in str(error.value)
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD.replace('metric = "val_loss"', "x = 1"))
+    with pytest.raises(ConfigError) as error:
+        read_study_file(path)
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.toml.*give the path"):
+        read_study_file(tmp_path / "nowhere.toml")
