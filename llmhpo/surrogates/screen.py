@@ -1,0 +1,184 @@
+"""The screen: ranks whatever was proposed, by whomever, with one acquisition function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from llmhpo.space import Params
+from llmhpo.surrogates.acquisition import log_ei
+from llmhpo.surrogates.base import Array, Prediction
+from llmhpo.surrogates.feasibility import Feasibility
+from llmhpo.surrogates.gp import GaussianProcess, State
+from llmhpo.surrogates.warp import Warp, fit_warp
+from llmhpo.trial import Context, Proposal
+
+MIN_FINISHED = 3
+_MAX_POINTS = 250
+
+
+class Screen:
+    """What the trials so far say about configurations not yet tried.
+
+    Without a fit (fewer than `MIN_FINISHED` trials ended well) every score is 0, predictions are what little is known,
+    and `pick` keeps the order of its candidates. A screen keeps no state: the same questions get the same answers.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        space = context.space
+        self._tried = {space.key(t.params) for t in context.trials}
+        self._feasibility = Feasibility(space.groups)
+        self._gp: GaussianProcess | None = None
+        self._losses = np.array([context.task.loss(t.value) for t in context.finished if t.value is not None])
+        ended = [t for t in context.trials if t.outcome is not None]
+        if context.failed:
+            keep = _subset(np.array([t.value is None for t in ended], dtype=float), _MAX_POINTS)
+            ended = [ended[k] for k in keep]
+            self._feasibility.fit(
+                space.encode([t.params for t in ended]), np.array([t.value is not None for t in ended])
+            )
+        if len(self._losses) >= MIN_FINISHED:
+            self._fit()
+
+    def _fit(self) -> None:
+        context = self._context
+        self._warp: Warp = fit_warp(self._losses)
+        keep = _subset(self._losses, _MAX_POINTS)
+        finished = context.finished
+        self._X = context.space.encode([finished[k].params for k in keep])
+        z = self._warp.forward(self._losses[keep])
+        self._gp = GaussianProcess(context.space.groups)
+        self._gp.fit(self._X, z)
+        self._best = float(z.min())
+        self._pending = context.space.encode([t.params for t in context.pending])
+
+    @property
+    def fitted(self) -> bool:
+        """Whether enough trials ended well for a fit."""
+        return self._gp is not None
+
+    def score(self, configurations: Sequence[Params]) -> Array:
+        """Logarithm of expected improvement times feasibility, (n,), higher is better; 0 without a fit.
+
+        Improvement is counted on the warped scale; pending trials count as observed at their predicted means.
+        """
+        return self.score_encoded(self._context.space.encode(configurations))
+
+    def score_encoded(self, X: Array) -> Array:
+        """`score` of encoded configurations (n, d)."""
+        if self._gp is None or len(X) == 0:
+            return np.zeros(len(X))
+        return _Batch(self, X).score()
+
+    def predict(self, configurations: Sequence[Params]) -> Prediction:
+        """Prediction in the metric's own units: the median, and half the width of the band of one standard deviation.
+
+        Without a fit: mean and spread of what was seen; NaN where nothing was.
+        """
+        n = len(configurations)
+        if self._gp is None:
+            seen = self._losses if len(self._losses) else np.array([np.nan])
+            loss = Prediction(np.full(n, seen.mean()), np.full(n, seen.std()))
+        else:
+            loss = self._warp.unwarp(self._gp.predict(self._context.space.encode(configurations)))
+        return Prediction(loss.mean if self._context.task.direction == "minimize" else -loss.mean, loss.std)
+
+    def pick(self, candidates: Sequence[Proposal], n: int, rng: np.random.Generator) -> list[Proposal]:
+        """At most `n` of the candidates: none tried or pending, no two alike, best and mutually diverse first.
+
+        Each pick is a fantasy for the next. `rng` breaks exact ties.
+        """
+        fresh: dict[str, Proposal] = {}
+        for proposal in candidates:
+            key = self._context.space.key(proposal.params)
+            if key not in self._tried:
+                fresh.setdefault(key, proposal)
+        proposals = list(fresh.values())
+        if self._gp is None or len(proposals) <= 1:
+            return proposals[:n]
+        X = self._context.space.encode([p.params for p in proposals])
+        return [proposals[k] for k in self.pick_encoded(X, n, rng)]
+
+    def pick_encoded(self, X: Array, n: int, rng: np.random.Generator) -> list[int]:
+        """Rows of `X` (m, d) that `pick` would choose, in its order; repeats are not looked for."""
+        assert self._gp is not None
+        batch = _Batch(self, X)
+        left = np.ones(len(X), dtype=bool)
+        picked: list[int] = []
+        while len(picked) < min(n, len(X)):
+            score = np.where(left, batch.score(), -np.inf)
+            ties = np.flatnonzero(score == score.max())
+            k = int(ties[0] if len(ties) == 1 else rng.choice(ties))
+            picked.append(k)
+            left[k] = False
+            if len(picked) < n:
+                batch.believe(k)
+        return picked
+
+    def sensitivities(self) -> dict[str, float]:
+        """Share of each parameter in the variance of the predicted mean; {} when unknown. Sums to 1.
+
+        The variance along one parameter while the others are held, averaged over where they are held.
+        """
+        if self._gp is None:
+            return {}
+        space = self._context.space
+        levels, held = 8, np.random.default_rng(0).random((32, len(space)))
+        shares = np.zeros(len(space))
+        for p in range(len(space)):
+            U = np.tile(held, (levels, 1))
+            U[:, p] = np.repeat((np.arange(levels) + 0.5) / levels, len(held))
+            shares[p] = self._gp.predict(space.encode_unit(U)).mean.reshape(levels, -1).var(axis=0).mean()
+        total = float(shares.sum())
+        if not total > 1e-12:
+            return {}
+        return {name: float(share / total) for name, share in zip(space.names, shares, strict=True)}
+
+
+class _Batch:
+    """Candidates under one screen, with pending trials and earlier picks as fantasies."""
+
+    def __init__(self, screen: Screen, X: Array) -> None:
+        assert screen._gp is not None
+        pending = screen._pending
+        self._state: State = screen._gp.state(np.vstack([pending, X]))
+        self._skip = len(pending)
+        self._best = screen._best
+        self._log_feasible = np.log(screen._feasibility.predict(X))
+        for j in range(self._skip):
+            self._state.believe(j)
+            self._best = min(self._best, float(self._state.mean[j]))
+
+    def score(self) -> Array:
+        state, skip = self._state, self._skip
+        return log_ei(state.mean[skip:], np.sqrt(state.variance[skip:]), self._best) + self._log_feasible
+
+    def believe(self, k: int) -> None:
+        self._state.believe(self._skip + k)
+        self._best = min(self._best, float(self._state.mean[self._skip + k]))
+
+
+def _subset(losses: Array, limit: int) -> list[int]:
+    """Indices of at most `limit` points, in order: the best half, the latest quarter, the rest at random (fixed seed)."""
+    n = len(losses)
+    if n <= limit:
+        return list(range(n))
+    chosen = set(np.argsort(losses, kind="stable")[: limit // 2].tolist()) | set(range(n - limit // 4, n))
+    rest = np.random.default_rng(n).permutation([k for k in range(n) if k not in chosen])
+    chosen |= set(rest[: limit - len(chosen)].tolist())
+    return sorted(chosen)
+
+
+_last: list[tuple[Context, Screen]] = []
+
+
+def fit_screen(context: Context) -> Screen:
+    """The screen of a context; asked again about the same object it answers from memory."""
+    for known, screen in _last[:1]:
+        if known is context:
+            return screen
+    screen = Screen(context)
+    _last[:] = [(context, screen)]
+    return screen
