@@ -30,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 model_app = typer.Typer(no_args_is_help=True, help="Models that run on this machine.")
 app.add_typer(model_app, name="model")
 console = Console()
+errors = Console(stderr=True)
 
 StudyFile = Annotated[Path, typer.Argument(help="study.toml, or the folder it lies in")]
 Plain = Annotated[bool, typer.Option("--plain", help="plain lines instead of the live table")]
@@ -170,9 +171,13 @@ def _file(study: Path) -> Path:
 
 
 def _run(config: RunConfig, *, plain: bool) -> Result:
-    progress_console = Console(stderr=True, force_terminal=False) if plain else Console(stderr=True)
-    with make_progress(config, force=True, console=progress_console) as on_event:
-        return run(config, on_event)
+    progress_console = Console(stderr=True, force_terminal=False) if plain else errors
+    try:
+        with make_progress(config, force=True, console=progress_console) as on_event:
+            return run(config, on_event)
+    except KeyboardInterrupt:
+        errors.print("stopped; finished trials are kept, run the same command to go on", highlight=False)
+        raise typer.Exit(130) from None
 
 
 def _demo_source() -> Path:
@@ -280,21 +285,10 @@ def _interrupt(_signal: int, _frame: object) -> None:
 
 
 def main() -> None:
-    """Entry point: errors of ours are told without a traceback, an interrupted run is told how to go on."""
+    """Entry point: errors of ours are told without a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
-    errors = Console(stderr=True)
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        raise SystemExit(stop.exit_code) from None
-    except typer.Abort:
-        raise SystemExit(130) from None
-    except KeyboardInterrupt:
-        errors.print("stopped; finished trials are kept, run the same command to go on", highlight=False)
-        raise SystemExit(130) from None
+        app()
     except LLMHPOError as error:
         errors.print(Text(f"error: {error}", style="red"), soft_wrap=True)
-        raise SystemExit(2) from None
-    except typer.BadParameter as error:  # click's usage errors
-        errors.print(Text(f"error: {error.format_message()}", style="red"), soft_wrap=True)
         raise SystemExit(2) from None

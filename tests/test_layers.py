@@ -17,7 +17,7 @@ LAYERS = [
     {"store", "llm"},
     {"surrogates", "executors", "agents"},
     {"loop"},
-    {"config", "api", "sampler", "progress", "cli"},
+    {"config", "api", "sampler", "progress", "cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

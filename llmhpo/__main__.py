@@ -1,0 +1,5 @@
+"""`python -m llmhpo` is `llmhpo`."""
+
+from llmhpo.cli import main
+
+main()

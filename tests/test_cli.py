@@ -1,0 +1,202 @@
+"""The command line as a real process, in and out of a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import json, os, sys, time
+x, k = float(sys.argv[1]), sys.argv[2]
+time.sleep(float(os.environ.get("NAP", "0")))
+if x > 0.95:
+    sys.exit("x is too large: \\x1b[31mdiverged\\x1b[0m")
+json.dump({"loss": (x - 0.3) ** 2, "test_loss": (x - 0.31) ** 2}, open(os.environ["LLMHPO_RESULT"], "w"))
+"""
+STUDY = """
+task = "a toy"
+command = "python train.py {x} {k}"
+metric = "loss"
+direction = "minimize"
+n_trials = 6
+llm = "none"
+seed = 1
+
+[space.x]
+type = "float"
+low = 0.0
+high = 1.0
+default = 0.9
+
+[space.k]
+type = "categorical"
+choices = ["a b", "c"]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "train.py").write_text(SCRIPT)
+    (tmp_path / "study.toml").write_text(STUDY)
+    return tmp_path
+
+
+def llmhpo(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    environ = {k: v for k, v in os.environ.items() if not k.endswith("_API_KEY")} | env | {"COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "llmhpo", *words], cwd=folder, capture_output=True, text=True, timeout=90, env=environ
+    )
+
+
+def test_a_study_runs_and_tells_what_came_out(folder: Path) -> None:
+    done = llmhpo(folder, "run")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"default +0\.36", done.stdout)
+    assert "best (trial" in done.stdout
+    assert "test_loss" in done.stdout
+    assert re.search(r"6 trials: .*\\b1 default", done.stdout)
+    assert "to go on: llmhpo run" in done.stdout
+    assert "trial 0 started (default): x=0.9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_same_command_goes_on(folder: Path) -> None:
+    assert llmhpo(folder, "run", "--n-trials", "3").returncode == 0
+    again = llmhpo(folder, "run")
+    assert "3 done before" in again.stderr
+    assert "trial 3 started" in again.stderr
+    assert "trial 2 started" not in again.stderr
+
+
+def test_show_lists_trials_and_one_trial(folder: Path) -> None:
+    llmhpo(folder, "run")
+    shown = llmhpo(folder, "show")
+    assert len(re.findall(r"^ +\d+ +\w+", shown.stdout, re.MULTILINE)) == 6
+    one = llmhpo(folder, "show", "--trial", "0")
+    assert "source: default" in one.stdout
+    assert "x = 0.9" in one.stdout
+
+
+def test_export_writes_the_best_in_three_forms(folder: Path) -> None:
+    llmhpo(folder, "run")
+    best = json.loads(llmhpo(folder, "export").stdout)
+    assert set(best) == {"x", "k"}
+    assert tomllib.loads(llmhpo(folder, "export", "--format", "toml").stdout) == best
+    words = shlex.split(llmhpo(folder, "export", "--format", "command").stdout)
+    assert words[1:] == ["train.py", repr(best["x"]), best["k"]]
+    llmhpo(folder, "export", "-o", "best.json")
+    assert json.loads((folder / "best.json").read_text()) == best
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["run", "nowhere.toml"], "nowhere.toml"),
+        (["run", "--llm", "opnai:x"], "did you mean 'openai'"),
+        (["run", "--llm", "openai:gpt-5"], "OPENAI_API_KEY"),
+        (["run", "--n-trials", "0"], "n_trials"),
+        (["run", "--n-trials", "x"], "n-trials"),
+        (["run", "--storage", "sqlite:////proc/x/y.db"], "/proc/x"),
+        (["show"], "llmhpo run"),
+        (["export"], "llmhpo run"),
+        (["model", "install", "gpt-7"], "smollm2"),
+        (["dance"], "dance"),
+    ],
+)
+def test_a_mistake_is_told_without_a_traceback(folder: Path, words: list[str], message: str) -> None:
+    done = llmhpo(folder, *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("{x}", "{lr}", "{lr}"),
+        ("python train.py", "no-such-program", "no-such-program"),
+        ('choices = ["a b", "c"]', "choices = []", "choices"),
+    ],
+)
+def test_a_study_that_cannot_run_starts_nothing(folder: Path, old: str, new: str, message: str) -> None:
+    (folder / "study.toml").write_text(STUDY.replace(old, new))
+    done = llmhpo(folder, "run")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (folder / "runs").exists()
+
+
+def test_another_space_under_the_same_name_is_refused(folder: Path) -> None:
+    llmhpo(folder, "run")
+    (folder / "study.toml").write_text(STUDY.replace("high = 1.0", "high = 2.0"))
+    done = llmhpo(folder, "run")
+    assert done.returncode == 2
+    assert "changed x" in done.stderr
+
+
+def test_trials_without_a_result_say_what_to_write(folder: Path) -> None:
+    (folder / "train.py").write_text("print('loss 0.5')\n")
+    done = llmhpo(folder, "run")
+    assert done.returncode == 0
+    assert "LLMHPO_RESULT" in done.stdout + done.stderr
+    assert "no trial has ended well" in done.stdout
+
+
+def test_a_signal_ends_the_run_and_the_next_goes_on(folder: Path) -> None:
+    environ = os.environ | {"NAP": "0.3"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmhpo", "run"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environ,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("trial 2 ok"):
+            process.send_signal(signal.SIGTERM)
+            break
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "run the same command to go on" in err
+    again = llmhpo(folder, "run")
+    assert again.returncode == 0
+    assert "3 done before" in again.stderr
+
+
+def test_a_terminal_shows_a_live_table(folder: Path) -> None:
+    master, slave = pty.openpty()
+    environ = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120", "LINES": "30", "NAP": "0.2"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "llmhpo", "run"], cwd=folder, stdin=slave, stdout=slave, stderr=slave, env=environ
+    )
+    os.close(slave)
+    screen = b""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:
+            break
+        if not chunk:
+            break
+        screen += chunk
+    os.close(master)
+    assert process.wait(timeout=10) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.decode())
+    assert "6/6 trials" in text
+    assert "left" in text
+    assert "running" in text
+    assert "from default" in text
