@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import threading
+import time
 from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
@@ -19,10 +20,12 @@ from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Open
 from llmhpo.executors.base import Executor, Job
 from llmhpo.store import Store
 from llmhpo.trial import Batch, Context, Outcome, Trial, best_trial
+from llmhpo.usage import Usage
 
-_PATIENCE_SHARE = 0.1  # of a trial's usual time: what a free worker may wait for the model
-_PATIENCE_MIN_S = 2.0
-_PATIENCE_MAX_S = 30.0
+_PATIENCE_SHARE = 0.1  # of a trial's usual time: how long a free worker may wait for the model
+_PATIENCE_S = (2.0, 60.0)  # but at least and at most so long
+_UNKNOWN_TRIAL_S = 100.0
+_LAST_WORDS_S = 10.0
 
 
 class Loop:
@@ -38,7 +41,7 @@ class Loop:
         self.n_trials, self.directory = n_trials, directory
         self._running: dict[Future[Outcome], int] = {}
         self._consultation: Future[Batch] | None = None
-        self._waited = False  # a worker has waited for this consultation already
+        self._patience_end: float | None = None  # when free workers stop waiting for this consultation
 
     def run(self) -> Generator[Event, None, None]:
         """Run until the budget is spent.
@@ -61,6 +64,10 @@ class Loop:
             clean = True
         finally:
             self.executor.shutdown(kill=not clean)
+            if self._consultation is not None and self._consultation.done():
+                self.store.record(self._consultation.result())  # paid for
+                self._consultation = None
+        yield from self._last_words()
         context = self._context()
         yield Stopped("budget", context.best, context.usage)
 
@@ -78,7 +85,8 @@ class Loop:
         while len(self._running) < self.executor.workers and self._begun < self.n_trials:
             if not self.portfolio.is_default_next(self._context()):
                 yield from self._maybe_consult()
-                yield from self._take_advice()
+                if self._patience_left() > 0:
+                    return
             trial = self.store.begin(self.portfolio.suggest(self._context(), 1)[0])
             self._launch(trial)
             yield Launched(trial)
@@ -96,11 +104,13 @@ class Loop:
         pending: set[Future[Any]] = set(self._running)
         if self._consultation is not None:
             pending.add(self._consultation)
-        if not pending:
-            return
-        wait(pending, return_when=FIRST_COMPLETED)
+        free = len(self._running) < self.executor.workers and self._begun < self.n_trials
+        wait(pending, timeout=self._patience_left() if free else None, return_when=FIRST_COMPLETED)
         if self._consultation is not None and self._consultation.done():
-            yield from self._record_advice()
+            batch = self._consultation.result()
+            self._consultation = self._patience_end = None
+            self.store.record(batch)
+            yield Consulted(batch)
         for future in sorted((f for f in self._running if f.done()), key=lambda f: self._running[f]):
             before = best_trial(self.store.trials, self.store.task)
             trial = self.store.finish(self._running.pop(future), future.result())
@@ -116,30 +126,39 @@ class Loop:
         context = self._context()
         n = self.portfolio.wants(context)
         if n:
-            self._consultation, self._waited = _in_thread(self.portfolio, context), False
+            self._consultation = _in_thread(self.portfolio, context)
             yield Consulting(n)
 
-    def _take_advice(self) -> Generator[Event, None, None]:
-        """A free worker waits for the model, but not for long, and only once a consultation."""
+    def _last_words(self) -> Generator[Event, None, None]:
+        """The study is over and the model still writes: its bill is waited for, but not for long."""
         if self._consultation is None:
             return
-        if not self._waited:
-            wait([self._consultation], timeout=self._patience_s())
-            self._waited = True
+        wait([self._consultation], timeout=_LAST_WORDS_S)
         if self._consultation.done():
-            yield from self._record_advice()
-
-    def _record_advice(self) -> Generator[Event, None, None]:
-        assert self._consultation is not None
-        batch = self._consultation.result()
+            batch = self._consultation.result()
+        else:
+            batch = Batch(
+                "unused", self._begun, 0, usage=Usage(calls=1), error="the study ended before the model answered"
+            )
         self._consultation = None
         self.store.record(batch)
         yield Consulted(batch)
 
+    def _patience_left(self) -> float:
+        """Seconds that a free worker still waits for the model's answer; the first one to be free starts the clock."""
+        if self._consultation is None:
+            return 0.0
+        now = time.monotonic()
+        if self._patience_end is None:
+            self._patience_end = now + self._patience_s()
+        return max(0.0, self._patience_end - now)
+
     def _patience_s(self) -> float:
         seconds = [t.outcome.seconds for t in self.store.trials if t.outcome is not None]
-        usual = statistics.median(seconds) if seconds else _PATIENCE_MAX_S / _PATIENCE_SHARE
-        return min(_PATIENCE_MAX_S, max(_PATIENCE_MIN_S, _PATIENCE_SHARE * usual))
+        limit = self.store.task.timeout_s
+        usual = statistics.median(seconds) if seconds else (_UNKNOWN_TRIAL_S if limit is None else limit / 2)
+        low, high = _PATIENCE_S
+        return min(high, max(low, _PATIENCE_SHARE * usual))
 
 
 def _in_thread(portfolio: Portfolio, context: Context) -> Future[Batch]:
