@@ -138,15 +138,16 @@ class LocalModel:
 
     @contextlib.contextmanager
     def _loading(self) -> Iterator[None]:
+        from safetensors import SafetensorError
         from transformers.utils import logging
 
         bars = logging.is_progress_bar_enabled()
         logging.disable_progress_bar()
         try:
             yield
-        except (OSError, ValueError) as error:  # transformers says with these: not there, not complete, not known
-            if isinstance(error, LLMHPOError):
-                raise
+        except LLMHPOError as error:  # from the conversion of a GGUF file
+            raise LLMRequestError(str(error)) from error
+        except (OSError, ValueError, SafetensorError) as error:  # transformers: not there, not complete, not known
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise LLMRequestError(
                 f"the local model {self._source!r} cannot be loaded: {reason[:300]}; "

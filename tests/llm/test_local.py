@@ -243,12 +243,19 @@ def test_a_gguf_file_is_found_converted_by_its_content(folder: Path, tmp_path: P
     assert weights.converted(elsewhere) == folder
 
 
+def test_damaged_weights_are_named_with_the_remedy(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(LLMRequestError, match=r"cannot be loaded: .*give a folder"):
+        LocalModel(str(tmp_path / "model"), name="m").complete(ask("Hello"))
+
+
 def test_a_file_that_is_no_gguf_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMHPO_CACHE", str(tmp_path / "cache"))
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"not a model")
-    with pytest.raises(LLMHPOError, match=r"bad.gguf' cannot be converted: .*; check that it is complete"):
-        weights.converted(bad)
+    with pytest.raises(LLMRequestError, match=r"bad.gguf' cannot be converted: .*; check that it is complete"):
+        LocalModel(str(bad), name="m").complete(ask("Hello"))
     assert not list((tmp_path / "cache" / "models").iterdir())
 
 
