@@ -25,20 +25,23 @@ def scripted() -> ScriptedModel:
     return ScriptedModel([json.dumps({"configurations": rows[i : i + 10]}) for i in range(0, 60, 3)])
 
 
-@pytest.fixture(params=["scripted", "none"])
-def sampler(request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
-    return lambda: LLMSampler(scripted() if request.param == "scripted" else None)
+class Sampler:
+    """What Optuna's suites ask of a subclass."""
+
+    @pytest.fixture(params=["scripted", "none"])
+    def sampler(self, request: pytest.FixtureRequest) -> Callable[[], BaseSampler]:
+        return lambda: LLMSampler(scripted() if request.param == "scripted" else None)
 
 
-class TestBasic(BasicSamplerTestCase):
+class TestBasic(Sampler, BasicSamplerTestCase):
     pass
 
 
-class TestRelative(RelativeSamplerTestCase):
+class TestRelative(Sampler, RelativeSamplerTestCase):
     pass
 
 
-class TestMultiObjective(MultiObjectiveSamplerTestCase):
+class TestMultiObjective(Sampler, MultiObjectiveSamplerTestCase):
     pass
 
 
