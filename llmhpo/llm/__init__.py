@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from llmhpo.errors import ConfigError
 from llmhpo.llm.base import LLM
 from llmhpo.usage import Price
 
-OPENAI_DEFAULT = "gpt-5-mini"
-ANTHROPIC_DEFAULT = "claude-sonnet-4-5"
+OPENAI_DEFAULT = "gpt-5.4-mini"
+ANTHROPIC_DEFAULT = "claude-sonnet-5-5"
 
-_Maker = Callable[[str, str | None, Price | None], LLM]
+_log = logging.getLogger(__name__)
 
 
 def make_llm(
@@ -23,44 +25,27 @@ def make_llm(
     base_url: str | None = None,
     price: Price | None = None,
     record: Path | None = None,
+    **options: Any,
 ) -> LLM | None:
     """The model that `spec` names; None for "none".
 
     `openai:MODEL`, `anthropic:MODEL`, `local:PATH_OR_HUB_ID`, `smollm2`, `scripted:FILE`, `none`, or `auto` (see
     `resolve_auto`). An `LLM` is returned as it is. `base_url` points a hosted client at another server; `price`
-    overrides the table; `record` keeps every exchange in a file.
+    overrides the table for hosted models; `record` keeps every exchange in a file; `options` go to the constructor
+    (`default_headers` of hosted models, `device`, `dtype` and `threads` of local ones).
 
     Raises: ConfigError for an unknown provider, a missing key, a missing extra, a model that is not there.
     """
-    if spec is None:
-        return None
-    model: LLM | None = _make(spec, base_url, price) if isinstance(spec, str) else spec
+    if isinstance(spec, str):
+        spec = resolve_auto() if spec == "auto" else spec
+        model = None if spec == "none" else _make(spec, base_url, price, options)
+    else:
+        model = spec
     if model is not None and record is not None:
         from llmhpo.llm.scripted import RecordingModel
 
         return RecordingModel(model, record)
     return model
-
-
-def _make(spec: str, base_url: str | None, price: Price | None) -> LLM | None:
-    spec = resolve_auto() if spec == "auto" else spec
-    if spec == "none":
-        return None
-    provider, _, rest = spec.partition(":")
-    maker = _MAKERS.get(provider)
-    if maker is None:
-        close = difflib.get_close_matches(provider, [*_MAKERS, "none", "auto"], 1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ConfigError(
-            f"llm = {spec!r}: unknown provider {provider!r}; {hint}known: openai:MODEL, anthropic:MODEL, "
-            "local:PATH_OR_HUB_ID, smollm2, scripted:FILE, none, auto"
-        )
-    needs_name = provider != "smollm2"
-    if needs_name != bool(rest):
-        raise ConfigError(
-            f"llm = {spec!r}: " + (f"name the model, as {provider}:NAME" if needs_name else "smollm2 takes no name")
-        )
-    return maker(rest, base_url, price)
 
 
 def resolve_auto() -> str:
@@ -71,44 +56,75 @@ def resolve_auto() -> str:
         return f"openai:{OPENAI_DEFAULT}"
     from llmhpo.llm.smollm2 import installed_path
 
-    return "smollm2" if installed_path() else "none"
+    if installed_path():
+        return "smollm2"
+    _log.warning(
+        "llm = 'auto' found no model: neither ANTHROPIC_API_KEY nor OPENAI_API_KEY is set, and smollm2 is not installed "
+        "(llmhpo model install smollm2); going on with the classical optimizer alone"
+    )
+    return "none"
 
 
-def _openai(model: str, base_url: str | None, price: Price | None) -> LLM:
+def _make(spec: str, base_url: str | None, price: Price | None, options: dict[str, Any]) -> LLM:
+    provider, _, rest = spec.partition(":")
+    maker = _MAKERS.get(provider)
+    if maker is None:
+        close = difflib.get_close_matches(provider.lower(), [*_MAKERS, "none", "auto"], 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ConfigError(
+            f"llm = {spec!r}: unknown provider {provider!r}; {hint}known: openai:MODEL, anthropic:MODEL, "
+            "local:PATH_OR_HUB_ID, smollm2, scripted:FILE, none, auto"
+        )
+    needs_name = provider != "smollm2"
+    if needs_name != bool(rest):
+        raise ConfigError(
+            f"llm = {spec!r}: " + (f"name the model, as {provider}:NAME" if needs_name else "smollm2 takes no name")
+        )
+    if provider in ("openai", "anthropic"):
+        options = {**options, "base_url": base_url, "price": price}
+    elif base_url is not None:
+        raise ConfigError(f"llm = {spec!r} takes no base_url; leave it out, or name openai:MODEL or anthropic:MODEL")
+    try:
+        return maker(rest, **options)
+    except TypeError as error:
+        raise ConfigError(f"llm = {spec!r} does not take these options: {error}") from error
+
+
+def _openai(model: str, **options: Any) -> LLM:
     from llmhpo.llm.openai_api import OpenAIModel
 
-    return OpenAIModel(model, base_url=base_url, price=price)
+    return OpenAIModel(model, **options)
 
 
-def _anthropic(model: str, base_url: str | None, price: Price | None) -> LLM:
+def _anthropic(model: str, **options: Any) -> LLM:
     from llmhpo.llm.anthropic_api import AnthropicModel
 
-    return AnthropicModel(model, base_url=base_url, price=price)
+    return AnthropicModel(model, **options)
 
 
-def _local(path_or_id: str, base_url: str | None, price: Price | None) -> LLM:  # noqa: ARG001 - no server, no bill
+def _local(path_or_id: str, **options: Any) -> LLM:
     from llmhpo.llm.local import LocalModel
 
-    return LocalModel(path_or_id, name=f"local:{path_or_id}")
+    return LocalModel(path_or_id, name=f"local:{path_or_id}", **options)
 
 
-def _smollm2(_: str, base_url: str | None, price: Price | None) -> LLM:  # noqa: ARG001
+def _smollm2(_: str, **options: Any) -> LLM:
     from llmhpo.llm.local import LocalModel
     from llmhpo.llm.smollm2 import installed_path
 
     path = installed_path()
     if path is None:
         raise ConfigError("llm = 'smollm2': the model is not installed; run: llmhpo model install smollm2")
-    return LocalModel(str(path), name="smollm2")
+    return LocalModel(str(path), name="smollm2", **options)
 
 
-def _scripted(path: str, base_url: str | None, price: Price | None) -> LLM:  # noqa: ARG001
+def _scripted(path: str) -> LLM:
     from llmhpo.llm.scripted import ScriptedModel
 
     return ScriptedModel.from_file(path)
 
 
-_MAKERS: dict[str, _Maker] = {
+_MAKERS: dict[str, Callable[..., LLM]] = {
     "openai": _openai,
     "anthropic": _anthropic,
     "local": _local,

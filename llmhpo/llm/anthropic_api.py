@@ -3,162 +3,255 @@
 from __future__ import annotations
 
 import json
-import os
-import time
-from typing import TYPE_CHECKING, Any, cast
+import re
+import threading
+from collections.abc import Mapping
+from typing import Any
 
-from llmhpo.errors import ConfigError, LLMReplyError, LLMRequestError
+import anthropic
+import httpx2
+from pydantic import BaseModel, JsonValue
+
+from llmhpo.errors import LLMReplyError
 from llmhpo.llm.base import Completion, Finish, JSONSchema, Request
+from llmhpo.llm.hosted import (
+    OVERHEAD_TOKENS,
+    Answer,
+    Suspects,
+    about,
+    bill,
+    blamed,
+    clean,
+    estimate_tokens,
+    find_endpoint,
+    read_reply,
+)
 from llmhpo.llm.prices import price_of
-from llmhpo.llm.transport import SDK, Service, count, estimate_tokens, send
+from llmhpo.llm.transport import Deadline, RejectedError, Transport
 from llmhpo.usage import Price, Usage
 
-if TYPE_CHECKING:
-    import anthropic
-    from anthropic.types import Message
-
-_HOSTED = "https://api.anthropic.com"
-_FINISH: dict[str, Finish] = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refusal"}
+_URL = "https://api.anthropic.com"
 _TOOL = "reply"
-_UNSUPPORTED = {"minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "multipleOf"}
+_FINISH: dict[str, Finish] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "refusal": "refusal",
+}
+# What a server may refuse, and how its complaint is known. A refused argument is left out from then on. Effort and
+# format travel in one field: a complaint that names no part of it takes the format first, then the effort.
+_SUSPECTS: Suspects = (
+    ("effort", re.compile(r"(?i)effort")),
+    ("temperature", about("temperature")),
+    ("format", re.compile(r"(?i)output_config|output_format|schema|structured")),
+    ("tool", re.compile(r"(?i)tool|schema")),
+    ("effort", re.compile(r"(?i)output_config")),
+)
+# https://platform.claude.com/docs/en/build-with-claude/structured-outputs, "JSON Schema limitations"
+_UNSUPPORTED = frozenset(
+    [
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+        *("minLength", "maxLength", "maxItems", "uniqueItems", "minProperties", "maxProperties"),
+    ]
+)
+_NAMES = ("properties", "$defs", "definitions")  # their keys are names, whatever they look like
+_VALUES = ("enum", "const", "default", "examples")
 
 
 class AnthropicModel:
     """A model of Anthropic, or of any compatible server at `base_url`.
 
-    `base_url` defaults to ANTHROPIC_BASE_URL, then to the hosted service, which needs ANTHROPIC_API_KEY. The form of the
-    reply is asked for as structured output, of a server that refuses that as a forced tool, then in words alone. Bounds
-    are left out of the schema, because structured output does not know them; `space.coerce` checks them in any case.
+    `base_url` defaults to ANTHROPIC_BASE_URL, then to the hosted service; `api_key` to ANTHROPIC_API_KEY, which the
+    hosted service needs and other servers are sent where it is set. The form of the reply is asked for as structured
+    output, of a server that refuses that as a forced tool, then in the words of the prompt alone. Bounds are left out of
+    the schema, because structured output does not know them. What a server refuses is left out from then on.
 
-    Raises: ConfigError without a key for the hosted service.
+    Raises: ConfigError for a missing key or an address that is none.
     """
 
     compact = False
-    overhead_tokens = 0
 
-    def __init__(self, model: str, *, base_url: str | None = None, price: Price | None = None) -> None:
-        url = base_url or os.environ.get("ANTHROPIC_BASE_URL") or _HOSTED
-        hosted = url.rstrip("/") == _HOSTED
-        key = os.environ.get("ANTHROPIC_API_KEY") or ""
-        if not key and hosted:
-            raise ConfigError(
-                f"llm = 'anthropic:{model}' needs a key: set ANTHROPIC_API_KEY, or give base_url for a server of your own"
-            )
-        self.name = f"anthropic:{model}"
-        self.price = price or (price_of(self.name) if hosted else None)
-        self._service = Service("anthropic", model, url, "ANTHROPIC_API_KEY", key or "not-needed")
-        self._forms = ["output_config", "tools", ""]  # how to ask for the form of a reply, best first
-        self._temperature = True
+    def __init__(
+        self,
+        model: str,
+        *,
+        name: str | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        price: Price | None = None,
+        default_headers: Mapping[str, str] | None = None,
+    ) -> None:
+        headers = dict(default_headers or {})
+        self._endpoint = find_endpoint(
+            "anthropic", model, default_url=_URL, base_url=base_url, api_key=api_key, secrets=headers.values()
+        )
+        self.name = name or f"anthropic:{model}"
+        self.price = price_of(f"anthropic:{model}") if price is None and self._endpoint.hosted else price
+        self.overhead_tokens = OVERHEAD_TOKENS if self._endpoint.hosted else 0
+        # The SDK sends a bearer token; servers that copy the older protocol look for x-api-key.
+        self._headers = headers if self._endpoint.hosted else {"x-api-key": self._endpoint.key, **headers}
+        self._refused: frozenset[str] = frozenset() if self._endpoint.hosted else frozenset({"effort"})
+        self._transport = Transport(self._endpoint, anthropic.AnthropicError)
         self._client: anthropic.Anthropic | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"AnthropicModel({self._endpoint.model!r}) <{self._endpoint.place}>"
 
     def complete(self, request: Request) -> Completion:
-        """One message.
+        """One message, within the deadline.
 
         Raises: LLMUnavailableError, LLMRequestError, LLMReplyError.
         """
-        import anthropic
-
-        start = time.monotonic()
+        deadline = Deadline(request.deadline_s)
+        refused = self._refused
         while True:
-            options = self._options(request)
+            options = _options(request) - refused
+            if "format" in options:
+                options -= {"tool"}
+            arguments = self._arguments(request, options)
+
+            def once(timeout: httpx2.Timeout, arguments: dict[str, Any] = arguments) -> Answer:
+                raw = self._open().messages.with_raw_response.create(**arguments, timeout=timeout)
+                return Answer(raw.http_response.content, raw.headers.get("content-type", ""))
+
             try:
-                reply = send(
-                    lambda left, options=options: self._open().messages.create(  # type: ignore[misc]
-                        model=self._service.model, timeout=left, **options
-                    ),
-                    self._service,
-                    cast("SDK", anthropic),
-                    deadline_s=request.deadline_s - (time.monotonic() - start),
-                    abort=self.close,
-                )
-                return self._completion(reply, request, time.monotonic() - start)
-            except LLMRequestError as error:
-                if not self._learn(str(error), options):
+                answer = self._transport.send(once, deadline)
+            except RejectedError as error:
+                option = blamed(error.complaint, options, _SUSPECTS)
+                if option is None:
                     raise
-
-    def _options(self, request: Request) -> dict[str, Any]:
-        system = [m.content for m in request.messages if m.role == "system"]
-        turns = [{"role": m.role, "content": m.content} for m in request.messages if m.role != "system"]
-        options: dict[str, Any] = {"max_tokens": request.max_tokens, "messages": turns}
-        if system:
-            text = "\n\n".join(system)
-            options["system"] = [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]
-        if request.temperature is not None and self._temperature:
-            options["temperature"] = request.temperature
-        if request.schema is not None and self._forms[0] == "output_config":
-            options["output_config"] = {"format": {"type": "json_schema", "schema": _supported(request.schema)}}
-        elif request.schema is not None and self._forms[0] == "tools":
-            tool = {"name": _TOOL, "description": "Give the reply.", "input_schema": request.schema}
-            options |= {"tools": [tool], "tool_choice": {"type": "tool", "name": _TOOL}}
-        return options
-
-    def _learn(self, problem: str, options: dict[str, Any]) -> bool:
-        """Remember what the server refuses, where its complaint names something that was sent."""
-        words = {"output_config": ("output_config", "output_format", "schema"), "tools": ("tool", "schema")}
-        form = self._forms[0]
-        if form and form in options and any(w in problem for w in words[form]):
-            self._forms.pop(0)
-            return True
-        if "temperature" in options and "temperature" in problem:
-            self._temperature = False
-            return True
-        return False
-
-    def _completion(self, reply: Message, request: Request, seconds: float) -> Completion:
-        content = getattr(reply, "content", None)
-        if not isinstance(content, list):
-            raise LLMReplyError(f"{self.name} at {self._service.url}: the answer holds no content; check base_url")
-        text = "".join(block.text for block in content if block.type == "text" and block.text)
-        tools = [block.input for block in content if block.type == "tool_use"]
-        if tools:
-            text = json.dumps(tools[0])
-        finish = _FINISH.get(reply.stop_reason or "", "stop")
-        if not text.strip() and finish != "refusal":
-            raise LLMReplyError(f"{self.name}: the answer is empty (stop reason {reply.stop_reason!r})")
-        return Completion(text, self._usage(reply, request, text), reply.model or self.name, finish, seconds)
-
-    def _usage(self, reply: Message, request: Request, text: str) -> Usage:
-        """As the service says, where `input_tokens` leaves the cached ones out; estimated where it says nonsense."""
-        said = getattr(reply, "usage", None)
-        fresh = count(getattr(said, "input_tokens", None))
-        answered = count(getattr(said, "output_tokens", None))
-        cached = count(getattr(said, "cache_read_input_tokens", None)) or 0
-        written = count(getattr(said, "cache_creation_input_tokens", None)) or 0
-        asked = (
-            sum(self.count_tokens(m.content) for m in request.messages) if fresh is None else fresh + cached + written
-        )
-        answered = self.count_tokens(text) if answered is None else answered
-        cached = min(cached, asked)
-        return Usage(
-            1, asked, cached, answered, None if self.price is None else self.price.usd(asked, answered, cached)
-        )
+                refused |= {option}
+            else:
+                self._refused |= refused  # only now: the complaint may have been about something else
+                return self._completion(answer, request, deadline.spent())
 
     def count_tokens(self, text: str) -> int:
-        """An estimate, rather too high."""
+        """An estimate on the high side."""
         return estimate_tokens(text)
-
-    def _open(self) -> anthropic.Anthropic:
-        import anthropic
-
-        if self._client is None:
-            self._client = anthropic.Anthropic(api_key=self._service.key, base_url=self._service.url, max_retries=0)
-        return self._client
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""
-        client, self._client = self._client, None
+        with self._lock:
+            client, self._client = self._client, None
         if client is not None:
             client.close()
 
+    def _arguments(self, request: Request, options: frozenset[str]) -> dict[str, Any]:
+        system = "\n\n".join(m.content for m in request.messages if m.role == "system")
+        arguments: dict[str, Any] = {
+            "model": self._endpoint.model,
+            "max_tokens": request.max_tokens + self.overhead_tokens,
+            "messages": [{"role": m.role, "content": m.content} for m in request.messages if m.role != "system"],
+        }
+        if system.strip():
+            arguments["system"] = [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]
+        if "temperature" in options:
+            arguments["extra_body"] = {"temperature": request.temperature}  # anthropic 2.x has no argument for it
+        output: dict[str, Any] = {"effort": "low"} if "effort" in options else {}
+        if request.schema is not None and "format" in options:
+            output["format"] = {"type": "json_schema", "schema": supported(request.schema)}
+        if output:
+            arguments["output_config"] = output
+        if request.schema is not None and "tool" in options:
+            tool = {"name": _TOOL, "description": "Give the reply.", "input_schema": supported(request.schema)}
+            arguments |= {"tools": [tool], "tool_choice": {"type": "tool", "name": _TOOL}}
+        return arguments
 
-def _supported(schema: JSONSchema) -> JSONSchema:
-    """The schema without what structured output refuses; the bounds stand in the prompt too."""
+    def _completion(self, answer: Answer, request: Request, seconds: float) -> Completion:
+        reply = read_reply(_Reply, answer, self._endpoint)
+        place, redact = self._endpoint.place, self._endpoint.redact
+        if reply.content is None:
+            said = clean(str(reply.error or answer.body[:400].decode("utf-8", "replace")), redact)
+            raise LLMReplyError(
+                f"{place} answered without a reply of model {self._endpoint.model!r} ({said}); ask again"
+            )
+        finish = _FINISH.get(reply.stop_reason or "")
+        if finish is None:
+            raise LLMReplyError(
+                f"{place} does not say why its reply ended (stop_reason={clean(str(reply.stop_reason), redact, 40)!r}): "
+                "it may be cut; ask again"
+            )
+        tools = [json.dumps(block.input) for block in reply.content if block.type == "tool_use"]
+        text = tools[0] if tools else "".join(block.text or "" for block in reply.content if block.type == "text")
+        if not text.strip() and finish != "refusal":
+            raise LLMReplyError(
+                f"{place}: the reply of model {self._endpoint.model!r} is empty (finish {finish!r}); "
+                "ask again, or use a model that thinks less"
+            )
+        model = clean(reply.model or self._endpoint.model, redact, 100)
+        return Completion(text, self._usage(reply.usage, request, text), model, finish, seconds)
 
-    # A parameter may be named like a keyword: names are the keys of "properties" and are not touched.
-    def walk(node: object, names: bool = False) -> object:
-        if isinstance(node, dict):
-            kept = node.items() if names else ((k, v) for k, v in node.items() if k not in _UNSUPPORTED)
-            return {k: v if not names and k == "enum" else walk(v, not names and k == "properties") for k, v in kept}
-        return [walk(item) for item in node] if isinstance(node, list) else node
+    def _usage(self, said: JsonValue, request: Request, text: str) -> Usage:
+        usage = said if isinstance(said, dict) else {}
+        # Anthropic's input_tokens leave out what was read from the cache and what was written to it.
+        cached, written = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
+        parts = (usage.get("input_tokens"), cached, written)
+        counts = [part for part in parts if isinstance(part, int) and part >= 0]
+        return bill(
+            self.price,
+            request,
+            text,
+            input_tokens=sum(counts) if len(counts) == len(parts) else None,
+            output_tokens=usage.get("output_tokens"),
+            cached_tokens=cached,
+            written_tokens=written,
+        )
 
-    return cast("JSONSchema", walk(schema))
+    def _open(self) -> anthropic.Anthropic:
+        with self._lock:
+            if self._client is None:
+                self._client = anthropic.Anthropic(
+                    api_key=self._endpoint.key,
+                    base_url=self._endpoint.base_url,
+                    default_headers=self._headers,
+                    max_retries=0,
+                    http_client=self._transport.http_client(),
+                )
+            return self._client
+
+
+def supported(schema: JSONSchema) -> JSONSchema:
+    """The schema without the keywords that structured output refuses; the caller checks bounds in any case."""
+    kept: JSONSchema = {}
+    for keyword, value in schema.items():
+        if keyword in _UNSUPPORTED or (keyword == "minItems" and value not in (0, 1)):
+            continue
+        if keyword in _NAMES and isinstance(value, dict):
+            kept[keyword] = {name: _supported_node(node) for name, node in value.items()}
+        else:
+            kept[keyword] = value if keyword in _VALUES else _supported_node(value)
+    return kept
+
+
+def _supported_node(node: object) -> object:
+    if isinstance(node, dict):
+        return supported(node)
+    return [_supported_node(item) for item in node] if isinstance(node, list) else node
+
+
+def _options(request: Request) -> frozenset[str]:
+    options = {"effort"}
+    if request.schema is not None:
+        options |= {"format", "tool"}
+    if request.temperature is not None:
+        options |= {"temperature"}
+    return frozenset(options)
+
+
+class _Block(BaseModel):
+    type: str
+    text: str | None = None
+    input: JsonValue = None
+
+
+class _Reply(BaseModel):
+    """What is read of a message; usage is looked at leniently."""
+
+    content: list[_Block] | None = None
+    model: str | None = None
+    stop_reason: str | None = None
+    usage: JsonValue = None
+    error: JsonValue = None

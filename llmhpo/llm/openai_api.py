@@ -2,147 +2,208 @@
 
 from __future__ import annotations
 
-import os
-import time
-from typing import TYPE_CHECKING, Any, cast
+import re
+import threading
+from collections.abc import Mapping
+from typing import Any
 
-from llmhpo.errors import ConfigError, LLMReplyError, LLMRequestError
+import httpx2
+import openai
+from pydantic import BaseModel, JsonValue
+
+from llmhpo.errors import LLMReplyError
 from llmhpo.llm.base import Completion, Finish, Request
+from llmhpo.llm.hosted import (
+    OVERHEAD_TOKENS,
+    Answer,
+    Suspects,
+    about,
+    bill,
+    blamed,
+    clean,
+    estimate_tokens,
+    find_endpoint,
+    read_reply,
+)
 from llmhpo.llm.prices import price_of
-from llmhpo.llm.transport import SDK, Service, count, estimate_tokens, send
-from llmhpo.usage import Price, Usage
+from llmhpo.llm.transport import Deadline, RejectedError, Transport
+from llmhpo.usage import Price
 
-if TYPE_CHECKING:
-    import openai
-    from openai.types.chat import ChatCompletion
-
-_HOSTED = "https://api.openai.com/v1"
-_REASONING_TOKENS = 4000  # room for the thoughts of the hosted models, which count as output
-_FINISH: dict[str, Finish] = {"length": "length", "content_filter": "refusal"}
+_URL = "https://api.openai.com/v1"
+_FINISH: dict[str, Finish] = {
+    "stop": "stop",
+    "eos": "stop",  # text-generation servers
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "content_filter": "refusal",
+}
+# What a server may refuse, and how its complaint is known. A refused argument is left out from then on.
+_SUSPECTS: Suspects = (
+    ("reasoning_effort", about("effort")),
+    ("temperature", about("temperature")),
+    ("seed", about("seed")),
+    ("max_completion_tokens", about("max_(?:completion_)?tokens")),
+    ("response_format", re.compile(r"(?i)response_format|schema|structured|grammar|guided")),
+)
 
 
 class OpenAIModel:
     """A model of OpenAI, or of any compatible server (vLLM, llama.cpp, Ollama, OpenRouter, ...) at `base_url`.
 
-    `base_url` defaults to OPENAI_BASE_URL, then to the hosted service, which needs OPENAI_API_KEY. What a server refuses
-    (a JSON schema, `max_completion_tokens`, a temperature, an effort) is left out from then on; the prompt describes the
-    form of the reply in any case.
+    `base_url` defaults to OPENAI_BASE_URL, then to the hosted service; `api_key` to OPENAI_API_KEY, which the hosted
+    service needs and other servers are sent where it is set. The hosted service is asked for a low effort of thought.
+    What a server refuses (a JSON schema, an effort, a temperature, a seed, `max_completion_tokens`) is left out from then
+    on; the prompt describes the form of the reply in any case.
 
-    Raises: ConfigError without a key for the hosted service.
+    Raises: ConfigError for a missing key or an address that is none.
     """
 
     compact = False
 
-    def __init__(self, model: str, *, base_url: str | None = None, price: Price | None = None) -> None:
-        url = base_url or os.environ.get("OPENAI_BASE_URL") or _HOSTED
-        hosted = url.rstrip("/") == _HOSTED
-        key = os.environ.get("OPENAI_API_KEY") or ""
-        if not key and hosted:
-            raise ConfigError(
-                f"llm = 'openai:{model}' needs a key: set OPENAI_API_KEY, or give base_url for a server of your own"
-            )
-        self.name = f"openai:{model}"
-        self.price = price or (price_of(self.name) if hosted else None)
-        self.overhead_tokens = _REASONING_TOKENS if hosted else 0
-        self._service = Service("openai", model, url, "OPENAI_API_KEY", key or "not-needed")
-        self._refused: set[str] = set() if hosted else {"effort"}
+    def __init__(
+        self,
+        model: str,
+        *,
+        name: str | None = None,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        price: Price | None = None,
+        default_headers: Mapping[str, str] | None = None,
+    ) -> None:
+        headers = dict(default_headers or {})
+        self._endpoint = find_endpoint(
+            "openai", model, default_url=_URL, base_url=base_url, api_key=api_key, secrets=headers.values()
+        )
+        self.name = name or f"openai:{model}"
+        self.price = price_of(f"openai:{model}") if price is None and self._endpoint.hosted else price
+        self.overhead_tokens = OVERHEAD_TOKENS if self._endpoint.hosted else 0
+        self._headers = headers
+        self._refused: frozenset[str] = frozenset() if self._endpoint.hosted else frozenset({"reasoning_effort"})
+        self._transport = Transport(self._endpoint, openai.OpenAIError)
         self._client: openai.OpenAI | None = None
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"OpenAIModel({self._endpoint.model!r}) <{self._endpoint.place}>"
 
     def complete(self, request: Request) -> Completion:
-        """One chat completion.
+        """One chat completion, within the deadline.
 
         Raises: LLMUnavailableError, LLMRequestError, LLMReplyError.
         """
-        import openai
-
-        start = time.monotonic()
+        deadline = Deadline(request.deadline_s)
+        refused = self._refused
         while True:
-            options = self._options(request)
+            arguments = self._arguments(request, refused)
+
+            def once(timeout: httpx2.Timeout, arguments: dict[str, Any] = arguments) -> Answer:
+                raw = self._open().chat.completions.with_raw_response.create(**arguments, timeout=timeout)
+                return Answer(raw.http_response.content, raw.headers.get("content-type", ""))
+
             try:
-                reply = send(
-                    lambda left, options=options: self._open().chat.completions.create(  # type: ignore[misc]
-                        model=self._service.model,
-                        messages=cast("Any", [{"role": m.role, "content": m.content} for m in request.messages]),
-                        timeout=left,
-                        **options,
-                    ),
-                    self._service,
-                    cast("SDK", openai),
-                    deadline_s=request.deadline_s - (time.monotonic() - start),
-                    abort=self.close,
-                )
-                return self._completion(reply, request, time.monotonic() - start)
-            except LLMRequestError as error:
-                if not self._learn(str(error), options):
+                answer = self._transport.send(once, deadline)
+            except RejectedError as error:
+                option = blamed(error.complaint, arguments, _SUSPECTS)
+                if option is None:
                     raise
-
-    def _options(self, request: Request) -> dict[str, Any]:
-        limit = "max_tokens" if "max_completion_tokens" in self._refused else "max_completion_tokens"
-        options: dict[str, Any] = {limit: request.max_tokens + self.overhead_tokens}
-        if request.schema is not None and "schema" not in self._refused:
-            form = {"name": "reply", "schema": request.schema, "strict": True}
-            options["response_format"] = {"type": "json_schema", "json_schema": form}
-        if request.temperature is not None and "temperature" not in self._refused:
-            options["temperature"] = request.temperature
-        if "effort" not in self._refused:
-            options["reasoning_effort"] = "low"
-        return options
-
-    def _learn(self, problem: str, options: dict[str, Any]) -> bool:
-        """Remember which option the server refuses, where its complaint names one that was sent."""
-        names = {
-            "schema": ("response_format", "json_schema", "schema"),
-            "max_completion_tokens": ("max_completion_tokens", "max_tokens"),
-            "temperature": ("temperature",),
-            "effort": ("reasoning_effort", "effort"),
-        }
-        sent = {"schema": "response_format", "effort": "reasoning_effort"}
-        for option, words in names.items():
-            if option not in self._refused and sent.get(option, option) in options and any(w in problem for w in words):
-                self._refused.add(option)
-                return True
-        return False
-
-    def _completion(self, reply: ChatCompletion, request: Request, seconds: float) -> Completion:
-        choices = getattr(reply, "choices", None)
-        if not choices or getattr(choices[0], "message", None) is None:
-            raise LLMReplyError(f"{self.name} at {self._service.url}: the answer holds no choices; check base_url")
-        choice = choices[0]
-        text, refusal = choice.message.content or "", getattr(choice.message, "refusal", None)
-        finish: Finish = "refusal" if refusal else _FINISH.get(choice.finish_reason or "", "stop")
-        if not text.strip() and not refusal:
-            raise LLMReplyError(f"{self.name}: the answer is empty (finish reason {choice.finish_reason!r})")
-        return Completion(
-            text or str(refusal), self._usage(reply, request, text), reply.model or self.name, finish, seconds
-        )
-
-    def _usage(self, reply: ChatCompletion, request: Request, text: str) -> Usage:
-        """As the service says; estimated where it says nothing or nonsense."""
-        said = reply.usage
-        asked = count(getattr(said, "prompt_tokens", None))
-        answered = count(getattr(said, "completion_tokens", None))
-        details = getattr(said, "prompt_tokens_details", None)
-        cached = count(getattr(details, "cached_tokens", None)) or 0
-        asked = sum(self.count_tokens(m.content) for m in request.messages) if asked is None else asked
-        answered = self.count_tokens(text) if answered is None else answered
-        cached = min(cached, asked)
-        return Usage(
-            1, asked, cached, answered, None if self.price is None else self.price.usd(asked, answered, cached)
-        )
+                refused |= {option}
+            else:
+                self._refused |= refused  # only now: the complaint may have been about something else
+                return self._completion(answer, request, deadline.spent())
 
     def count_tokens(self, text: str) -> int:
-        """An estimate, rather too high."""
+        """An estimate on the high side."""
         return estimate_tokens(text)
-
-    def _open(self) -> openai.OpenAI:
-        import openai
-
-        if self._client is None:
-            self._client = openai.OpenAI(api_key=self._service.key, base_url=self._service.url, max_retries=0)
-        return self._client
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""
-        client, self._client = self._client, None
+        with self._lock:
+            client, self._client = self._client, None
         if client is not None:
             client.close()
+
+    def _arguments(self, request: Request, refused: frozenset[str]) -> dict[str, Any]:
+        optional: dict[str, Any] = {
+            "max_completion_tokens": request.max_tokens + self.overhead_tokens,
+            "reasoning_effort": "low",
+            "seed": request.number,
+        }
+        if request.temperature is not None:
+            optional["temperature"] = request.temperature
+        if request.schema is not None:
+            form = {"name": "reply", "schema": request.schema, "strict": True}
+            optional["response_format"] = {"type": "json_schema", "json_schema": form}
+        arguments = {option: value for option, value in optional.items() if option not in refused}
+        if "max_completion_tokens" in refused:
+            arguments["max_tokens"] = optional["max_completion_tokens"]
+        arguments["model"] = self._endpoint.model
+        arguments["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
+        return arguments
+
+    def _completion(self, answer: Answer, request: Request, seconds: float) -> Completion:
+        reply = read_reply(_Reply, answer, self._endpoint)
+        place, redact = self._endpoint.place, self._endpoint.redact
+        if not reply.choices:
+            said = clean(str(reply.error or answer.body[:400].decode("utf-8", "replace")), redact)
+            raise LLMReplyError(
+                f"{place} answered without a reply of model {self._endpoint.model!r} ({said}); ask again"
+            )
+        choice = reply.choices[0]
+        finish = "refusal" if choice.message.refusal else _FINISH.get(choice.finish_reason or "")
+        if finish is None:
+            raise LLMReplyError(
+                f"{place} does not say why its reply ended (finish_reason="
+                f"{clean(str(choice.finish_reason), redact, 40)!r}): it may be cut; ask again"
+            )
+        text = choice.message.content or choice.message.refusal or ""
+        if not text.strip() and finish != "refusal":
+            raise LLMReplyError(
+                f"{place}: the reply of model {self._endpoint.model!r} is empty (finish {finish!r}); "
+                "ask again, or use a model that thinks less"
+            )
+        usage = reply.usage if isinstance(reply.usage, dict) else {}
+        details = usage.get("prompt_tokens_details")
+        details = details if isinstance(details, dict) else {}
+        billed = bill(
+            self.price,
+            request,
+            text,
+            input_tokens=usage.get("prompt_tokens"),
+            output_tokens=usage.get("completion_tokens"),
+            cached_tokens=details.get("cached_tokens"),
+            written_tokens=details.get("cache_write_tokens"),
+        )
+        model = clean(reply.model or self._endpoint.model, redact, 100)
+        return Completion(text, billed, model, finish, seconds)
+
+    def _open(self) -> openai.OpenAI:
+        with self._lock:
+            if self._client is None:
+                self._client = openai.OpenAI(
+                    api_key=self._endpoint.key,
+                    base_url=self._endpoint.base_url,
+                    default_headers=self._headers,
+                    max_retries=0,
+                    http_client=self._transport.http_client(),
+                )
+            return self._client
+
+
+class _Message(BaseModel):
+    content: str | None = None
+    refusal: str | None = None
+
+
+class _Choice(BaseModel):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Reply(BaseModel):
+    """What is read of a chat completion; usage is looked at leniently."""
+
+    choices: list[_Choice] | None = None
+    model: str | None = None
+    usage: JsonValue = None
+    error: JsonValue = None

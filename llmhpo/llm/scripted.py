@@ -4,60 +4,80 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
 
-from llmhpo.errors import ConfigError, LLMUnavailableError
+from pydantic import TypeAdapter, ValidationError
+
+from llmhpo.errors import ConfigError, LLMError, LLMReplyError, LLMRequestError, LLMUnavailableError
 from llmhpo.llm.base import LLM, Completion, Finish, Request
-from llmhpo.llm.transport import redact
+from llmhpo.llm.redact import Redactor
 from llmhpo.usage import Price, Usage
 
 _FREE = Price(0.0, 0.0)
+_ERRORS: dict[str, type[LLMError]] = {
+    "unavailable": LLMUnavailableError,
+    "request": LLMRequestError,
+    "reply": LLMReplyError,
+}
+_FINISH: TypeAdapter[Finish] = TypeAdapter(Finish)
+_USAGE = TypeAdapter(Usage)
+
 Reply = str | Exception | Completion
 
 
 class ScriptedModel:
-    """Answers request number k with reply number k; an exception in the list is raised.
+    """Answers request number k with reply number k; an exception among the replies is raised.
 
-    The reply depends on the request's number alone, so a resumed study gets the replies that were not given yet.
+    The reply depends on the request's number alone, so a resumed study gets the replies that were not given yet. A
+    mapping of numbers may have gaps.
     """
 
     compact = False
     overhead_tokens = 0
 
-    def __init__(self, replies: Sequence[Reply], *, name: str = "scripted", price: Price | None = _FREE) -> None:
-        self.replies = tuple(replies)
+    def __init__(
+        self, replies: Sequence[Reply] | Mapping[int, Reply], *, name: str = "scripted", price: Price | None = _FREE
+    ) -> None:
+        self._replies = dict(replies) if isinstance(replies, Mapping) else dict(enumerate(replies))
         self.name, self.price = name, price
 
     @classmethod
     def from_file(cls, path: str | Path) -> ScriptedModel:
         """Read JSON lines, one reply a line, as `RecordingModel` writes them.
 
-        A string is the text of a reply; an object with `text` (and `finish`, `usage`, `model`) is a whole reply; an
-        object with `error` stands for an unreachable service; any other object is the reply's text itself.
+        A string is the text of a reply; an object with `text` (and `finish`, `usage`, `model`) is a whole reply; one with
+        `error` (and `kind`: unavailable, request or reply) is an error; any other object is the reply's text itself.
+        `number` says which request a line answers: by default, the one after that of the line before.
 
         Raises: ConfigError.
         """
         path = Path(path)
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"scripted:{path}: cannot be read ({error}); give a file of JSON lines") from None
-        replies = [_read_line(f"{path}:{i}", line) for i, line in enumerate(lines, 1) if line.strip()]
+        replies: dict[int, Reply] = {}
+        number = -1
+        for place, line in enumerate(text.split("\n"), 1):  # not splitlines(): JSON may hold U+2028 as it is
+            if line.strip():
+                number, reply = _read_line(f"{path}:{place}", line, number + 1)
+                replies[number] = reply
         return cls(replies, name=f"scripted:{path}")
 
     def complete(self, request: Request) -> Completion:
         """The reply of this number.
 
-        Raises: LLMUnavailableError past the end of the script, and whatever exception the script holds.
+        Raises: LLMUnavailableError where the script has no such reply, and whatever exception it holds.
         """
-        if request.number >= len(self.replies):
+        if request.number not in self._replies:
             raise LLMUnavailableError(
-                f"{self.name} holds {len(self.replies)} replies and was asked for number {request.number}; add replies"
+                f"{self.name} has only {len(self._replies)} replies and none for request number {request.number}; "
+                "add replies, or record more"
             )
-        reply = self.replies[request.number]
+        reply = self._replies[request.number]
         if isinstance(reply, Exception):
             raise reply
         if isinstance(reply, Completion):
@@ -75,27 +95,33 @@ class ScriptedModel:
         """Nothing to release."""
 
 
-def _read_line(place: str, line: str) -> Reply:
+def _read_line(place: str, line: str, following: int) -> tuple[int, Reply]:
+    """A line's number (`following` where it gives none) and reply."""
     try:
         raw = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{place}: is not JSON ({error}); write one JSON string or object a line") from None
     if isinstance(raw, str):
-        return raw
+        return following, raw
     if not isinstance(raw, dict):
         raise ConfigError(f"{place}: expected a string or an object, found {type(raw).__name__}")
+    if "text" not in raw and "error" not in raw:
+        return following, json.dumps(raw, separators=(",", ":"))
+    number = raw.get("number", following)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise ConfigError(f"{place}: number={number!r} is no request's number; give 0, 1, 2, ... or leave it out")
     if "error" in raw:
-        return LLMUnavailableError(str(raw["error"]))
-    if "text" not in raw:
-        return json.dumps(raw)
-    finish = raw.get("finish", "stop")
-    if finish not in ("stop", "length", "refusal"):
-        raise ConfigError(f"{place}: finish = {finish!r}; use stop, length or refusal")
+        kind = raw.get("kind", "unavailable")
+        if kind not in _ERRORS:
+            raise ConfigError(f"{place}: kind={kind!r} is no kind of error; use one of {', '.join(_ERRORS)}")
+        return number, _ERRORS[kind](str(raw["error"]))
     try:
-        usage = Usage(**raw.get("usage", {"calls": 1}))
-    except TypeError as error:
-        raise ConfigError(f"{place}: usage = {raw['usage']!r}: {error}") from None
-    return Completion(str(raw["text"]), usage, str(raw.get("model", "scripted")), cast("Finish", finish))
+        finish = _FINISH.validate_python(raw.get("finish", "stop"))
+        usage = _USAGE.validate_python(raw.get("usage", {"calls": 1}))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(f"{place}: {first['input']!r} is no finish or usage: {first['msg']}") from None
+    return number, Completion(str(raw["text"]), usage, str(raw.get("model", "scripted")), finish)
 
 
 class RecordingModel:
@@ -106,26 +132,25 @@ class RecordingModel:
 
     def __init__(self, inner: LLM, path: str | Path) -> None:
         self._inner, self._path = inner, Path(path)
+        self._redact = Redactor.from_environment()
+        self._lock = threading.Lock()
         self.name, self.price, self.compact = inner.name, inner.price, inner.compact
         self.overhead_tokens = inner.overhead_tokens
 
     def complete(self, request: Request) -> Completion:
-        """As the other model answers."""
+        """As the other model answers.
+
+        Raises: what the other model raises.
+        """
         try:
             completion = self._inner.complete(request)
-        except Exception as error:
-            self._write(request, {"error": redact(str(error))})
+        except LLMError as error:
+            kind = next((kind for kind, form in _ERRORS.items() if isinstance(error, form)), "unavailable")
+            self._write(request, {"error": self._redact(str(error)), "kind": kind})
             raise
-        kept = {"text": redact(completion.text), "finish": completion.finish, "model": completion.model}
+        kept = {"text": self._redact(completion.text), "finish": completion.finish, "model": completion.model}
         self._write(request, {**kept, "usage": asdict(completion.usage)})
         return completion
-
-    def _write(self, request: Request, entry: dict[str, object]) -> None:
-        prompt = json.dumps([asdict(m) for m in request.messages])
-        entry = {"number": request.number, "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(), **entry}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
 
     def count_tokens(self, text: str) -> int:
         """As the other model counts."""
@@ -134,3 +159,11 @@ class RecordingModel:
     def close(self) -> None:
         """Close the other model."""
         self._inner.close()
+
+    def _write(self, request: Request, entry: dict[str, object]) -> None:
+        messages = json.dumps([asdict(message) for message in request.messages])
+        entry = {"number": request.number, "messages_hash": hashlib.sha256(messages.encode()).hexdigest(), **entry}
+        with self._lock:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")

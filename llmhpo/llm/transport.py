@@ -1,176 +1,285 @@
-"""What the hosted clients share: one total deadline, retries of what may pass, and words that hold no key."""
+"""The way to a hosted service and back: one deadline over everything, retries, and errors that tell what to do.
+
+The SDKs' own time-out is per read, so that a server that sends one byte a second holds them for ever; their own
+retries sleep through any Retry-After. Both are switched off, and done here.
+"""
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import json
-import os
+import email.utils
 import re
+import socket
+import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
-from urllib.parse import quote
 
-import tenacity
+import httpx2
+from tenacity import RetryCallState, Retrying, retry_if_result, wait_random_exponential
 
 from llmhpo.errors import LLMError, LLMReplyError, LLMRequestError, LLMUnavailableError
+from llmhpo.llm.hosted import Answer, Endpoint, clean
 
-T = TypeVar("T")
-_SECRET_NAME = re.compile(r"(API_?KEY|AUTH_?TOKEN|ACCESS_?TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
-_KEY_SHAPE = re.compile(r"\b(?:sk|pk|rk|hf|gsk|xai|AIza)[-_][A-Za-z0-9_\-]{12,}|Bearer\s+[A-Za-z0-9._~+/\-]{12,}=*")
-_MAX_TRIES = 4
-_SHORTEST_SECRET = 8
-
-
-def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` without keys: `secrets`, the environment's keys, their base64 and URL forms, and whatever looks like a key."""
-    known = [*secrets, *(v for k, v in os.environ.items() if _SECRET_NAME.search(k))]
-    for secret in sorted((s for s in known if len(s) >= _SHORTEST_SECRET), key=len, reverse=True):
-        for form in (secret, base64.b64encode(secret.encode()).decode().rstrip("="), quote(secret, safe="")):
-            text = text.replace(form, "[key]")
-    return _KEY_SHAPE.sub("[key]", text)
+_ATTEMPTS = 4
+_CONNECT_S = 10.0
+_BACKOFF = wait_random_exponential(multiplier=0.5, max=8.0)
+_QUOTA = re.compile(
+    r"(?i)insufficient_quota|exceeded your current quota|credit balance|insufficient (?:credit|fund|balance)"
+)
+_CONTEXT = re.compile(
+    r"(?i)context.?(?:length|window|size)|maximum context|prompt is too long|request_too_large|input is too long"
+)
 
 
-def within(deadline_s: float, call: Callable[[], T], abort: Callable[[], None], what: str) -> T:
-    """Run `call` in a thread of its own and stop waiting at the deadline, whatever the server does.
+class RejectedError(LLMRequestError):
+    """A 400 or 422: the clients look whether an optional argument of theirs is to blame, and go on without it."""
 
-    A client's own time-out is for each read: a server that sends a byte a second outlasts it. `abort` closes the
-    connection, so that the thread ends too.
-
-    Raises: LLMUnavailableError at the deadline, and what `call` raises.
-    """
-    box: list[T] = []
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            box.append(call())
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
-            failure.append(error)
-
-    thread = threading.Thread(target=work, name="llmhpo-request", daemon=True)
-    thread.start()
-    thread.join(max(0.0, deadline_s))
-    if thread.is_alive():
-        with contextlib.suppress(Exception):
-            abort()
-        raise LLMUnavailableError(
-            f"{what}: no complete answer within {deadline_s:.1f} s; raise deadline_s or use a faster model"
-        )
-    if failure:
-        raise failure[0]
-    return box[0]
-
-
-def with_retries(attempt: Callable[[float], T], deadline_s: float) -> T:
-    """Call `attempt(seconds_left)`, again after an LLMUnavailableError while tries and time are left.
-
-    The pause is exponential with full jitter, or what the service asked for. A service that asks for more time than is
-    left is not waited for.
-
-    Raises: LLMUnavailableError of the last attempt.
-    """
-    end = time.monotonic() + deadline_s
-    jitter = tenacity.wait_random_exponential(multiplier=0.5, max=20)
-
-    def pause(state: tenacity.RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after_s if isinstance(error, LLMUnavailableError) else None
-        return jitter(state) if asked is None else asked
-
-    def no_time_left(state: tenacity.RetryCallState) -> bool:
-        return time.monotonic() + state.upcoming_sleep >= end
-
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(LLMUnavailableError),
-        wait=pause,
-        stop=lambda state: state.attempt_number >= _MAX_TRIES or no_time_left(state),
-        reraise=True,
-    )
-    return retrying(lambda: attempt(end - time.monotonic()))
+    def __init__(self, message: str, complaint: str) -> None:
+        super().__init__(message)
+        self.complaint = complaint  # the service's words, redacted
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """Who is asked: for messages that name the place and the remedy. `key` never shows."""
+class Deadline:
+    """A span of time that began when the object was made."""
 
-    name: str  # "openai"
-    model: str
-    url: str
-    key_variable: str
-    key: str = field(repr=False)
+    seconds: float
+    started: float = field(default_factory=time.monotonic)
 
+    def left(self) -> float:
+        """Seconds until the deadline; negative after it."""
+        return self.started + self.seconds - time.monotonic()
 
-class SDK(Protocol):
-    """What the two SDKs have in common."""
-
-    APIConnectionError: type[Exception]
-    APIStatusError: type[Exception]
-    APIError: type[Exception]
+    def spent(self) -> float:
+        """Seconds since the object was made."""
+        return time.monotonic() - self.started
 
 
-def send(call: Callable[[float], T], service: Service, sdk: SDK, *, deadline_s: float, abort: Callable[[], None]) -> T:
-    """One exchange with a service: `call(seconds_left)` within the deadline, retried, its errors told in our words.
-
-    Raises: LLMUnavailableError, LLMRequestError, LLMReplyError; none of them holds a key or refers to what does.
-    """
-    what = f"{service.name}:{service.model} at {service.url}"
-
-    def guarded(left: float) -> T:
-        try:
-            return call(left)
-        except (sdk.APIError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-            known = _translate(error, service, sdk, what)
-        raise known from None  # outside the handler: the SDK's exception may quote the key
-
-    return with_retries(lambda left: within(left, lambda: guarded(left), abort, what), deadline_s)
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: LLMError
+    again: bool = False  # another attempt within the deadline may work
+    wait_s: float | None = None  # what the service asked for
 
 
-def _translate(error: Exception, service: Service, sdk: SDK, what: str) -> LLMError:
-    words = redact(str(error), [service.key])
-    words = " ".join(words.split())[:300]
-    if isinstance(error, sdk.APIStatusError):
-        return _status_error(error, service, what, words)
-    if isinstance(error, sdk.APIConnectionError):
-        cause = redact(str(error.__cause__ or error), [service.key])[:200]
-        return LLMUnavailableError(f"{what}: cannot be reached ({cause}); check base_url and the network")
-    return LLMReplyError(f"{what}: the answer is not one of such a service ({words}); check base_url")
+class _Connections:
+    """The connections that one attempt opens. `cut` ends them, which wakes the thread that waits on one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self._over = False
+
+    def trace(self, event: str, info: Mapping[str, object]) -> None:
+        """Hook for httpx2's `trace` extension."""
+        stream = info.get("return_value")
+        if stream is None or not event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            return
+        connection = stream.get_extra_info("socket")  # type: ignore[attr-defined]  # a httpcore2.NetworkStream
+        with self._lock:
+            self._sockets.append(connection)
+            over = self._over
+        if over:
+            self.cut()
+
+    def cut(self) -> None:
+        """Shut every connection down, and any that is made later."""
+        with self._lock:
+            self._over = True
+            for connection in self._sockets:
+                with contextlib.suppress(OSError):
+                    # Not close(): that would free the descriptor under the thread that reads from it.
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
-def _status_error(error: Exception, service: Service, what: str, words: str) -> LLMError:
-    status = int(getattr(error, "status_code", 0))
-    if status < 400:
-        return LLMReplyError(f"{what}: the answer is not one of such a service ({words}); check base_url")
-    if status in (401, 403):
-        return LLMRequestError(f"{what}: the key is refused (HTTP {status}); check {service.key_variable}")
-    if status == 404:
-        return LLMRequestError(
-            f"{what}: no such model or address (HTTP 404: {words}); check the model's name and base_url"
+class Transport:
+    """Sends requests to one endpoint; `sdk_error` is the root of the exceptions of the SDK that is used."""
+
+    def __init__(self, endpoint: Endpoint, sdk_error: type[Exception]) -> None:
+        self._endpoint = endpoint
+        self._faults = (sdk_error, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError)
+        self._attempt = threading.local()
+
+    def http_client(self) -> httpx2.Client:
+        """The HTTP client that the SDK must use, so that the deadline can reach its connections.
+
+        It keeps no idle connection: minutes pass between requests, and the server drops them first. It follows no
+        redirect, which would take the key along.
+        """
+        return httpx2.Client(
+            timeout=_CONNECT_S,
+            follow_redirects=False,
+            limits=httpx2.Limits(max_keepalive_connections=0),
+            event_hooks={"request": [self._watch]},
         )
-    if status == 402 or (status == 429 and "quota" in words.lower()):
-        return LLMRequestError(f"{what}: the account's quota is used up (HTTP {status}: {words}); check its billing")
-    if status in (408, 409, 425, 429) or status >= 500:
-        return LLMUnavailableError(f"{what}: HTTP {status}: {words}", retry_after_s=_retry_after(error))
-    return LLMRequestError(f"{what}: the request is refused (HTTP {status}): {words}")
+
+    def send(self, once: Callable[[httpx2.Timeout], Answer], deadline: Deadline) -> Answer:
+        """Call `once` until it gives an answer, within the deadline.
+
+        Only transport errors, 408, 429 and 5xx are tried again, with growing random pauses or as Retry-After asks;
+        where that is longer than what is left, the error comes at once and says so in `retry_after_s`.
+
+        Raises: LLMUnavailableError, LLMRequestError, LLMReplyError.
+        """
+        retrying = Retrying(
+            retry=retry_if_result(lambda result: isinstance(result, _Failure) and result.again),
+            wait=_pause,
+            stop=lambda state: state.attempt_number >= _ATTEMPTS or state.upcoming_sleep >= deadline.left(),
+            retry_error_callback=_last,
+        )
+        result: Answer | _Failure = retrying(self._try, once, deadline)
+        if isinstance(result, _Failure):
+            raise result.error from None
+        return result
+
+    def _watch(self, request: httpx2.Request) -> None:
+        request.extensions["trace"] = self._attempt.connections.trace
+
+    def _try(self, once: Callable[[httpx2.Timeout], Answer], deadline: Deadline) -> Answer | _Failure:
+        left = deadline.left()
+        if left <= 0:
+            return self._late(deadline)
+        connections = _Connections()
+        results: list[Answer | _Failure | BaseException] = []
+
+        def work() -> None:
+            self._attempt.connections = connections
+            try:
+                results.append(once(httpx2.Timeout(left, connect=min(left, _CONNECT_S))))
+            except self._faults as error:
+                results.append(self._translate(error))
+            except BaseException as error:  # noqa: BLE001  # a bug: raised again in the caller's thread
+                results.append(error)
+
+        thread = threading.Thread(target=work, name="llmhpo-llm", daemon=True)
+        thread.start()
+        try:
+            thread.join(min(left, threading.TIMEOUT_MAX))
+        finally:
+            if thread.is_alive():  # the deadline, or Ctrl-C
+                connections.cut()
+        if not results or deadline.left() <= 0:
+            return self._late(deadline)
+        if isinstance(results[0], BaseException):
+            raise results[0]
+        return results[0]
+
+    def _late(self, deadline: Deadline) -> _Failure:
+        return _Failure(
+            LLMUnavailableError(
+                f"{self._endpoint.place} gave no full answer of model {self._endpoint.model!r} within "
+                f"deadline_s={deadline.seconds:g}; check the server, or raise deadline_s"
+            )
+        )
+
+    def _translate(self, error: Exception) -> _Failure:
+        status = getattr(error, "status_code", None)
+        if isinstance(status, int):
+            headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
+            return self._refused(status, _complaint(error), _retry_after(headers))
+        place = self._endpoint.place
+        root: BaseException = error
+        for cause in _chain(error):
+            root = cause
+            said = self._said(str(cause))
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return _Failure(
+                    LLMUnavailableError(f"{place} shows a certificate that is not trusted {said}; check base_url")
+                )
+            if isinstance(cause, socket.gaierror):
+                return _Failure(
+                    LLMUnavailableError(f"{place}: the host name is not found {said}; check base_url and the network"),
+                    again=cause.errno == socket.EAI_AGAIN,
+                )
+            if isinstance(cause, ConnectionRefusedError):
+                return _Failure(
+                    LLMUnavailableError(f"{place}: nothing listens there {said}; start the server or check base_url")
+                )
+            if isinstance(cause, UnicodeError):
+                return _Failure(LLMRequestError(f"{place}: the prompt cannot be sent as UTF-8 {said}; mend its text"))
+        said = self._said(f"{type(root).__name__}: {root}")
+        return _Failure(
+            LLMUnavailableError(f"{place}: no answer came {said}; check server, base_url and network"), again=True
+        )
+
+    def _refused(self, status: int, complaint: str, wait_s: float | None) -> _Failure:
+        model, key_name, place = self._endpoint.model, self._endpoint.key_name, self._endpoint.place
+        said = self._said(f"{status}: {complaint}")
+        if status == 402 or (status in (400, 403, 429) and _QUOTA.search(complaint)):
+            return _Failure(
+                LLMRequestError(f"{place}: the account of {key_name} has no quota left {said}; add credit to it")
+            )
+        if status in (408, 429) or status >= 500:
+            asked = "" if wait_s is None else f"; it asks to wait {wait_s:g} s"
+            unavailable = LLMUnavailableError(
+                f"{place} is not available {said}{asked}; try later", retry_after_s=wait_s
+            )
+            return _Failure(unavailable, again=True, wait_s=wait_s)
+        if status < 300:
+            return _Failure(LLMReplyError(f"{place} answered in a form that cannot be read {said}; check base_url"))
+        if status == 413 or (status in (400, 422) and _CONTEXT.search(complaint)):
+            return _Failure(
+                LLMRequestError(f"{place}: the prompt is too long for model {model!r} {said}; shorten the task's text")
+            )
+        if status in (400, 422):
+            message = f"{place} rejects the request to model {model!r} {said}; check the model and its options"
+            return _Failure(RejectedError(message, self._endpoint.redact(complaint)))
+        refusals = {
+            401: f"{place} refuses the key {said}; set {key_name} to a valid key",
+            403: f"{place} does not let the key of {key_name} use model {model!r} {said}; change one of them",
+            404: f"{place} knows no model {model!r}, or no such address {said}; check the model's name and base_url",
+        }
+        redirect = f"{place} sends the request elsewhere {said}; give that address as base_url"
+        other = redirect if status < 400 else f"{place} refuses the request to model {model!r} {said}; check base_url"
+        return _Failure(LLMRequestError(refusals.get(status, other)))
+
+    def _said(self, text: str) -> str:
+        return f"({clean(text, self._endpoint.redact)})"
 
 
-def _retry_after(error: Exception) -> float | None:
-    headers = getattr(getattr(error, "response", None), "headers", {})
-    try:
-        seconds = float(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < float("inf") else None
+def _pause(state: RetryCallState) -> float:
+    jittered = float(_BACKOFF(state))
+    result = state.outcome.result() if state.outcome else None
+    asked = result.wait_s if isinstance(result, _Failure) else None
+    return jittered if asked is None else asked + min(jittered, 0.25)
 
 
-def estimate_tokens(text: str) -> int:
-    """Tokens of `text` where no tokenizer is at hand; rather too many: a token has seldom less than three bytes."""
-    return -(-len(text.encode("utf-8", "replace")) // 3)
+def _last(state: RetryCallState) -> Answer | _Failure:
+    assert state.outcome is not None
+    result: Answer | _Failure = state.outcome.result()
+    return result
 
 
-def count(value: object) -> int | None:
-    """A token count as a service gave it; None where it makes no sense."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def _complaint(error: Exception) -> str:
+    """The service's own words: message, parameter and code where the body has them, else the body as it is."""
+    body = getattr(error, "body", None)
+    inner = body.get("error", body) if isinstance(body, dict) else None
+    if isinstance(inner, dict) and inner.get("message"):
+        return " | ".join(str(inner[name]) for name in ("message", "param", "code") if inner.get(name))
+    return str(body or error)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the service asks to wait: `retry-after-ms`, or `Retry-After` as seconds or as a date."""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = headers.get(name, "")
+        try:
+            seconds = float(value) * unit
+        except ValueError:
+            try:
+                seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+            except (ValueError, OverflowError):
+                continue
+        if 0 <= seconds < float("inf"):
+            return seconds
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """`error` and what caused it, outermost first."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__

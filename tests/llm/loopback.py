@@ -1,0 +1,252 @@
+"""A real server on loopback that answers as the hosted services document, and fails as real ones do."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Body = dict[str, Any]
+REPLY = '{"lr": 0.1}'
+_BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "maxItems"}
+
+
+@dataclass
+class Seen:
+    """One request that came in."""
+
+    path: str
+    headers: dict[str, str]
+    body: Body
+
+
+@dataclass
+class Service:
+    """What the server does next. `faults` are served first, one a request; then a good reply, shaped by the rest."""
+
+    style: str  # "openai" or "anthropic"
+    url: str = ""
+    faults: list[Callable[[BaseHTTPRequestHandler, Service], None]] = field(default_factory=list)
+    rejects: dict[str, str] = field(default_factory=dict)  # argument -> the words of the 400 that answers it
+    text: str = REPLY
+    finish: str = "stop"
+    usage: object = "documented"
+    seen: list[Seen] = field(default_factory=list)
+
+    def error(self, message: str, **more: str) -> Body:
+        """An error's body as the service documents it."""
+        if self.style == "openai":
+            return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None, **more}}
+        return {"type": "error", "error": {"type": "invalid_request_error", "message": message, **more}}
+
+    def reply(self, asked: Body) -> Body:
+        """A good reply's body."""
+        return self._chat() if self.style == "openai" else self._message(asked)
+
+    def _chat(self) -> Body:
+        refused = self.finish == "refusal"
+        message = {
+            "role": "assistant",
+            "content": None if refused else self.text,
+            "refusal": self.text if refused else None,
+        }
+        usage = {
+            "prompt_tokens": 100,
+            "completion_tokens": 20,
+            "total_tokens": 120,
+            "prompt_tokens_details": {"cached_tokens": 60},
+        }
+        reason = "stop" if refused else self.finish or None
+        return {
+            "id": "chatcmpl-1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "m-1",
+            "choices": [{"index": 0, "message": message, "finish_reason": reason, "logprobs": None}],
+            **self._usage(usage),
+        }
+
+    def _message(self, asked: Body) -> Body:
+        reasons = {"stop": "end_turn", "length": "max_tokens", "": None}
+        content: list[Body] = [{"type": "text", "text": self.text}]
+        reason = reasons.get(self.finish, self.finish)
+        if "tools" in asked:
+            content = [{"type": "tool_use", "id": "t", "name": "reply", "input": json.loads(self.text)}]
+            reason = "tool_use"
+        usage = {
+            "input_tokens": 30,
+            "output_tokens": 20,
+            "cache_read_input_tokens": 60,
+            "cache_creation_input_tokens": 10,
+        }
+        return {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "m-1",
+            "content": content,
+            "stop_reason": reason,
+            "stop_sequence": None,
+            **self._usage(usage),
+        }
+
+    def _usage(self, documented: Body) -> Body:
+        if self.usage is None:
+            return {}
+        return {"usage": documented if self.usage == "documented" else self.usage}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    service: Service
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.service.seen.append(Seen(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+        if self.service.faults:
+            self.service.faults.pop(0)(self, self.service)
+            return
+        for argument, words in self.service.rejects.items():
+            if _holds(body, argument):
+                send(self, 400, self.service.error(words))
+                return
+        if self.service.style == "anthropic" and _bounded(body.get("output_config", {}).get("format", {})):
+            send(self, 400, self.service.error("output_config.format.schema: 'maximum' is not supported"))
+            return
+        send(self, 200, self.service.reply(body))
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def _holds(body: Body, argument: str) -> bool:
+    first, _, rest = argument.partition(".")
+    return first in body and (not rest or _holds(body[first], rest))
+
+
+def _bounded(node: object, names: bool = False) -> bool:
+    """Whether a schema uses a keyword that structured output does not know."""
+    if isinstance(node, dict):
+        if not names and _BOUNDS & node.keys():
+            return True
+        return any(_bounded(value, not names and key == "properties") for key, value in node.items())
+    return isinstance(node, list) and any(map(_bounded, node))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients that hang up are what the tests are about."""
+
+
+@contextmanager
+def serving(style: str) -> Iterator[Service]:
+    """Start a server on a free port, and stop it."""
+    service = Service(style)
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"service": service}))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    service.url = f"http://127.0.0.1:{server.server_port}" + ("/v1" if style == "openai" else "")
+    try:
+        yield service
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+# Answers and faults
+
+Fault = Callable[[BaseHTTPRequestHandler, Service], None]
+
+
+def send(
+    handler: BaseHTTPRequestHandler,
+    code: int,
+    body: Body | bytes,
+    *,
+    content_type: str = "application/json",
+    headers: dict[str, str] | None = None,
+    length: int | None = None,
+) -> None:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    handler.send_response(code)
+    handler.send_header("Content-Type", content_type)
+    handler.send_header("Content-Length", str(len(data) if length is None else length))
+    for name, value in (headers or {}).items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    handler.wfile.write(data)
+
+
+def status(number: int, message: str = "no", headers: dict[str, str] | None = None, **more: str) -> Fault:
+    return lambda handler, service: send(handler, number, service.error(message, **more), headers=headers)
+
+
+def raw(body: bytes, content_type: str = "application/json", code: int = 200) -> Fault:
+    return lambda handler, service: send(handler, code, body, content_type=content_type)
+
+
+def slow(seconds: float) -> Fault:
+    """A good reply, late."""
+
+    def answer(handler: BaseHTTPRequestHandler, service: Service) -> None:
+        time.sleep(seconds)
+        send(handler, 200, service.reply({}))
+
+    return answer
+
+
+def cut_stream(handler: BaseHTTPRequestHandler, service: Service) -> None:
+    """Half of a body, then the end of the connection."""
+    data = json.dumps(service.reply({})).encode()
+    send(handler, 200, data[: len(data) // 2], length=len(data))
+
+
+def cut_json(handler: BaseHTTPRequestHandler, service: Service) -> None:
+    """Half of a body that claims to be whole."""
+    data = json.dumps(service.reply({})).encode()
+    send(handler, 200, data[: len(data) // 2])
+
+
+def reset(handler: BaseHTTPRequestHandler, service: Service) -> None:
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
+def hang(handler: BaseHTTPRequestHandler, service: Service) -> None:
+    """Say nothing until the client goes."""
+    handler.connection.settimeout(20)
+    handler.connection.recv(1)
+
+
+def dribble(handler: BaseHTTPRequestHandler, service: Service) -> None:
+    """A byte now and then: no single read times out."""
+    handler.send_response(200)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", "100000")
+    handler.end_headers()
+    _slowly(handler, b" " * 400)
+
+
+def dribble_headers(handler: BaseHTTPRequestHandler, service: Service) -> None:
+    """As `dribble`, within the headers."""
+    _slowly(handler, b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 400)
+
+
+def _slowly(handler: BaseHTTPRequestHandler, data: bytes) -> None:
+    for byte in data:
+        try:
+            handler.wfile.write(bytes([byte]))
+            handler.wfile.flush()
+        except OSError:
+            return
+        time.sleep(0.05)
