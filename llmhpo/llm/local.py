@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from llmhpo.llm.decode import Grammar
 
-_TEMPERATURE = 0.7
+_TEMPERATURE = 1.0  # with the schema held, the measure that keeps a small model from repeating itself: dev/LOG.md
 # The prompt goes through the model in pieces that start at multiples of this, and whole pieces are what the next
 # request may reuse: so the sums are made in the same order with and without reuse, and the reply is the same to the bit.
 _CHUNK = 128
