@@ -22,7 +22,7 @@ def test_the_python_example_runs(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(blocks("python")[0].replace('llm="auto"', 'llm="none"'), {})  # noqa: S102
+    exec(blocks("python")[0].replace('llm="auto"', 'llm="none"'), {})
     assert "'lr'" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
@@ -31,7 +31,7 @@ def test_the_optuna_example_runs() -> None:
     code = blocks("python")[1].replace('"openai:gpt-5-mini"', '"none"').replace("n_trials=50", "n_trials=6")
     assert '"none"' in code
     names = {"optuna": optuna, "llmhpo": llmhpo, "objective": lambda trial: trial.suggest_float("x", 0, 1)}
-    exec(code, names)  # noqa: S102
+    exec(code, names)
     assert len(names["study"].trials) == 6
 
 
