@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llmhpo import __version__
 from llmhpo.api import Result, result_of, run
 from llmhpo.config import RunConfig, read_study_file
 from llmhpo.errors import ConfigError, LLMHPOError
@@ -26,11 +27,20 @@ from llmhpo.prompts import as_line
 from llmhpo.store import load_study
 from llmhpo.trial import Context, Trial
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 model_app = typer.Typer(no_args_is_help=True, help="Models that run on this machine.")
 app.add_typer(model_app, name="model")
 console = Console()
 errors = Console(stderr=True)
+
+
+@app.callback(invoke_without_command=True)
+def about(version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False) -> None:
+    """Hyperparameter optimization driven by a language model and kept honest by a classical optimizer."""
+    if version:
+        sys.stdout.write(f"llmhpo {__version__}\n")
+        raise typer.Exit
+
 
 StudyFile = Annotated[Path, typer.Argument(help="study.toml, or the folder it lies in")]
 Plain = Annotated[bool, typer.Option("--plain", help="plain lines instead of the live table")]
@@ -111,7 +121,8 @@ def show(
         seconds = "" if t.outcome is None else f"{t.outcome.seconds:.1f}"
         cells = [str(t.number), t.proposal.source, value_text(t), seconds, one_line(t.params)]
         table.add_row(*(Text(as_line(c, 500)) for c in cells), style="bold green" if t is best else "")
-    console.print(table)
+    # Piped into a file or another program, a row stays a row.
+    (console if console.is_terminal else Console(width=400)).print(table, crop=False)
     for batch in context.batches:
         if batch.error:
             console.print(Text(f"model, before trial {batch.at}: {as_line(batch.error, 300)}", style="yellow"))

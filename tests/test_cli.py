@@ -65,7 +65,7 @@ def test_a_study_runs_and_tells_what_came_out(folder: Path) -> None:
     assert re.search(r"default +0\.36", done.stdout)
     assert "best (trial" in done.stdout
     assert "test_loss" in done.stdout
-    assert re.search(r"6 trials: .*\\b1 default", done.stdout)
+    assert re.search(r"6 trials: .*1 default", done.stdout)
     assert "to go on: llmhpo run" in done.stdout
     assert "trial 0 started (default): x=0.9" in done.stderr
     assert "Traceback" not in done.stderr
