@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from scipy.stats import qmc
 
 from llmhpo.agents.base import generator
@@ -21,6 +21,7 @@ Array = npt.NDArray[np.float64]
 N_INITIAL = 5
 _GLOBAL = 1024
 _LOCAL = 512
+_SPARE = 64
 _CLIMB_ROUNDS, _CLIMB_STARTS, _CLIMB_STEPS = 3, 8, 24
 
 
@@ -71,7 +72,7 @@ def _candidates(context: Context, screen: Screen, rng: np.random.Generator) -> t
     incumbents = np.array([space.to_unit(t.params) for t in finished[:5]])
     starts = incumbents[np.minimum(rng.geometric(0.4, _LOCAL) - 1, len(incumbents) - 1)]
     seen = set(_row_bytes(space.encode([t.params for t in context.trials])))
-    U = np.vstack([rng.random((_GLOBAL, len(space))), _neighbours(starts, cells, categories, rng)])
+    U = np.vstack([_everywhere(space, rng), _neighbours(starts, cells, categories, rng)])
     U, X = _fresh(space, U, seen)
     score = screen.score_encoded(X)
     for _ in range(_CLIMB_ROUNDS):
@@ -82,6 +83,23 @@ def _candidates(context: Context, screen: Screen, rng: np.random.Generator) -> t
         V, Y = _fresh(space, steps, seen)
         U, X, score = np.vstack([U, V]), np.vstack([X, Y]), np.concatenate([score, screen.score_encoded(Y)])
     return U, X
+
+
+def _everywhere(space: SearchSpace, rng: np.random.Generator) -> Array:
+    """Every configuration of a small space in random order, uniform points of a large one."""
+    if space.size > _GLOBAL:
+        return rng.random((_GLOBAL, len(space)))
+    centres = [_centres(param) for param in space.params]
+    grid = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, len(space))
+    return rng.permutation(grid)
+
+
+def _centres(param: Param) -> list[float]:
+    """The positions in [0, 1] of all values of a discrete parameter."""
+    d = param.distribution
+    if isinstance(d, IntDistribution | FloatDistribution):
+        return [param.to_unit(param.cast(d.low + k * (d.step or 0))) for k in range(int(param.size))]
+    return [param.to_unit(choice) for choice in param.choices]
 
 
 def _fresh(space: SearchSpace, U: Array, seen: set[bytes]) -> tuple[Array, Array]:
@@ -167,5 +185,22 @@ def _frozen(space: SearchSpace, trial: Trial) -> optuna.trial.FrozenTrial:
 def classical_proposals(context: Context, n: int) -> list[Proposal]:
     """What the engine runs without a model: an initial design, then the best points of the acquisition."""
     proposals = AcquisitionProposer().propose(context, n) if len(context.trials) >= N_INITIAL else []
-    missing = n - len(proposals)
-    return proposals + (RandomProposer().propose(context, missing) if missing else [])
+    return proposals if len(proposals) == n else proposals + _design(context, n - len(proposals), proposals)
+
+
+def _design(context: Context, n: int, beside: list[Proposal]) -> list[Proposal]:
+    """`n` space-filling points, none of them tried or among `beside` while the space has others left."""
+    space = context.space
+    random = RandomProposer()
+    points = random.propose(context, n + _SPARE)
+    if space.size <= _GLOBAL:
+        everything = _everywhere(space, generator(context, random.name))
+        points += [Proposal(space.from_unit(u), random.name) for u in everything]
+    seen = {space.key(t.params) for t in context.trials} | {space.key(p.params) for p in beside}
+    fresh: list[Proposal] = []
+    for point in points:
+        key = space.key(point.params)
+        if key not in seen and len(fresh) < n:
+            seen.add(key)
+            fresh.append(point)
+    return fresh + points[: n - len(fresh)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from llmhpo.space import Params
 from llmhpo.surrogates.acquisition import log_ei
@@ -16,6 +17,7 @@ from llmhpo.trial import Context, Proposal
 
 MIN_FINISHED = 3
 _MAX_POINTS = 250
+_FIRST_SPACING, _GROW, _SHRINK = 0.03, 1.5, 0.95
 
 
 class Screen:
@@ -53,6 +55,7 @@ class Screen:
         self._gp.fit(self._X, z)
         self._best = float(z.min())
         self._pending = context.space.encode([t.params for t in context.pending])
+        self._spacing = _spacing([context.space.key(t.params) for t in context.trials])
 
     @property
     def fitted(self) -> bool:
@@ -147,6 +150,9 @@ class _Batch:
         self._skip = len(pending)
         self._best = screen._best
         self._log_feasible = np.log(screen._feasibility.predict(X))
+        if screen._spacing > 0:
+            nearest = cdist(X, screen._X, "sqeuclidean").min(axis=1)
+            self._log_feasible += np.log1p(-np.exp(-nearest / screen._spacing**2 - 1e-6))
         for j in range(self._skip):
             self._state.believe(j)
             self._best = min(self._best, float(self._state.mean[j]))
@@ -169,6 +175,25 @@ def _subset(losses: Array, limit: int) -> list[int]:
     rest = np.random.default_rng(n).permutation([k for k in range(n) if k not in chosen])
     chosen |= set(rest[: limit - len(chosen)].tolist())
     return sorted(chosen)
+
+
+def _spacing(keys: Sequence[str]) -> float:
+    """The radius around a trial within which a new one would be answered as a repeat; 0 while none was.
+
+    Proposals are never repeats, so a repeat among the trials says that the objective rounds: it was asked for one
+    configuration and told of another (a table of evaluated rows, a job that snaps its arguments). How coarsely cannot
+    be seen, so the radius grows with each repeat and shrinks with each trial that is none.
+    """
+    seen: set[str] = set()
+    radius, repeats = _FIRST_SPACING, 0
+    for key in keys:
+        if key in seen:
+            repeats += 1
+            radius = min(radius * _GROW, 1.0)
+        elif repeats:
+            radius = max(radius * _SHRINK, _FIRST_SPACING)
+        seen.add(key)
+    return radius if repeats else 0.0
 
 
 _last: list[tuple[Context, Screen]] = []
