@@ -24,6 +24,7 @@ from llmhpo.llm.hosted import (
     clean,
     estimate_tokens,
     find_endpoint,
+    read_body,
     read_reply,
 )
 from llmhpo.llm.prices import price_of
@@ -114,8 +115,10 @@ class AnthropicModel:
             arguments = self._arguments(request, options)
 
             def once(timeout: httpx2.Timeout, arguments: dict[str, Any] = arguments) -> Answer:
-                raw = self._open().messages.with_raw_response.create(**arguments, timeout=timeout)
-                return Answer(raw.http_response.content, raw.headers.get("content-type", ""))
+                create = self._open().messages.with_streaming_response.create
+                with create(**arguments, timeout=timeout) as response:
+                    body = read_body(response.iter_bytes(), self._endpoint)
+                    return Answer(body, response.headers.get("content-type", ""))
 
             try:
                 answer = self._transport.send(once, deadline)
@@ -166,7 +169,7 @@ class AnthropicModel:
         if reply.content is None:
             said = clean(str(reply.error or answer.body[:400].decode("utf-8", "replace")), redact)
             raise LLMReplyError(
-                f"{place} answered without a reply of model {self._endpoint.model!r} ({said}); ask again"
+                f"{place} answered without a reply of model {self._endpoint.model!r} ({said}); check base_url, or ask again"
             )
         finish = _FINISH.get(reply.stop_reason or "")
         if finish is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from llmhpo.usage import Price, Usage
 
 OVERHEAD_TOKENS = 4000  # room for the thoughts of the hosted models, which count as output
 _NO_KEY = "not-needed"  # sent to servers that ask for no key, because the SDKs insist on one
+_MOST_BYTES = 4_000_000  # of an answer; the longest reply that is asked for has a hundredth of it
 _MOST_TOKENS = 10**9  # a count above this in one reply is nonsense
 _PROSE = re.compile(rb"[A-Za-z ]")
 _UNWANTED = (
@@ -107,6 +108,22 @@ def about(option: str) -> re.Pattern[str]:
 def blamed(complaint: str, sent: Collection[str], suspects: Suspects) -> str | None:
     """The first of `suspects` that was sent and that the service complains of."""
     return next((option for option, words in suspects if option in sent and words.search(complaint)), None)
+
+
+def read_body(pieces: Iterable[bytes], endpoint: Endpoint) -> bytes:
+    """The whole body, as long as a reply may be.
+
+    Raises: LLMReplyError for a longer one, of which the rest is not read.
+    """
+    body = bytearray()
+    for piece in pieces:
+        body += piece
+        if len(body) > _MOST_BYTES:
+            raise LLMReplyError(
+                f"{endpoint.place} answered with more than {_MOST_BYTES:,} bytes, which is no reply of a model; "
+                "check that base_url names the API"
+            )
+    return bytes(body)
 
 
 def read_reply(form: type[_ReplyT], answer: Answer, endpoint: Endpoint) -> _ReplyT:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, NonNegativeFloat, NonNegativeInt, ValidationError
 
 from llmhpo.errors import ConfigError, LLMError, LLMReplyError, LLMRequestError, LLMUnavailableError
 from llmhpo.llm.base import LLM, Completion, Finish, Request
@@ -22,10 +22,26 @@ _ERRORS: dict[str, type[LLMError]] = {
     "request": LLMRequestError,
     "reply": LLMReplyError,
 }
-_FINISH: TypeAdapter[Finish] = TypeAdapter(Finish)
-_USAGE = TypeAdapter(Usage)
 
 Reply = str | Exception | Completion
+
+
+class _Spent(BaseModel, extra="forbid"):
+    """`Usage`, as a line holds it."""
+
+    calls: NonNegativeInt = 1
+    input_tokens: NonNegativeInt = 0
+    cached_tokens: NonNegativeInt = 0
+    output_tokens: NonNegativeInt = 0
+    usd: NonNegativeFloat | None = 0.0
+
+
+class _About(BaseModel):
+    """What a line may say about a reply, besides its text."""
+
+    finish: Finish = "stop"
+    model: str = "scripted"
+    usage: _Spent = _Spent()
 
 
 class ScriptedModel:
@@ -115,23 +131,35 @@ def _read_line(place: str, line: str, following: int) -> tuple[int, Reply]:
         if kind not in _ERRORS:
             raise ConfigError(f"{place}: kind={kind!r} is no kind of error; use one of {', '.join(_ERRORS)}")
         return number, _ERRORS[kind](str(raw["error"]))
+    text = raw.pop("text")
+    if not isinstance(text, str):
+        raise ConfigError(
+            f"{place}: text = {text!r} is no string; put JSON replies into a string, or on a line as they are"
+        )
     try:
-        finish = _FINISH.validate_python(raw.get("finish", "stop"))
-        usage = _USAGE.validate_python(raw.get("usage", {"calls": 1}))
+        about = _About.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise ConfigError(f"{place}: {first['input']!r} is no finish or usage: {first['msg']}") from None
-    return number, Completion(str(raw["text"]), usage, str(raw.get("model", "scripted")), finish)
+        key = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{place}: {key} = {first['input']!r}: {first['msg']}") from None
+    return number, Completion(text, Usage(**about.usage.model_dump()), about.model, about.finish)
 
 
 class RecordingModel:
     """Passes requests on to another model and keeps every exchange, redacted, as a line of a file.
 
     A request that failed is kept as its error. `ScriptedModel.from_file` plays the file back.
+
+    Raises: ConfigError for a file that cannot be written.
     """
 
     def __init__(self, inner: LLM, path: str | Path) -> None:
         self._inner, self._path = inner, Path(path)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch()
+        except OSError as error:
+            raise ConfigError(f"record = {str(path)!r} cannot be written: {error}; name a file that can") from None
         self._redact = Redactor.from_environment()
         self._lock = threading.Lock()
         self.name, self.price, self.compact = inner.name, inner.price, inner.compact
@@ -148,8 +176,14 @@ class RecordingModel:
             kind = next((kind for kind, form in _ERRORS.items() if isinstance(error, form)), "unavailable")
             self._write(request, {"error": self._redact(str(error)), "kind": kind})
             raise
-        kept = {"text": self._redact(completion.text), "finish": completion.finish, "model": completion.model}
-        self._write(request, {**kept, "usage": asdict(completion.usage)})
+        text, model = self._redact(completion.text), self._redact(completion.model)
+        kept: dict[str, object] = {
+            "text": text,
+            "finish": completion.finish,
+            "model": model,
+            "usage": asdict(completion.usage),
+        }
+        self._write(request, kept)
         return completion
 
     def count_tokens(self, text: str) -> int:
@@ -163,7 +197,5 @@ class RecordingModel:
     def _write(self, request: Request, entry: dict[str, object]) -> None:
         messages = json.dumps([asdict(message) for message in request.messages])
         entry = {"number": request.number, "messages_hash": hashlib.sha256(messages.encode()).hexdigest(), **entry}
-        with self._lock:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+        with self._lock, self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")

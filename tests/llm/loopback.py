@@ -119,6 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.service.style == "anthropic" and _bounded(body.get("output_config", {}).get("format", {})):
             send(self, 400, self.service.error("output_config.format.schema: 'maximum' is not supported"))
             return
+        if self.service.style == "openai" and not _strict(body.get("response_format", {}).get("json_schema", {})):
+            send(self, 400, self.service.error("Invalid schema for response_format 'reply'", param="response_format"))
+            return
         send(self, 200, self.service.reply(body))
 
     def log_message(self, format: str, *args: object) -> None:
@@ -137,6 +140,17 @@ def _bounded(node: object, names: bool = False) -> bool:
             return True
         return any(_bounded(value, not names and key == "properties") for key, value in node.items())
     return isinstance(node, list) and any(map(_bounded, node))
+
+
+def _strict(node: object) -> bool:
+    """Whether every object of a schema is closed and needs all its keys, as OpenAI's strict mode asks."""
+    if isinstance(node, dict):
+        if isinstance(node.get("properties"), dict) and "type" in node:
+            closed = node.get("additionalProperties") is False
+            if not closed or sorted(node.get("required", [])) != sorted(node["properties"]):
+                return False
+        return all(map(_strict, node.values()))
+    return not isinstance(node, list) or all(map(_strict, node))
 
 
 class _Server(ThreadingHTTPServer):

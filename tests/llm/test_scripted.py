@@ -91,6 +91,9 @@ def test_a_line_may_say_which_request_it_answers(tmp_path: Path) -> None:
         '{"text": "t", "usage": 3}',
         '{"text": "t", "usage": {"tokens": 3}}',
         '{"text": "t", "usage": {"input_tokens": "many"}}',
+        '{"text": "t", "usage": {"input_tokens": -3}}',
+        '{"text": "t", "model": 3}',
+        '{"text": null}',
         '{"text": "t", "number": -1}',
         '{"text": "t", "number": true}',
         '{"error": "x", "kind": "odd"}',
@@ -192,6 +195,12 @@ def test_a_record_holds_no_key_and_no_prompt(tmp_path: Path, monkeypatch: pytest
     written = (tmp_path / "record.jsonl").read_text()
     assert key not in written
     assert "You tune." not in written
+
+
+def test_a_record_that_cannot_be_written_is_refused_before_the_first_request(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="record"):
+        RecordingModel(ScriptedModel([]), tmp_path / "file" / "record.jsonl")
 
 
 def test_a_recorder_looks_like_the_model_it_records(tmp_path: Path) -> None:
