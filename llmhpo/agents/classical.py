@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from scipy.stats import qmc
 
 from llmhpo.agents.base import generator
 from llmhpo.param import Param, ParamValue
@@ -36,6 +35,8 @@ class RandomProposer:
 
 
 def _sobol(context: Context, n: int) -> Array:
+    from scipy.stats import qmc  # half a second that a study of known configurations need not wait
+
     sequence = qmc.Sobol(len(context.space), scramble=True, rng=np.random.default_rng([context.seed, 1]))
     if context.trials:
         sequence.fast_forward(len(context.trials))

@@ -92,14 +92,15 @@ class Portfolio:
         ideas = context.ideas
         if ideas and self._is_models_turn(context):
             warm = context.batches[0].proposals if context.batches[0].kind == "warmstart" else ()
-            in_order = [idea for idea in ideas if idea in warm]
-            if in_order:
-                return in_order[0]  # the model put the most promising one first, and knows more than a young surrogate
+            if waiting := [idea for idea in ideas if idea in warm]:
+                return waiting[0]  # the model put the most promising one first, and knows more than a young surrogate
             return (self._screened(context, ideas) or list(ideas))[0]
         classical = classical_proposals(context, 1)
         if not ideas or self._is_classical_turn(context):
             return classical[0]
-        return (self._screened(context, (*ideas, *classical)) or classical)[0]
+        # While the screen has no fit it keeps the order: a model that has lost its trust stands behind.
+        in_order = (*ideas, *classical) if trust(context) >= _MIN_TRUST else (*classical, *ideas)
+        return (self._screened(context, in_order) or classical)[0]
 
     def _screened(self, context: Context, candidates: tuple[Proposal, ...]) -> list[Proposal]:
         return fit_screen(context).pick(candidates, 1, generator(context, "screen"))

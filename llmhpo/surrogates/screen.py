@@ -149,7 +149,7 @@ class _Batch:
         self._state: State = screen._gp.state(np.vstack([pending, X]))
         self._skip = len(pending)
         self._best = screen._best
-        self._log_feasible = np.log(screen._feasibility.predict(X))
+        self._log_feasible = screen._feasibility.log_weight(X)
         if screen._spacing > 0:
             nearest = cdist(X, screen._X, "sqeuclidean").min(axis=1)
             self._log_feasible += np.log1p(-np.exp(-nearest / screen._spacing**2 - 1e-6))
