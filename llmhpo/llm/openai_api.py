@@ -12,7 +12,7 @@ import openai
 from pydantic import BaseModel, JsonValue
 
 from llmhpo.errors import LLMReplyError
-from llmhpo.llm.base import Completion, Finish, Request
+from llmhpo.llm.base import Completion, Finish, JSONSchema, Request
 from llmhpo.llm.hosted import (
     OVERHEAD_TOKENS,
     Answer,
@@ -47,6 +47,7 @@ _SUSPECTS: Suspects = (
     ("max_completion_tokens", about("max_(?:completion_)?tokens")),
     ("response_format", re.compile(r"(?i)response_format|schema|structured|grammar|guided")),
 )
+_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
 
 class OpenAIModel:
@@ -135,7 +136,8 @@ class OpenAIModel:
         if request.temperature is not None:
             optional["temperature"] = request.temperature
         if request.schema is not None:
-            form = {"name": "reply", "schema": request.schema, "strict": True}
+            schema = strict(request.schema) if self._endpoint.hosted else request.schema
+            form = {"name": "reply", "schema": schema, "strict": True}
             optional["response_format"] = {"type": "json_schema", "json_schema": form}
         arguments = {option: value for option, value in optional.items() if option not in refused}
         if "max_completion_tokens" in refused:
@@ -191,6 +193,27 @@ class OpenAIModel:
                     http_client=self._transport.http_client(),
                 )
             return self._client
+
+
+def strict(schema: JSONSchema) -> JSONSchema:
+    """The schema as OpenAI's strict mode takes it: no lengths of strings, and a type beside every enum.
+
+    Source: https://developers.openai.com/api/docs/guides/structured-outputs, "Supported properties". Servers of one's
+    own get the whole schema: some keep to lengths, and none minds an enum without a type.
+    """
+    kept: JSONSchema = {}
+    for keyword, value in schema.items():
+        if keyword == "properties" and isinstance(value, dict):
+            kept[keyword] = {name: strict(node) for name, node in value.items()}
+        elif keyword in ("items", "anyOf"):
+            kept[keyword] = [strict(node) for node in value] if isinstance(value, list) else strict(value)  # type: ignore[arg-type]
+        elif keyword not in ("minLength", "maxLength"):
+            kept[keyword] = value
+    choices = schema.get("enum")
+    if isinstance(choices, list) and "type" not in schema:
+        types = sorted({_TYPES[type(choice)] for choice in choices})
+        kept["type"] = types[0] if len(types) == 1 else types
+    return kept
 
 
 class _Message(BaseModel):

@@ -18,6 +18,7 @@ from llmhpo.agents.reply import reply_schema
 from llmhpo.errors import LLMError, LLMReplyError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import Message, Request
+from llmhpo.llm.openai_api import strict
 from llmhpo.llm.scripted import RecordingModel
 from llmhpo.space import SearchSpace
 
@@ -192,3 +193,35 @@ def test_the_schema_of_a_batch_is_taken_by_the_service(service: Service, space: 
     model.complete(Request(ASK.messages, reply_schema(space, 4, reasons=reasons), deadline_s=5.0))
     model.close()
     assert len(service.seen) == 1
+
+
+def every_node(schema: dict[str, object]) -> Iterator[dict[str, object]]:
+    yield schema
+    children = [*dict(schema.get("properties", {})).values(), *list(schema.get("anyOf", []))]  # type: ignore[call-overload]
+    children += [schema["items"]] if "items" in schema else []
+    for child in children:
+        yield from every_node(child)
+
+
+@pytest.mark.parametrize("reasons", [True, False])
+def test_openai_itself_is_sent_types_beside_enums_and_no_lengths(
+    hosted: Service, space: SearchSpace, reasons: bool
+) -> None:
+    if hosted.style != "openai":
+        pytest.skip("OpenAI's strict mode")
+    model = make_llm("openai:m")
+    assert model is not None
+    model.complete(Request(ASK.messages, reply_schema(space, 4, reasons=reasons), deadline_s=5.0))
+    model.close()
+    nodes = list(every_node(hosted.seen[0].body["response_format"]["json_schema"]["schema"]))
+    assert all("type" in node for node in nodes if "enum" in node)
+    assert any("enum" in node for node in nodes)
+    assert any("maximum" in node for node in nodes)
+    assert not any("maxLength" in node for node in nodes)
+
+
+def test_a_mixed_enum_has_all_of_its_types_and_a_name_like_a_keyword_stays() -> None:
+    schema: dict[str, object] = {"type": "object", "properties": {"maxLength": {"enum": [1, "a", None, True]}}}
+    assert strict(schema)["properties"] == {
+        "maxLength": {"enum": [1, "a", None, True], "type": ["boolean", "integer", "null", "string"]}
+    }
