@@ -28,7 +28,7 @@ def test_the_python_example_runs(
 
 
 def test_the_optuna_example_runs() -> None:
-    code = blocks("python")[1].replace('"openai:gpt-5-mini"', '"none"').replace("n_trials=50", "n_trials=6")
+    code = blocks("python")[1].replace('"openai:gpt-5.4-mini"', '"none"').replace("n_trials=50", "n_trials=6")
     assert '"none"' in code
     names = {"optuna": optuna, "llmhpo": llmhpo, "objective": lambda trial: trial.suggest_float("x", 0, 1)}
     exec(code, names)

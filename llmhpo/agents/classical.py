@@ -72,7 +72,7 @@ def _candidates(context: Context, screen: Screen, rng: np.random.Generator) -> t
     finished = sorted(context.finished, key=lambda t: (loss(t.value or 0.0), t.number))
     incumbents = np.array([space.to_unit(t.params) for t in finished[:5]])
     starts = incumbents[np.minimum(rng.geometric(0.4, _LOCAL) - 1, len(incumbents) - 1)]
-    seen = set(_row_bytes(space.encode([t.params for t in context.trials])))
+    seen = set(_row_bytes(screen.encoded))
     U = np.vstack([_everywhere(space, rng), _neighbours(starts, cells, categories, rng)])
     U, X = _fresh(space, U, seen)
     score = screen.score_encoded(X)

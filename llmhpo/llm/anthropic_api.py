@@ -179,11 +179,6 @@ class AnthropicModel:
             )
         tools = [json.dumps(block.input) for block in reply.content if block.type == "tool_use"]
         text = tools[0] if tools else "".join(block.text or "" for block in reply.content if block.type == "text")
-        if not text.strip() and finish != "refusal":
-            raise LLMReplyError(
-                f"{place}: the reply of model {self._endpoint.model!r} is empty (finish {finish!r}); "
-                "ask again, or use a model that thinks less"
-            )
         model = clean(reply.model or self._endpoint.model, redact, 100)
         return Completion(text, self._usage(reply.usage, request, text), model, finish, seconds)
 

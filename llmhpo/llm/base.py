@@ -37,7 +37,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A model's answer, as text. `finish` is never guessed: a reply cut at `max_tokens` says "length"."""
+    """A model's answer, as text, which may be empty and is paid for all the same.
+
+    `finish` is never guessed: a reply cut at `max_tokens` says "length".
+    """
 
     text: str
     usage: Usage

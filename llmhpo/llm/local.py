@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmhpo.errors import ConfigError, LLMHPOError, LLMReplyError, LLMRequestError, LLMUnavailableError
+from llmhpo.errors import ConfigError, LLMHPOError, LLMRequestError, LLMUnavailableError
 from llmhpo.llm.base import Completion, Finish, Message, Request
 from llmhpo.llm.weights import converted, need_packages
 from llmhpo.usage import Price, Usage
@@ -77,7 +77,7 @@ class LocalModel:
         """Answer in the form of the schema, within the deadline, which is checked between tokens.
 
         Loading the weights counts against the deadline but is not cut by it.
-        Raises: LLMUnavailableError (deadline, memory), LLMRequestError (context, schema), LLMReplyError (empty).
+        Raises: LLMUnavailableError (deadline, memory), LLMRequestError (context, schema).
         """
         start = time.monotonic()
         clock = _Clock(start + request.deadline_s, request.deadline_s, self.name)
@@ -88,8 +88,6 @@ class LocalModel:
                 text, usage, finish = _answer(self._loaded(), request, clock)
         finally:
             self._lock.release()
-        if not text.strip():
-            raise LLMReplyError(f"the local model {self.name!r} gave an empty reply; try again or use another model")
         return Completion(text, usage, self.name, finish, time.monotonic() - start)
 
     def count_tokens(self, text: str) -> int:

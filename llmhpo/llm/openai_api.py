@@ -162,11 +162,6 @@ class OpenAIModel:
                 f"{clean(str(choice.finish_reason), redact, 40)!r}): it may be cut; ask again"
             )
         text = choice.message.content or choice.message.refusal or ""
-        if not text.strip() and finish != "refusal":
-            raise LLMReplyError(
-                f"{place}: the reply of model {self._endpoint.model!r} is empty (finish {finish!r}); "
-                "ask again, or use a model that thinks less"
-            )
         usage = reply.usage if isinstance(reply.usage, dict) else {}
         details = usage.get("prompt_tokens_details")
         details = details if isinstance(details, dict) else {}

@@ -25,6 +25,7 @@ _LENGTH_BOUNDS = (np.log(5e-3), np.log(300.0))
 _SIGNAL_BOUNDS = (np.log(0.05), np.log(20.0))
 _NOISE_BOUNDS = (np.log(1e-6), np.log(1.0))
 _MAX_ITERATIONS = 30
+_MAX_FITTED = 150  # points that hyperparameters are fitted to; beyond, more cost time and change little
 
 
 class Hyperparameters(NamedTuple):
@@ -58,7 +59,8 @@ class GaussianProcess:
         self._scale = spread if spread > 1e-12 * max(1.0, abs(self._shift)) else 1.0
         self._z = (y - self._shift) / self._scale
         self._X = X
-        self.hyperparameters = _fit_hyperparameters(self._columns, X, self._z)
+        few = _some(len(y), _MAX_FITTED)
+        self.hyperparameters = _fit_hyperparameters(self._columns, X[few], self._z[few])
         self._scaled = self._columns.scale(X, self.hyperparameters.lengths)
         K = self._kernel_scaled(self._scaled, self._scaled)
         K[np.diag_indices_from(K)] += self.hyperparameters.noise
@@ -143,6 +145,13 @@ class _Columns:
         for column, p in zip(W, self.owner, strict=True):
             D[p] += (column[i] - column[j]) ** 2
         return D
+
+
+def _some(n: int, limit: int) -> Index:
+    """Indices of at most `limit` of `n` points: all of them, or a sample that is the same each time."""
+    if n <= limit:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(n).choice(n, limit, replace=False))
 
 
 def _matern(r: Array) -> Array:

@@ -29,33 +29,28 @@ class Screen:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        space = context.space
-        self._tried = {space.key(t.params) for t in context.trials}
+        space, trials = context.space, context.trials
+        keys = [space.key(t.params) for t in trials]
+        self._tried = set(keys)
+        self._spacing = _spacing(keys)
         self._feasibility = Feasibility(space.groups)
         self._gp: GaussianProcess | None = None
+        self.encoded = space.encode([t.params for t in trials])
+        self._pending = self.encoded[[k for k, t in enumerate(trials) if t.outcome is None]]
+        ok = np.array([k for k, t in enumerate(trials) if t.value is not None], dtype=int)
         self._losses = np.array([context.task.loss(t.value) for t in context.finished if t.value is not None])
-        ended = [t for t in context.trials if t.outcome is not None]
         if context.failed:
-            keep = _subset(np.array([t.value is None for t in ended], dtype=float), _MAX_POINTS)
-            ended = [ended[k] for k in keep]
-            self._feasibility.fit(
-                space.encode([t.params for t in ended]), np.array([t.value is not None for t in ended])
-            )
-        if len(self._losses) >= MIN_FINISHED:
-            self._fit()
-
-    def _fit(self) -> None:
-        context = self._context
-        self._warp: Warp = fit_warp(self._losses)
-        keep = _subset(self._losses, _MAX_POINTS)
-        finished = context.finished
-        self._X = context.space.encode([finished[k].params for k in keep])
-        z = self._warp.forward(self._losses[keep])
-        self._gp = GaussianProcess(context.space.groups)
-        self._gp.fit(self._X, z)
-        self._best = float(z.min())
-        self._pending = context.space.encode([t.params for t in context.pending])
-        self._spacing = _spacing([context.space.key(t.params) for t in context.trials])
+            ended = np.array([k for k, t in enumerate(trials) if t.outcome is not None])
+            failed = np.array([trials[k].value is None for k in ended])
+            keep = _subset(-failed.astype(float), _MAX_POINTS)
+            self._feasibility.fit(self.encoded[ended[keep]], ~failed[keep])
+        if len(ok) >= MIN_FINISHED:
+            keep = _subset(self._losses, _MAX_POINTS)
+            self._warp: Warp = fit_warp(self._losses)
+            self._X, z = self.encoded[ok[keep]], self._warp.forward(self._losses[keep])
+            self._gp = GaussianProcess(space.groups)
+            self._gp.fit(self._X, z)
+            self._best = float(z.min())
 
     @property
     def fitted(self) -> bool:

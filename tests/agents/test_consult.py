@@ -95,6 +95,12 @@ def test_a_reply_that_was_cut_is_said() -> None:
     assert "the reply was cut at 50 tokens" in batch.problems
 
 
+def test_an_empty_reply_is_paid_for_and_named() -> None:
+    batch = ask(Completion("", Usage(1, 10, 0, 50), "m", "length"), "")
+    assert batch.usage.tokens > 60
+    assert batch.problems[:2] == ("the reply is empty", "the reply was cut at 50 tokens")
+
+
 def test_there_is_no_second_repair_turn() -> None:
     batch = ask(reply(5, 6), reply(7, 8), reply(0.1, 0.2))
     assert values(batch) == []

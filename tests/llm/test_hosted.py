@@ -116,9 +116,11 @@ def test_a_reply_without_a_known_reason_for_its_end_is_not_taken_for_whole(
     assert isinstance(error_of(model), LLMReplyError)
 
 
-def test_an_empty_reply_is_an_error(model: Model, service: Service) -> None:
+def test_an_empty_reply_is_handed_on_with_its_bill(model: Model, service: Service) -> None:
     service.text = " \n"
-    assert isinstance(error_of(model), LLMReplyError)
+    completion = model.complete(ask())
+    assert completion.text.strip() == ""
+    assert completion.usage.tokens == 120
 
 
 # Usage
