@@ -25,7 +25,7 @@ from llmhpo.history import one_line, show_number
 from llmhpo.progress import make_progress, usage_text, value_text
 from llmhpo.prompts import as_line
 from llmhpo.store import load_study
-from llmhpo.trial import Context, Trial
+from llmhpo.trial import Context, Provenance, Trial
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 model_app = typer.Typer(no_args_is_help=True, help="Models that run on this machine.")
@@ -253,11 +253,7 @@ def _show_trial(context: Context, number: int, config: RunConfig) -> None:
         ("trial", number),
         ("source", trial.proposal.source),
         ("rationale", trial.proposal.rationale),
-        (
-            "model",
-            provenance
-            and f"{provenance.model}, {provenance.prompt} ({provenance.prompt_hash}), request {provenance.request}",
-        ),
+        ("model", provenance and _provenance_text(provenance)),
         ("status", "running" if outcome is None else outcome.status),
         (context.task.metric, outcome and outcome.value),
         ("metrics", outcome and " ".join(f"{k}={show_number(v)}" for k, v in outcome.metrics.items())),
@@ -271,6 +267,11 @@ def _show_trial(context: Context, number: int, config: RunConfig) -> None:
             console.print(Text(f"{name}: {value}"), soft_wrap=True)
     for name, value in trial.params.items():
         console.print(Text(f"  {name} = {value!r}"), soft_wrap=True)
+
+
+def _provenance_text(p: Provenance) -> str:
+    money = "price unknown" if p.usd is None else f"${p.usd:.4f}"
+    return f"{p.model}, {p.prompt} ({p.prompt_hash}), request {p.request}, {p.tokens:.0f} tokens, {money}"
 
 
 def _as_text(trial: Trial, form: str, config: RunConfig, seed: int) -> str:

@@ -56,12 +56,17 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Which request of which model a proposal came from."""
+    """Which request of which model a proposal came from, and its share of what the consultation cost.
+
+    All proposals of a batch bear the same share; `usd` is None where the model's price is not known.
+    """
 
     model: str
     prompt: str  # template and version, "propose.v1"
     prompt_hash: str
     request: int  # number of the request within the study
+    tokens: float = 0.0
+    usd: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True)

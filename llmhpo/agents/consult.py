@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmhpo.agents.reply import read_reply, reply_keys, reply_schema
 from llmhpo.errors import BudgetError, LLMError, LLMRequestError
@@ -52,7 +52,7 @@ class Consultant:
             kind=question.kind,
             at=len(context.trials),
             asked=question.n,
-            proposals=tuple(talk.found.values()),
+            proposals=talk.charged(),
             usage=talk.usage,
             problems=tuple(talk.problems),
             error=error,
@@ -117,6 +117,16 @@ class _Talk:
             self.ask(missing)
         except LLMError as e:
             self.problems.append(f"the repair turn failed: {e}")
+
+    def charged(self) -> tuple[Proposal, ...]:
+        """What was found, each proposal with its share of the bill."""
+        n = max(len(self.found), 1)
+        tokens, usd = self.usage.tokens / n, None if self.usage.usd is None else self.usage.usd / n
+        return tuple(
+            replace(p, provenance=replace(p.provenance, tokens=tokens, usd=usd))
+            for p in self.found.values()
+            if p.provenance is not None
+        )
 
     def _request(self, n: int, number: int) -> Completion:
         max_tokens = self._reply_tokens(n)

@@ -50,6 +50,13 @@ def test_every_proposal_says_where_it_came_from() -> None:
     assert proposal.provenance.request == 0
 
 
+def test_every_proposal_bears_its_share_of_the_bill() -> None:
+    batch = ask(reply(0.1, 0.2), price=Price(10.0, 10.0))
+    shares = [p.provenance for p in batch.proposals if p.provenance is not None]
+    assert sum(s.tokens for s in shares) == pytest.approx(batch.usage.tokens)
+    assert sum(s.usd or 0 for s in shares) == pytest.approx(batch.usage.usd)
+
+
 def test_violations_lead_to_one_repair_turn_that_names_them() -> None:
     seen = []
 
