@@ -17,7 +17,7 @@ from llmhpo.trial import Context, Proposal
 
 MIN_FINISHED = 3
 _MAX_POINTS = 250
-_FIRST_SPACING, _GROW, _SHRINK = 0.03, 1.5, 0.95
+_FIRST_SPACING, _GROW, _SHRINK = 0.05, 1.5, 0.93
 
 
 class Screen:
