@@ -194,19 +194,21 @@ class Meter:
         return completion if self._task.snap is None else replace(completion, text=self._snapped(completion.text))
 
     def _snapped(self, text: str) -> str:
+        start, end = text.find("{"), text.rfind("}") + 1  # fences and thoughts around it stay
         try:
-            reply = json.loads(text)
-            configurations = reply["configurations"]
-            reply["configurations"] = [self._snap(raw) for raw in configurations]
+            reply = json.loads(text[start:end])
+            reply["configurations"] = [self._snap(raw) for raw in reply["configurations"]]
         except (ValueError, TypeError, KeyError):
             return text  # not what was asked for: the optimizer's business
-        return json.dumps(reply)
+        return text[:start] + json.dumps(reply) + text[end:]
 
-    def _snap(self, raw: dict[str, Value]) -> dict[str, Value]:
-        assert self._task.snap is not None
-        space = self._task.space
+    def _snap(self, raw: object) -> object:
+        space, snap = self._task.space, self._task.snap
+        assert snap is not None
+        if not isinstance(raw, dict):
+            return raw
         params = space.coerce(space.drop_inactive({k: v for k, v in raw.items() if k in space}))
-        return raw if not isinstance(params, dict) else {**raw, **dict.fromkeys(space.names), **self._task.snap(params)}
+        return {**raw, **dict.fromkeys(space.names), **snap(params)} if isinstance(params, dict) else raw
 
     def count_tokens(self, text: str) -> int:
         """As the inner model."""

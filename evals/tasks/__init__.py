@@ -7,6 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,13 +59,12 @@ def load(data: Path, suite: str = "core", *, half: Half | None = None, pattern: 
     if suite not in SUITES:
         raise ValueError(f"suite {suite!r} is unknown; use one of {', '.join(SUITES)}")
     root = MINI if suite == "mini" else data
-    readers = [] if suite == "synthetic" else _described(root, suite)
-    named = [(id_, family, make) for id_, family, make in readers]
+    named = [] if suite == "synthetic" else _described(root, suite)
     if suite in ("core", "headline", "all"):
-        named += [(t.id, t.family, _given(t)) for t in real.builtin()]
+        named += [(t.id, t.family, partial(_given, t)) for t in real.builtin()]
     if suite in ("mini", "all", "synthetic"):
-        extra = [t for t in synthetic.tasks() if suite != "mini" or t.id in _MINI_SYNTHETIC]
-        named += [(t.id, t.family, _given(t)) for t in extra]
+        ids = _MINI_SYNTHETIC if suite == "mini" else synthetic.NAMES
+        named += [(id_, "synthetic", partial(synthetic.make, id_)) for id_ in ids]
     families: dict[str, int] = defaultdict(int)
     chosen: list[Task] = []
     for id_, family, make in named:
@@ -74,8 +74,8 @@ def load(data: Path, suite: str = "core", *, half: Half | None = None, pattern: 
     return chosen
 
 
-def _given(task: Task) -> Callable[[], Task]:
-    return lambda: task
+def _given(task: Task) -> Task:
+    return task
 
 
 def _described(root: Path, suite: str) -> list[tuple[str, str, Callable[[], Task]]]:
@@ -94,7 +94,7 @@ def _described(root: Path, suite: str) -> list[tuple[str, str, Callable[[], Task
 def _reader(record: Record, source: Source) -> Callable[[], Task]:
     # LCBench is a pool by its real last epoch; its earlier epochs are a surrogate's
     read = pool.read if record["family"] == "lcbench_pool" else _READERS[record["kind"]]
-    return lambda: read(record, source)
+    return partial(read, record, source)
 
 
 def _lines(path: Path) -> Sequence[dict[str, Any]]:

@@ -10,6 +10,7 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 
@@ -144,15 +145,22 @@ def _branin_space() -> SearchSpace:
     )
 
 
-def tasks() -> list[Task]:
-    """All of them, in a fixed order."""
-    made: dict[str, tuple[SearchSpace, Callable[[Params], Result]]] = {
-        f"{f.__name__}_{d}": _rotated(f, d)
-        for f, d in ((sphere, 5), (ellipsoid, 5), (rastrigin, 3), (rosenbrock, 4), (ellipsoid, 10), (rastrigin, 8))
-    }
-    made |= {"branin": (_branin_space(), Plain(branin)), "hartmann6": (_box(6, 0.0, 1.0), Plain(hartmann6))}
-    made |= {"mixed": (_mixed_space(), Mixed(fails=False)), "mixed_fails": (_mixed_space(), Mixed(fails=True))}
-    return [_task(name, space, evaluate) for name, (space, evaluate) in made.items()]
+_ROTATED = ((sphere, 5), (ellipsoid, 5), (rastrigin, 3), (rosenbrock, 4), (ellipsoid, 10), (rastrigin, 8))
+_MAKERS: dict[str, Callable[[], tuple[SearchSpace, Callable[[Params], Result]]]] = {
+    **{f"{f.__name__}_{d}": partial(_rotated, f, d) for f, d in _ROTATED},
+    "branin": lambda: (_branin_space(), Plain(branin)),
+    "hartmann6": lambda: (_box(6, 0.0, 1.0), Plain(hartmann6)),
+    "mixed": lambda: (_mixed_space(), Mixed(fails=False)),
+    "mixed_fails": lambda: (_mixed_space(), Mixed(fails=True)),
+}
+NAMES = tuple(f"synthetic/{name}" for name in _MAKERS)
+
+
+@cache
+def make(id_: str) -> Task:
+    """The task of an id of `NAMES`. Slow: the median is measured."""
+    name = id_.removeprefix("synthetic/")
+    return _task(name, *_MAKERS[name]())
 
 
 def _task(name: str, space: SearchSpace, evaluate: Callable[[Params], Result]) -> Task:

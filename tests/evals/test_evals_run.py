@@ -1,0 +1,133 @@
+"""Runs: the same seed gives the same lines, what is done is not done again, every arm starts where the others do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evals.__main__ import main
+from evals.baselines import Meter, OptunaArm, garbage_model, make_arm, recorded_model
+from evals.record import Key, Run, append_run, mend, read_runs
+from evals.run import Plan, run_one
+from evals.tasks import MINI, Task, load
+
+POOL = "hpob/5527_10101"  # conditional, snaps
+
+
+@pytest.fixture(scope="module")
+def pool() -> Task:
+    return load(MINI, "mini", pattern=POOL)[0]
+
+
+def key(arm: str, **changes: object) -> Key:
+    return replace(Key(POOL, arm, 0, "unseeded", 1, 8, False), **changes)  # type: ignore[arg-type]
+
+
+def timeless(run: Run) -> dict[str, object]:
+    raw = json.loads(run.to_line())
+    return {name: value for name, value in raw.items() if name != "seconds"}
+
+
+@pytest.mark.parametrize("arm", ["random", "tpe", "none", "recorded", "garbage"])
+def test_the_same_seed_gives_the_same_line(pool: Task, arm: str) -> None:
+    assert timeless(run_one(pool, key(arm))) == timeless(run_one(pool, key(arm)))
+
+
+def test_all_arms_begin_with_the_same_configuration(pool: Task) -> None:
+    for start in ("unseeded", "seeded"):
+        firsts = {run_one(pool, key(arm, start=start, budget=1)).values[0] for arm in ("random", "tpe", "none")}
+        assert len(firsts) == 1
+    assert run_one(pool, key("random", start="seeded", budget=1)).values[0] == pool.evaluate(pool.recorded[0]).value
+
+
+@pytest.mark.parametrize("arm", ["random", "tpe", "none", "garbage"])
+def test_a_batch_is_asked_before_it_is_told(pool: Task, arm: str) -> None:
+    run = run_one(pool, key(arm, batch=4, budget=10))
+    assert len(run.values) == len(run.seconds) == len(run.sources) == 10
+    assert run.seconds[1] == run.seconds[4]
+
+
+def test_cma_es_keeps_its_generations_although_it_is_told_other_points(pool: Task) -> None:
+    pytest.importorskip("cmaes")
+    task = load(MINI, "mini", pattern="lcbench_pool/*")[0]
+    arm = make_arm("cmaes", task, 0, 40)
+    assert isinstance(arm, OptunaArm)
+    arm.tell(None, task.evaluate(task.recorded[0]))
+    for _ in range(30):
+        asked = arm.ask()
+        arm.tell(asked, task.evaluate(asked.params))
+    generations = {t.system_attrs.get("cma:generation") for t in arm._done}
+    assert len(generations - {None}) > 1
+
+
+def test_a_models_configurations_snap_before_the_optimizer_reads_them(pool: Task) -> None:
+    run = run_one(pool, key("recorded", budget=12))
+    assert "llm" in run.sources
+    assert not any(run.repeat)
+    assert run.requests >= 1
+    assert run.input_tokens > 0
+
+
+def test_garbage_fits_the_schema_or_is_missing(pool: Task) -> None:
+    replies = garbage_model(pool, 0)._replies  # type: ignore[attr-defined]
+    good = json.loads(replies[0])["configurations"]
+    assert all(isinstance(pool.space.coerce(pool.space.drop_inactive(c)), dict) for c in good)
+    assert good[0] == good[5]
+    assert 3 not in replies
+
+
+def test_replies_snap_inside_of_fences_and_pass_where_they_are_unreadable(pool: Task) -> None:
+    meter = Meter(recorded_model(pool), pool)
+    for text in ("I cannot help with that", '{"configurations": [{"cost": 1}, 3]}', '{"configurations": 1}'):
+        assert meter._snapped(text) == text
+    snapped = meter._snapped('```json\n{"configurations": [{"kernel": "linear", "cost": 1.0, "why": "so"}]}\n```')
+    assert snapped.startswith("```json")
+    (configuration,) = json.loads(snapped[7:-3])["configurations"]
+    assert configuration.pop("why") == "so"
+    assert configuration == {"gamma": None, "degree": None, **pool.evaluate({"cost": 1.0, "kernel": "linear"}).params}
+
+
+def test_a_plan_leaves_out_what_cannot_be(pool: Task) -> None:
+    bare = replace(pool, recorded=(), default=None)
+    plan = Plan(MINI, "mini", ("random", "recorded"), seeds=2, budget=5)
+    assert {(k.arm, k.start) for k in plan.keys([bare])} == {("random", "unseeded")}
+    assert len(list(plan.keys([pool]))) == 8
+
+
+def test_a_cut_line_is_forgotten_and_any_other_broken_one_named(pool: Task, tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    run = run_one(pool, key("random"))
+    append_run(path, run)
+    whole = path.read_text()
+    path.write_text(whole + whole[:50])
+    assert read_runs(path) == [run]
+    mend(path)
+    assert path.read_text() == whole
+    path.write_text("{}\n" + whole)
+    with pytest.raises(ValueError, match=r"runs\.jsonl:1"):
+        read_runs(path)
+
+
+def test_the_commands_run_resume_score_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    command = ["run", "--suite", "mini", "--tasks", "hpob/5[59]*", "--seeds", "2", "--budget", "6", "--quiet"]
+    command += ["--arms", "random,tpe", "--out", str(tmp_path)]
+    assert main(command) == 0
+    first = (tmp_path / "runs.jsonl").read_text()
+    assert len(first.splitlines()) == 3 * 2 * 2 * 2
+    assert main(command) == 0
+    assert (tmp_path / "runs.jsonl").read_text() == first
+    assert main(["report", "--out", str(tmp_path), "--markdown"]) == 0
+    assert "| tpe |" in capsys.readouterr().out
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == 4
+    assert "http" not in page
+    assert (tmp_path / "regret.png").stat().st_size > 10_000
+
+
+def test_scoring_nothing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "--out", str(tmp_path)]) == 1
+    assert "python -m evals run" in capsys.readouterr().err
