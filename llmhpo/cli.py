@@ -182,6 +182,13 @@ def _file(study: Path) -> Path:
 
 
 def _run(config: RunConfig, *, plain: bool) -> Result:
+    assert config.command is not None
+    if unused := CommandTemplate(config.command, config.space, config.cwd).unused:
+        names = ", ".join(unused)
+        errors.print(
+            Text(f"note: the command does not pass {names}; they are tuned in vain unless the job reads LLMHPO_PARAMS"),
+            soft_wrap=True,
+        )
     progress_console = Console(stderr=True, force_terminal=False) if plain else errors
     try:
         with make_progress(config, force=True, console=progress_console) as on_event:
@@ -201,6 +208,8 @@ def _finish(config: RunConfig, result: Result, again: str) -> None:
     if result.best is not None:
         console.print(Text(f"best configuration: {one_line(result.best.params)}"), soft_wrap=True)
     console.print(Text(f"kept in {config.storage}; to go on: {again}"), soft_wrap=True)
+    if result.best is None:
+        raise typer.Exit(1)
 
 
 def _print_summary(result: Result) -> None:

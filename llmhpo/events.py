@@ -8,7 +8,7 @@ from typing import Literal
 from llmhpo.trial import Batch, Trial
 from llmhpo.usage import Usage
 
-StopReason = Literal["budget", "interrupted"]
+StopReason = Literal["budget", "hopeless"]  # hopeless: the first trials all failed, for one reason
 
 
 @dataclass(frozen=True, slots=True)

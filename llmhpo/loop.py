@@ -6,6 +6,7 @@ store included, happens in the thread that drives the generator.
 
 from __future__ import annotations
 
+import re
 import shutil
 import statistics
 import threading
@@ -26,10 +27,17 @@ _PATIENCE_SHARE = 0.1  # of a trial's usual time: how long a free worker may wai
 _PATIENCE_S = (2.0, 60.0)  # but at least and at most so long
 _UNKNOWN_TRIAL_S = 100.0
 _LAST_WORDS_S = 10.0
+_HOPELESS = 5  # so many first trials that fail alike end a session
+_SET_UP = re.compile(
+    r"ModuleNotFoundError|ImportError|SyntaxError|IndentationError|No such file or directory|Permission denied"
+    r"|unrecognized arguments|arguments are required|left no result|has no metric|matches nothing in the output"
+)
 
 
 class Loop:
     """Runs a study up to `n_trials` trials in all, those of earlier sessions included.
+
+    A session whose first trials all fail with the same message ends early: a missing package is no matter of tuning.
 
     `directory` gets one folder a trial, `00012`, with parameters, result and logs.
     """
@@ -41,6 +49,7 @@ class Loop:
         self.n_trials, self.directory = n_trials, directory
         self._running: dict[Future[Outcome], int] = {}
         self._consultation: Future[Batch] | None = None
+        self._ended: list[str | None] = []  # of each trial that ended in this session: None if well, else why not
         self._patience_end: float | None = None  # when free workers stop waiting for this consultation
 
     def run(self) -> Generator[Event, None, None]:
@@ -51,17 +60,18 @@ class Loop:
         """
         orphans = [t for t in self.store.trials if t.outcome is None]
         yield Opened(self.store.study_name, len(self.store.trials) - len(orphans), len(orphans), self.n_trials)
-        clean = False
+        clean, hopeless = False, False
         try:
             for trial in orphans:
                 self._launch(trial)
                 yield Launched(trial)
             if orphans:
                 yield from self._maybe_consult()
-            while self._running or self._begun < self.n_trials:
+            while not hopeless and (self._running or self._begun < self.n_trials):
                 yield from self._fill()
                 yield from self._collect()
-            clean = True
+                hopeless = self._is_hopeless()
+            clean = not hopeless
         finally:
             self.executor.shutdown(kill=not clean)
             if self._consultation is not None and self._consultation.done():
@@ -69,7 +79,12 @@ class Loop:
                 self._consultation = None
         yield from self._last_words()
         context = self._context()
-        yield Stopped("budget", context.best, context.usage)
+        yield Stopped("hopeless" if hopeless else "budget", context.best, context.usage)
+
+    def _is_hopeless(self) -> bool:
+        """Whether the trials of this session have all failed for one reason that lies in the set-up, in no configuration."""
+        enough = len(self._ended) >= max(_HOPELESS, 2 * self.executor.workers)
+        return enough and len(set(self._ended)) == 1 and bool(_SET_UP.search(self._ended[0] or ""))
 
     # --- launching ----------------------------------------------------------------------------------------------------
 
@@ -114,6 +129,7 @@ class Loop:
         for future in sorted((f for f in self._running if f.done()), key=lambda f: self._running[f]):
             before = best_trial(self.store.trials, self.store.task)
             trial = self.store.finish(self._running.pop(future), future.result())
+            self._ended.append(None if trial.outcome is None or trial.value is not None else trial.outcome.message)
             after = best_trial(self.store.trials, self.store.task)
             yield Finished(trial, is_best=after is not before and after is trial)
 

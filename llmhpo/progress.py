@@ -106,6 +106,8 @@ class _Lines:
             )
         elif isinstance(event, Finished):
             self._print(_finished_line(event, self.task))
+        elif event.reason == "hopeless":
+            self._print("stopped: the first trials all failed for the same reason")
 
 
 def _finished_line(event: Finished, task: Task) -> str:

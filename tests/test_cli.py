@@ -147,10 +147,28 @@ def test_another_space_under_the_same_name_is_refused(folder: Path) -> None:
 
 def test_trials_without_a_result_say_what_to_write(folder: Path) -> None:
     (folder / "train.py").write_text("print('loss 0.5')\n")
-    done = llmhpo(folder, "run")
-    assert done.returncode == 0
+    done = llmhpo(folder, "run", "--n-trials", "30")
+    assert done.returncode == 1
     assert "LLMHPO_RESULT" in done.stdout + done.stderr
     assert "no trial has ended well" in done.stdout
+    assert "trial 4 invalid" in done.stderr
+    assert "trial 5" not in done.stderr
+
+
+def test_a_missing_package_ends_the_run_early_and_a_mended_one_goes_on(folder: Path) -> None:
+    good = (folder / "train.py").read_text()
+    (folder / "train.py").write_text("import no_such_package\n")
+    done = llmhpo(folder, "run", "--n-trials", "30")
+    assert done.returncode == 1
+    assert "no_such_package" in done.stdout
+    assert "all failed for the same reason" in done.stderr
+    (folder / "train.py").write_text(good)
+    assert llmhpo(folder, "run", "--n-trials", "8").returncode == 0
+
+
+def test_a_parameter_that_the_command_does_not_pass_is_noted(folder: Path) -> None:
+    (folder / "study.toml").write_text(STUDY.replace("{x} {k}", "{x} c"))
+    assert "does not pass k" in llmhpo(folder, "run", "--n-trials", "2").stderr
 
 
 def test_a_signal_ends_the_run_and_the_next_goes_on(folder: Path) -> None:

@@ -39,8 +39,8 @@ class CommandTemplate:
     An argument with an inactive parameter is dropped; so is the flag before it, where the argument is that placeholder
     alone and the word before starts with "-" and has no "=" or placeholder of its own.
 
-    The program is looked up as a shell would, then relative to `cwd`; `python` and `python3` stand for this interpreter
-    where PATH has none.
+    The program is looked up as a shell would, then relative to `cwd`. `python` and `python3` stand for this interpreter
+    where PATH has none, and where llmhpo runs in a virtual environment while none is activated.
 
     Raises: ConfigError for an empty command, unbalanced quotes or braces, unknown placeholders, a program not found.
     """
@@ -196,13 +196,20 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
+def _runs_unactivated() -> bool:
+    """Whether this is a virtual environment's interpreter that was called by its path: PATH's python knows none of it."""
+    activated = os.environ.get("VIRTUAL_ENV") or os.environ.get("CONDA_PREFIX")
+    return sys.prefix != sys.base_prefix and not activated
+
+
 def _find_program(name: str, cwd: Path) -> str:
     local = cwd / name
     if os.sep not in name:
-        if found := shutil.which(name):
-            return found
-        if name in ("python", "python3"):
+        found = shutil.which(name)
+        if name in ("python", "python3") and (found is None or _runs_unactivated()):
             return sys.executable
+        if found:
+            return found
     if local.is_file() and os.access(local, os.X_OK):
         return str(local)
     if local.is_file():

@@ -136,6 +136,22 @@ def test_python_stands_for_this_interpreter_where_path_has_none(monkeypatch, tmp
     assert template.render({}, trial=0, seed=0, **files) == [sys.executable, "x"]
 
 
+def test_python_stands_for_this_interpreter_in_an_environment_that_is_not_activated(monkeypatch, tmp_path):
+    files = dict.fromkeys(("params_file", "result_file", "report_file"), tmp_path)
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "base_prefix", "/somewhere/else")
+    monkeypatch.delenv("CONDA_PREFIX", raising=False)
+    for activated, program in ((None, sys.executable), ("/venv", str(other))):
+        if activated:
+            monkeypatch.setenv("VIRTUAL_ENV", activated)
+        else:
+            monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+        assert CommandTemplate("python x", None, tmp_path).render({}, trial=0, seed=0, **files)[0] == program
+
+
 def test_parameters_that_the_command_does_not_pass_are_listed():
     assert CommandTemplate("true {lr} {opt}", SPACE, HERE).unused == ("layers", "nesterov", "decay")
     assert CommandTemplate("true {params_file}", SPACE, HERE).unused == ()
