@@ -80,7 +80,7 @@ class OptunaArm:
 
     Optuna holds a trial to the parameters that it suggested. So finished trials are kept here, with the attributes that
     samplers store in them (CMA-ES its state, LLMSampler its sources) and with the parameters of the result, and every
-    ask comes from a fresh study that holds them.
+    batch is asked of a fresh study that holds them. It is made on `tell`: asking costs what it costs a user.
 
     `ordinals_as_integers` gives ordinal choices to the sampler as their position: to the favour of samplers that know no
     order of choices.
@@ -93,8 +93,7 @@ class OptunaArm:
         self._integers = ordinals_as_integers
         self._order = parents_first(task.space)
         self._done: list[FrozenTrial] = []
-        self._attrs: dict[str, Any] = {}
-        self._study: optuna.Study | None = None
+        self._study = self._fresh_study({})
 
     @property
     def usage(self) -> Usage:
@@ -103,8 +102,6 @@ class OptunaArm:
 
     def ask(self) -> Asked:
         """As `Arm`."""
-        if self._study is None:
-            self._study = self._fresh_study()
         trial = self._study.ask()
         params: Params = {}
         for param in self._order:
@@ -120,7 +117,6 @@ class OptunaArm:
         user_attrs: dict[str, Any] = {"source": "start"}
         system_attrs: dict[str, Any] = {}
         if asked is not None:
-            assert self._study is not None
             open_trial = self._study.get_trials(deepcopy=False)[asked.ticket]
             user_attrs, system_attrs = open_trial.user_attrs, open_trial.system_attrs
         self._finish(
@@ -136,13 +132,12 @@ class OptunaArm:
 
     def _finish(self, trial: FrozenTrial) -> None:
         self._done.append(trial)
-        if self._study is not None and len(self._done) >= len(self._study.get_trials(deepcopy=False)):  # a batch's last
-            self._attrs = self._study.user_attrs
-            self._study = None
+        if len(self._done) >= len(self._study.get_trials(deepcopy=False)):  # the last of a batch
+            self._study = self._fresh_study(self._study.user_attrs)
 
-    def _fresh_study(self) -> optuna.Study:
+    def _fresh_study(self, attrs: dict[str, Any]) -> optuna.Study:
         study = optuna.create_study(direction=self._task.direction, sampler=self._sampler)
-        for name, value in self._attrs.items():
+        for name, value in attrs.items():
             study.set_user_attr(name, value)
         study.add_trials(self._done)
         return study

@@ -33,8 +33,9 @@ class Key:
 class Run:
     """One line. Lists hold one entry a trial; `values` and `incumbents` are None where there is none yet.
 
-    `repeat`: the configuration asked for had been asked for or evaluated before. `seen`: what it snapped to had been
-    evaluated before. `failed`: no value. `seconds`: the arm's own time, model included, without the evaluation.
+    `repeat`: the arm asked for a configuration that it had been told of, or for the same one twice in a batch. `seen`: what
+    was evaluated had been before, because another configuration snapped to the same row. `failed`: no value. `seconds`:
+    what asking took, model included.
     """
 
     key: Key

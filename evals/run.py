@@ -80,20 +80,22 @@ class _Diary:
         self.repeat: list[bool] = []
         self.seen: list[bool] = []
         self.best: Result | None = None
-        self._asked: set[str] = set()
         self._evaluated: set[str] = set()
 
-    def note(self, params: Params, source: str, result: Result) -> None:
-        asked, evaluated = self._task.space.key(params), self._task.space.key(result.params)
-        self.repeat.append(asked in self._asked or asked in self._evaluated)
-        self.seen.append(evaluated in self._evaluated)
-        self._asked.add(asked)
-        self._evaluated.add(evaluated)
-        if result.value is not None and (self.best is None or self._better(result.value, self.best.value)):
-            self.best = result
-        self.values.append(result.value)
-        self.incumbents.append(None if self.best is None else self.best.value)
-        self.sources.append(source)
+    def note(self, batch: Sequence[tuple[Params, str, Result]]) -> None:
+        """Add trials that were asked for together: what was asked, who proposed it, what came of it."""
+        known = set(self._evaluated)
+        for params, source, result in batch:
+            asked, evaluated = self._task.space.key(params), self._task.space.key(result.params)
+            self.repeat.append(asked in known)
+            self.seen.append(evaluated in self._evaluated)
+            known.add(asked)
+            self._evaluated.add(evaluated)
+            if result.value is not None and (self.best is None or self._better(result.value, self.best.value)):
+                self.best = result
+            self.values.append(result.value)
+            self.incumbents.append(None if self.best is None else self.best.value)
+            self.sources.append(source)
 
     def _better(self, value: float, than: float | None) -> bool:
         return than is None or (value < than if self._task.direction == "minimize" else value > than)
@@ -104,11 +106,9 @@ def run_one(task: Task, key: Key, revision: str = "") -> Run:
     diary = _Diary(task)
     first = first_configuration(task, key.start, key.seed)
     result = task.evaluate(first)
-    began = time.perf_counter()
-    arm = make_arm(key.arm, task, key.seed, key.budget)
+    arm, seconds = make_arm(key.arm, task, key.seed, key.budget), [0.0]
     arm.tell(None, result)
-    seconds = [time.perf_counter() - began]
-    diary.note(first, "start", result)
+    diary.note([(first, "start", result)])
     while len(diary.values) < key.budget:
         seconds += _step(task, arm, diary, min(key.batch, key.budget - len(diary.values)))
     usage, best = arm.usage, diary.best
@@ -137,17 +137,14 @@ def run_one(task: Task, key: Key, revision: str = "") -> Run:
 
 
 def _step(task: Task, arm: Arm, diary: _Diary, size: int) -> list[float]:
-    """Ask for a batch, evaluate it, tell it. Returns the arm's seconds a trial."""
+    """Ask for a batch, evaluate it, tell it. Returns the seconds of asking, a trial."""
     began = time.perf_counter()
     asked = [arm.ask() for _ in range(size)]
     spent = time.perf_counter() - began
     results = [task.evaluate(a.params) for a in asked]
-    began = time.perf_counter()
     for a, result in zip(asked, results, strict=True):
         arm.tell(a, result)
-    spent += time.perf_counter() - began
-    for a, result in zip(asked, results, strict=True):
-        diary.note(a.params, a.source, result)
+    diary.note([(a.params, a.source, result) for a, result in zip(asked, results, strict=True)])
     return [spent / size] * size
 
 

@@ -213,7 +213,7 @@ def family_table(c: Comparison) -> Table:
 
 def cost_table(c: Comparison) -> Table:
     """Repeats, failures, what came from where, and what it cost."""
-    head = ["arm", "repeats", "seen rows", "failed", "tokens/trial", "requests/run", "s/trial", "sources"]
+    head = ["arm", "repeats", "seen rows", "failed", "tokens/trial", "requests/run", "ask s/trial", "sources"]
     rows: Table = []
     for arm in c.arms:
         runs = list(c.runs[arm].values())
