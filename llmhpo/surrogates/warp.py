@@ -49,7 +49,8 @@ def fit_warp(losses: Array, normal_share: float = 0.5) -> Warp:
     logs = np.log1p((knots - knots[0]) / spread)
     logs = (logs - np.average(logs, weights=counts)) / max(_std(logs, counts.astype(float)), 1e-12)
     scores = normal_share * normal + (1.0 - normal_share) * logs
-    keep = np.concatenate([[True], np.diff(scores) > 1e-12])
+    apart = np.diff(knots) > 1e-290  # else the slopes between knots overflow
+    keep = np.concatenate([[True], (np.diff(scores) > 1e-12) & apart])
     return Warp(knots[keep], scores[keep])
 
 
