@@ -33,7 +33,7 @@ $(VENV)/demo: $(VENV)/torch pyproject.toml
 
 $(VENV)/test: $(VENV)/torch pyproject.toml
 	$(PIP) --upgrade pip
-	$(PIP) --editable '.[local,demo,pandas]' --group test --group lint
+	$(PIP) --editable '.[local,demo,pandas,bench]' --group test --group lint
 	touch $@
 
 clean:
