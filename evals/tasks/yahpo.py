@@ -9,6 +9,7 @@ import json
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from evals.tasks.base import Params, Record, Result, Source, Task, space_of, spe
 @lru_cache(maxsize=8)
 def _session(path: Path) -> Any:
     try:
-        import onnxruntime  # type: ignore[import-untyped]
+        onnxruntime = import_module("onnxruntime")
     except ImportError:
         raise ImportError(
             f"{path.parent.name}: YAHPO tasks need onnxruntime; install the extra: pip install 'llmhpo[bench]'"

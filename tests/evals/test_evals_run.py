@@ -13,8 +13,24 @@ from evals.baselines import Meter, OptunaArm, garbage_model, make_arm, recorded_
 from evals.record import Key, Run, append_run, mend, read_runs
 from evals.run import Plan, run_one
 from evals.tasks import MINI, Task, load
+from evals.tasks.anonymous import anonymised
+from llmhpo import LLMSampler
+from llmhpo.llm.base import Completion, Request
+from llmhpo.llm.scripted import ScriptedModel
 
 POOL = "hpob/5527_10101"  # conditional, snaps
+
+
+class Spy(ScriptedModel):
+    """Answers nothing and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.requests: list[Request] = []
+
+    def complete(self, request: Request) -> Completion:
+        self.requests.append(request)
+        return super().complete(request)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +142,30 @@ def test_the_commands_run_resume_score_and_report(tmp_path: Path, capsys: pytest
     assert page.count("data:image/png;base64,") == 4
     assert "http" not in page
     assert (tmp_path / "regret.png").stat().st_size > 10_000
+
+
+def test_a_run_that_raises_is_reported_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["run", "--tasks", "hpob/5859*", "--seeds", "1", "--budget", "2", "--quiet", "--out", str(tmp_path)]
+    assert main([*command, "--arms", "nosuch:model,random"]) == 1
+    assert "2 runs failed" in capsys.readouterr().err
+    assert {r.key.arm for r in read_runs(tmp_path / "runs.jsonl")} == {"random"}
+
+
+def test_anonymous_runs_stand_apart_and_show_the_model_no_name(pool: Task) -> None:
+    hidden = anonymised(pool)
+    model = Spy()
+    arm_key = key("spy", anonymous=True, budget=3)
+    sampler = LLMSampler(
+        Meter(model, hidden), task=hidden.words, search_space=hidden.space, metric=hidden.metric, seed=0
+    )
+    arm = OptunaArm(hidden, sampler, arm_key.arm, ordinals_as_integers=False)
+    arm.tell(None, hidden.evaluate(hidden.recorded[0]))
+    for _ in range(3):
+        asked = arm.ask()
+        arm.tell(asked, hidden.evaluate(asked.params))
+    shown = " ".join(m.content for request in model.requests for m in request.messages)
+    assert "p1" in shown
+    assert not [w for w in ("kernel", "gamma", "degree", "radial", "polynomial", "svm", "acc:", "OpenML") if w in shown]
 
 
 def test_scoring_nothing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from evals.tasks import MINI, Task, data_folder, load, synthetic
+from evals.tasks import MINI, Task, data_folder, load, synthetic, yahpo
 from evals.tasks.anonymous import anonymised
 from evals.tasks.base import Stats, space_of
 
@@ -128,6 +129,15 @@ def test_an_unknown_suite_and_an_empty_folder_are_named(tmp_path: Path) -> None:
         load(MINI, "minni")
     with pytest.raises(FileNotFoundError, match=r"no tasks\.json"):
         data_folder(tmp_path)
+
+
+def test_a_missing_onnxruntime_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    yahpo._session.cache_clear()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    t = mini()["yahpo_rbv2_rpart/32"]
+    assert t.default is not None
+    with pytest.raises(ImportError, match=r"llmhpo\[bench\]"):
+        t.evaluate(t.default)
 
 
 def test_a_condition_on_any_of_several_parents_is_refused() -> None:
