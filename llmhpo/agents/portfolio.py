@@ -43,18 +43,11 @@ class Portfolio:
         left = context.budget_left
         if self._consultant is None or self._fatal or (left is not None and left < 2):
             return 0
-        if not context.batches:
-            size = _warm_size(context) if not context.finished else _BATCH
-        else:
-            last = context.batches[-1]
-            fruitless = _trailing(context.batches)
-            spacing = _SPACING + 2 * len(context.batches) if fruitless == 0 else 2 ** (fruitless + 1)
-            if trust(context) < _MIN_TRUST:
-                spacing *= 2
-            used_up = last.at + max(spacing, len(last.proposals) if last.kind == "warmstart" else 0)
-            if len(context.trials) < used_up:
-                return 0
-            size = _BATCH
+        last = context.batches[-1] if context.batches else None
+        if last is not None and len(context.trials) < last.at + _distance(context, last):
+            return 0
+        early = len(context.trials) < _WARM_MAX
+        size = _warm_size(context) if early and not any(b.proposals for b in context.batches) else _BATCH
         return size if left is None else min(size, left)
 
     def consult(self, context: Context) -> Batch:
@@ -91,8 +84,8 @@ class Portfolio:
             return Proposal(context.space.default(), "default", "the defaults that the space declares")
         ideas = context.ideas
         if ideas and self._is_models_turn(context):
-            warm = context.batches[0].proposals if context.batches[0].kind == "warmstart" else ()
-            if waiting := [idea for idea in ideas if idea in warm]:
+            first = next(b for b in context.batches if b.proposals)
+            if waiting := [idea for idea in ideas if idea in first.proposals]:
                 return waiting[0]  # the model put the most promising one first, and knows more than a young surrogate
             return (self._screened(context, ideas) or list(ideas))[0]
         classical = classical_proposals(context, 1)
@@ -136,6 +129,15 @@ def trust(context: Context) -> float:
             loss = context.task.loss(trial.value)
             won += sum((loss < o) + 0.5 * (loss == o) for o in others) / len(others)
     return (2 + won) / (3 + len(ended))
+
+
+def _distance(context: Context, last: Batch) -> int:
+    """How many trials lie between the last consultation and the next."""
+    fruitless = _trailing(context.batches)
+    spacing = _SPACING + 2 * len(context.batches) if fruitless == 0 else 2 ** (fruitless + 1)
+    if trust(context) < _MIN_TRUST:
+        spacing *= 2
+    return max(spacing, len(last.proposals))
 
 
 def _warm_size(context: Context) -> int:

@@ -60,6 +60,11 @@ def test_a_warm_start_comes_first_and_grows_with_the_budget() -> None:
     assert portfolio().wants(context([], left=None)) == 10
 
 
+def test_a_first_batch_is_as_large_when_a_trial_has_ended_already() -> None:
+    assert portfolio().wants(context([("random", 1.0)], left=49)) == 10
+    assert portfolio().wants(context([("random", 1.0)] * 20, left=49)) == 4
+
+
 def test_a_study_that_is_nearly_over_asks_for_nothing() -> None:
     assert portfolio().wants(context([], left=1)) == 0
 
