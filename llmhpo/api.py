@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import math
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +18,7 @@ from llmhpo.agents.consult import Consultant
 from llmhpo.agents.portfolio import Portfolio
 from llmhpo.config import RunConfig, file_name
 from llmhpo.errors import ConfigError, MissingExtraError
-from llmhpo.events import Event
+from llmhpo.events import Event, Stopped, StopReason
 from llmhpo.executors.base import Executor, Objective
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.function import FunctionExecutor, InProcessExecutor
@@ -35,13 +39,18 @@ Space = SearchSpace | Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came out of a study. `best` and `default` are None where no such trial ended well."""
+    """What came out of a study. `best` and `default` are None where no such trial ended well.
+
+    `stopped` says why the run ended: "budget", or "hopeless" where its first trials all failed for one reason that lies in
+    the set-up. It is None for a study that is not being run.
+    """
 
     task: Task
     trials: tuple[Trial, ...]
     usage: Usage
     study_name: str
     storage: str | None
+    stopped: StopReason | None = None
 
     @property
     def best(self) -> Trial | None:
@@ -142,12 +151,13 @@ def optimize(
     (default: where stderr is a terminal); `on_event` sees everything that happens.
 
     Raises: ConfigError, SpaceError, StoreError. A failing trial is recorded, not raised. KeyboardInterrupt ends the
-    running jobs, which are run again when the study goes on.
+    running jobs (a callable in this process is left to end by itself), and they are run again when the study goes on.
     """
     space = _as_space(space)
     command = None if callable(objective) else (objective if isinstance(objective, str) else tuple(objective))
     keep = command is not None or storage is not None or study_name is not None
-    name = study_name or f"study-{space.revision}"
+    about = [space.revision, metric, command]
+    name = study_name or f"study-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}"
     with tempfile.TemporaryDirectory(prefix="llmhpo-") as scratch:
         directory = Path(cwd).resolve() / "runs" / file_name(name) if keep else Path(scratch)
         config = RunConfig(
@@ -193,16 +203,28 @@ def run(
     portfolio = _portfolio(config.llm, config.base_url, config.price, config.caps, config.deadline_s)
     store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed)
     try:
+        _note_another_command(store, config)
         loop = Loop(store, portfolio, executor, n_trials=config.n_trials, directory=config.directory / "trials")
-        events = loop.run()
+        events, stopped = loop.run(), None
         try:
             for event in events:
                 on_event(event)
+                stopped = event.reason if isinstance(event, Stopped) else stopped
         finally:
             events.close()
-        return result_of(store.context(), config.study_name, config.storage)
+        return replace(result_of(store.context(), config.study_name, config.storage), stopped=stopped)
     finally:
         store.close()
+
+
+def _note_another_command(store: Store, config: RunConfig) -> None:
+    now = config.command if isinstance(config.command, str) else shlex.join(config.command or ())
+    was = store.remember("command", now)
+    if was != now:
+        logging.getLogger("llmhpo").warning(
+            "study %r began with the command %r and goes on with %r; where the two give other values, give another study_name",
+            config.study_name, was, now,
+        )  # fmt: skip
 
 
 def _executor(config: RunConfig, objective: Objective | None, isolated: bool | None) -> Executor:

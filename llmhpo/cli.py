@@ -82,10 +82,13 @@ def demo(
 ) -> None:
     """Tune a small torch network on scikit-learn's digits: 16 real trainings, a few minutes, no key."""
     source = _demo_source()
-    directory.mkdir(parents=True, exist_ok=True)
-    for name in ("train.py", "study.toml"):
-        if not (directory / name).exists():
-            shutil.copy(source / name, directory / name)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in ("train.py", "study.toml"):
+            if not (directory / name).exists():
+                shutil.copy(source / name, directory / name)
+    except OSError as error:
+        raise ConfigError(f"--directory {directory}: {error.strerror}; give a folder that can be written to") from None
     if llm is None:
         install("smollm2")
     config = read_study_file(directory / "study.toml", {"llm": llm, "n_trials": n_trials})
@@ -208,7 +211,7 @@ def _finish(config: RunConfig, result: Result, again: str) -> None:
     if result.best is not None:
         console.print(Text(f"best configuration: {one_line(result.best.params)}"), soft_wrap=True)
     console.print(Text(f"kept in {config.storage}; to go on: {again}"), soft_wrap=True)
-    if result.best is None:
+    if result.best is None or result.stopped == "hopeless":
         raise typer.Exit(1)
 
 
@@ -268,7 +271,7 @@ def _show_trial(context: Context, number: int, config: RunConfig) -> None:
         ("metrics", outcome and " ".join(f"{k}={show_number(v)}" for k, v in outcome.metrics.items())),
         ("seconds", outcome and f"{outcome.seconds:.1f}"),
         ("message", outcome and outcome.message),
-        ("files", config.directory / "trials" / f"{number:05d}"),
+        ("files", max((config.directory / "trials").glob(f"{number:05d}*"), default=None)),
         ("log", outcome and outcome.log_tail),
     ]
     for name, value in lines:
@@ -290,7 +293,10 @@ def _as_text(trial: Trial, form: str, config: RunConfig, seed: int) -> str:
         given = {k: v for k, v in trial.params.items() if v is not None}  # TOML has no null
         return "\n".join(f"{json.dumps(k)} = {json.dumps(v, ensure_ascii=False)}" for k, v in given.items())
     assert config.command is not None
-    words = CommandTemplate(config.command, config.space, config.cwd).render(
+    template = CommandTemplate(config.command, config.space, config.cwd)
+    if "params_file" in template.placeholders:
+        errors.print(f"note: the command reads params.json; write it with --trial {trial.number} --output params.json")
+    words = template.render(
         trial.params,
         trial=trial.number,
         seed=seed,

@@ -131,12 +131,12 @@ def _to_config(path: Path, parsed: _StudyFile) -> RunConfig:
         task=Task(parsed.task.strip(), parsed.metric, parsed.direction, parsed.timeout_s),
         directory=directory,
         study_name=name,
-        storage=parsed.storage or f"sqlite:///{directory / 'study.db'}",
+        storage=_absolute(parsed.storage, "sqlite:///", folder) or f"sqlite:///{directory / 'study.db'}",
         command=parsed.command if isinstance(parsed.command, str) else tuple(parsed.command),
         cwd=(folder / parsed.cwd).resolve(),
         n_trials=parsed.n_trials,
         n_workers=parsed.n_workers,
-        llm=parsed.llm,
+        llm=_absolute(_absolute(parsed.llm, "scripted:", folder), "local:", folder),
         base_url=parsed.base_url,
         deadline_s=parsed.deadline_s,
         price=None if parsed.price is None else Price(parsed.price.input, parsed.price.output, parsed.price.cached),
@@ -146,6 +146,14 @@ def _to_config(path: Path, parsed: _StudyFile) -> RunConfig:
         metric_pattern=parsed.metric_pattern,
         pass_env=tuple(parsed.pass_env),
     )
+
+
+def _absolute(spec: str | None, prefix: str, folder: Path) -> str | None:
+    """`spec` with the relative path behind `prefix` taken from `folder`; a hub id, which is no file there, is left alone."""
+    if spec is None or not spec.startswith(prefix) or spec == "sqlite:///:memory:":
+        return spec
+    path = folder / spec.removeprefix(prefix)
+    return f"{prefix}{path}" if prefix != "local:" or path.exists() else spec
 
 
 def file_name(name: str) -> str:

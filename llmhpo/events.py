@@ -19,6 +19,8 @@ class Opened:
     done: int
     again: int
     n_trials: int
+    best: Trial | None
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ store included, happens in the thread that drives the generator.
 
 from __future__ import annotations
 
+import itertools
 import re
-import shutil
 import statistics
 import threading
 import time
@@ -39,7 +39,8 @@ class Loop:
 
     A session whose first trials all fail with the same message ends early: a missing package is no matter of tuning.
 
-    `directory` gets one folder a trial, `00012`, with parameters, result and logs.
+    `directory` gets one folder for each attempt at a trial, `00012`, then `00012.2`, with parameters, result and logs: what
+    an attempt that was cut off still writes is never taken for another's.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Loop:
         self.n_trials, self.directory = n_trials, directory
         self._running: dict[Future[Outcome], int] = {}
         self._consultation: Future[Batch] | None = None
+        self._question = store.open_question()  # asked by a session that was stopped before the answer came
         self._ended: list[str | None] = []  # of each trial that ended in this session: None if well, else why not
         self._patience_end: float | None = None  # when free workers stop waiting for this consultation
 
@@ -59,7 +61,15 @@ class Loop:
         are run again, under the same numbers, by the next session.
         """
         orphans = [t for t in self.store.trials if t.outcome is None]
-        yield Opened(self.store.study_name, len(self.store.trials) - len(orphans), len(orphans), self.n_trials)
+        start = self._context()
+        yield Opened(
+            self.store.study_name,
+            len(start.trials) - len(orphans),
+            len(orphans),
+            self.n_trials,
+            start.best,
+            start.usage,
+        )
         clean, hopeless = False, False
         try:
             for trial in orphans:
@@ -74,6 +84,7 @@ class Loop:
             clean = not hopeless
         finally:
             self.executor.shutdown(kill=not clean)
+            self._record_outcomes()  # what had ended when the run was interrupted is not run again
             if self._consultation is not None and self._consultation.done():
                 self.store.record(self._consultation.result())  # paid for
                 self._consultation = None
@@ -109,8 +120,10 @@ class Loop:
 
     def _launch(self, trial: Trial) -> None:
         directory = self.directory / f"{trial.number:05d}"
-        if directory.exists():
-            shutil.rmtree(directory)  # what an attempt left that was cut off before it was recorded
+        for attempt in itertools.count(2):
+            if not directory.exists():
+                break
+            directory = self.directory / f"{trial.number:05d}.{attempt}"
         job = Job(trial.number, trial.params, self.store.task, directory, seed=self.store.seed)
         self._running[self.executor.submit(job)] = trial.number
 
@@ -126,12 +139,21 @@ class Loop:
             self._consultation = self._patience_end = None
             self.store.record(batch)
             yield Consulted(batch)
+        yield from self._record_outcomes()
+
+    def _record_outcomes(self) -> list[Finished]:
+        """Commit every outcome there is, in the order of trial numbers, before anybody is told of one."""
+        events = []
         for future in sorted((f for f in self._running if f.done()), key=lambda f: self._running[f]):
+            number = self._running.pop(future)
+            if future.cancelled():
+                continue  # ended by us: the trial stays open and is run again
             before = best_trial(self.store.trials, self.store.task)
-            trial = self.store.finish(self._running.pop(future), future.result())
+            trial = self.store.finish(number, future.result())
             self._ended.append(None if trial.outcome is None or trial.value is not None else trial.outcome.message)
             after = best_trial(self.store.trials, self.store.task)
-            yield Finished(trial, is_best=after is not before and after is trial)
+            events.append(Finished(trial, is_best=after is not before and after is trial))
+        return events
 
     # --- the model ----------------------------------------------------------------------------------------------------
 
@@ -139,9 +161,10 @@ class Loop:
         """Ask the model, in a thread, where it is due and not being asked already."""
         if self._consultation is not None:
             return
-        context = self._context()
+        context, self._question = self._question or self._context(), None
         n = self.portfolio.wants(context)
         if n:
+            self.store.ask(context)
             self._consultation = _in_thread(self.portfolio, context)
             yield Consulting(n)
 

@@ -140,7 +140,8 @@ class _Screen:
 
     def show(self, event: Event) -> None:
         if isinstance(event, Opened):
-            self.n_trials, self.done_before = event.n_trials, event.done
+            self.n_trials, self.done_before, self.usage = event.n_trials, event.done, event.usage
+            self.trials = {} if event.best is None else {event.best.number: event.best}
         elif isinstance(event, Consulting):
             self.asked_at, self.model = time.monotonic(), f"asked for {event.n} configurations"
         elif isinstance(event, Consulted):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import math
 import os
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -53,13 +54,13 @@ class Store:
                 attrs = self._attrs()
                 if created or _PREFIX + "space" not in attrs:
                     self._check_adoptable()
-                    self._set("space", space.to_dict())
                     self._set("task", asdict(task))
                     self._set("seed", secrets.randbelow(2**31) if seed is None else seed)
+                    self._set("space", space.to_dict())  # last: it is what makes a study one of ours
                 else:
                     self._check_same(attrs)
                 self.seed = int(self._attrs()[_PREFIX + "seed"])
-                self._trials = {t.number: _from_optuna(t) for t in self._frozen()}
+                self._trials = {t.number: self._ours(t) for t in self._frozen() if t.state != TrialState.WAITING}
                 self._batches = _read_batches(self._attrs())
         except BaseException:
             self.close()
@@ -102,6 +103,14 @@ class Store:
                 f"study {self.study_name!r} was made for the metric {metric!r}, now {self.task.metric!r}; "
                 "give another study_name or the old metric"
             )
+
+    def _ours(self, frozen: FrozenTrial) -> Trial:
+        if frozen.params != self.space.coerce(frozen.params):
+            raise StudyMismatchError(
+                f"trial {frozen.number} of study {self.study_name!r} does not fit its space ({self.space.coerce(frozen.params)}); "
+                "somebody else wrote it: give another study_name"
+            )
+        return _from_optuna(frozen)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -164,6 +173,29 @@ class Store:
             self._set(f"batch:{len(self._batches):05d}", asdict(batch))
         self._batches.append(batch)
 
+    def ask(self, context: Context) -> None:
+        """Commit that the model is being asked about `context`, so that a restart can ask the same again."""
+        pending = [t.number for t in context.pending]
+        question = {"at": len(context.trials), "pending": pending, "budget_left": context.budget_left}
+        with _storage_errors(self.study_name):
+            self._set(f"question:{len(self._batches):05d}", question)
+
+    def open_question(self) -> Context | None:
+        """The context of the last question, where its answer was never recorded."""
+        raw = self._attrs().get(f"{_PREFIX}question:{len(self._batches):05d}")
+        if raw is None:
+            return None
+        trials = tuple(replace(t, outcome=None) if t.number in raw["pending"] else t for t in self.trials[: raw["at"]])
+        return replace(self.context(raw["budget_left"]), trials=trials)
+
+    def remember(self, name: str, value: str) -> str:
+        """Keep a note with the study unless it has one of that name; the note it has."""
+        known = self._attrs().get(_PREFIX + name)
+        if known is None:
+            with _storage_errors(self.study_name):
+                self._set(name, value)
+        return value if known is None else str(known)
+
     def _set(self, name: str, value: object) -> None:
         self._storage.set_study_user_attr(self._study_id, _PREFIX + name, value)
 
@@ -223,7 +255,7 @@ def _from_optuna(frozen: FrozenTrial) -> Trial:
     )
     if not frozen.state.is_finished():
         return Trial(frozen.number, proposal)
-    ok = frozen.state == TrialState.COMPLETE
+    ok = frozen.state == TrialState.COMPLETE and frozen.value is not None and math.isfinite(frozen.value)
     outcome = Outcome(
         status="ok" if ok else attrs.get("status", "failed"),
         value=frozen.value if ok else None,
@@ -355,9 +387,11 @@ def load_study(storage: str, study_name: str) -> Context:
             names = ", ".join(repr(s.study_name) for s in store.get_all_studies()) or "none"
             raise StoreError(f"{storage} holds no study named {study_name!r}; it holds: {names}") from None
         attrs = store.get_study_user_attrs(study_id)
-        if _PREFIX + "space" not in attrs:
+        if not {_PREFIX + "space", _PREFIX + "task", _PREFIX + "seed"} <= set(attrs):
             raise StoreError(f"study {study_name!r} in {storage} was not made by llmhpo; use optuna's own tools for it")
-        trials = tuple(_from_optuna(t) for t in store.get_all_trials(study_id, deepcopy=False))
+        trials = tuple(
+            _from_optuna(t) for t in store.get_all_trials(study_id, deepcopy=False) if t.state != TrialState.WAITING
+        )
     task = Task(**attrs[_PREFIX + "task"])
     space = SearchSpace.from_dict(attrs[_PREFIX + "space"])
     return Context(task, space, trials, None, int(attrs[_PREFIX + "seed"]), tuple(_read_batches(attrs)))

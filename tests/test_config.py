@@ -106,3 +106,13 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.toml.*give the path"):
         read_study_file(tmp_path / "nowhere.toml")
+
+
+def test_relative_paths_start_at_the_files_folder(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    head = 'storage = "sqlite:///sub/a.db"\n'
+    config = read_study_file(write(tmp_path, head + GOOD.replace('"none"', '"local:model"')))
+    assert config.storage == f"sqlite:///{tmp_path}/sub/a.db"
+    assert config.llm == f"local:{tmp_path}/model"
+    config = read_study_file(write(tmp_path, GOOD.replace('"none"', '"local:org/model"')))
+    assert config.llm == "local:org/model"

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -201,3 +202,60 @@ def test_jobs_run_side_by_side(tmp_path: Path) -> None:
     assert len(starts) == 4
     assert starts[1] - starts[0] < 0.45
     assert (tmp_path / "runs").exists()
+
+
+class Slow(ScriptedModel):
+    """Answers after a while, so that a request is in flight when the run is stopped."""
+
+    def complete(self, request):  # type: ignore[no-untyped-def]
+        time.sleep(0.4)
+        return super().complete(request)
+
+
+def test_a_study_that_was_stopped_while_the_model_was_asked_asks_the_same_again(tmp_path: Path) -> None:
+    whole = study(Slow(replies(0)))
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Finished) and event.trial.number == 0:
+            raise KeyboardInterrupt
+
+    where = {"storage": f"sqlite:///{tmp_path / 's.db'}", "study_name": "s", "cwd": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        study(Slow(replies(0)), on_event=stop, **where)
+    assert trials(study(Slow(replies(0)), **where)) == trials(whole)
+
+
+def test_what_had_ended_when_the_run_was_interrupted_is_on_record(tmp_path: Path) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, Finished):
+            time.sleep(0.5)  # the other job ends meanwhile
+            raise KeyboardInterrupt
+
+    where = {"storage": f"sqlite:///{tmp_path / 's.db'}", "study_name": "s", "cwd": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        study(None, n=2, n_workers=2, isolated=False, on_event=stop, **where)
+    with llmhpo.Study(SPACE, storage=where["storage"], study_name="s", llm=None) as again:  # type: ignore[arg-type]
+        assert [t.value is None for t in again.trials] == [False, False]
+
+
+class Broken(ScriptedModel):
+    """Somebody's own model with a bug of its own."""
+
+    def complete(self, request):  # type: ignore[no-untyped-def]
+        raise ValueError("a bug")
+
+
+def test_a_bug_in_a_model_ends_no_study() -> None:
+    events: list[Event] = []
+    result = study(Broken([]), on_event=events.append)
+    assert len(result.trials) == 15
+    assert [e.batch.error for e in events if isinstance(e, Consulted)] == ["ValueError: a bug"]
+
+
+def test_a_late_result_of_a_dead_attempt_is_not_taken_for_the_next_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "s" / "trials" / "00000"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"value": 111}')
+    result = study(None, n=1, study_name="s", cwd=tmp_path, isolated=True)
+    assert result.trials[0].value == loss({"x": 0.9, "k": "a"})
+    assert (tmp_path / "runs" / "s" / "trials" / "00000.2" / "result.json").exists()

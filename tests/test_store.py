@@ -148,3 +148,44 @@ def test_a_study_lives_in_memory_without_a_storage(space: SearchSpace) -> None:
     store = Store(None, "s", space, Task(), seed=1)
     store.finish(store.begin(PROPOSAL).number, OK)
     assert store.context().best is not None
+
+
+def test_an_unanswered_question_is_kept_with_what_was_known_then(open_store: Open) -> None:
+    store = open_store(seed=1)
+    store.finish(store.begin(PROPOSAL).number, OK)
+    number = store.begin(PROPOSAL).number
+    asked = store.context(7)
+    store.ask(asked)
+    store.finish(number, FAILED)
+    store.begin(PROPOSAL)
+    store.close()
+    again = open_store()
+    assert again.open_question() == asked
+    again.record(BATCH)
+    assert again.open_question() is None
+
+
+def test_a_study_that_was_cut_while_it_was_made_is_made_again(open_store: Open, tmp_path: Path) -> None:
+    open_store().close()
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    storage = optuna.storages.RDBStorage(url)
+    study_id = storage.get_study_id_from_name("s")
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM study_user_attributes WHERE key LIKE '%space' OR key LIKE '%task'")
+    storage.remove_session()
+    storage.engine.dispose()
+    assert study_id is not None
+    with pytest.raises(StoreError, match="was not made by llmhpo"):
+        load_study(url, "s")
+    assert open_store().trials == ()
+
+
+def test_a_trial_that_somebody_else_enqueued_is_left_alone(open_store: Open, tmp_path: Path) -> None:
+    open_store().close()
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    study.enqueue_trial({"lr": 0.01})
+    study._storage.remove_session()
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+    store = open_store()
+    assert store.trials == ()
+    assert store.begin(PROPOSAL).number == 1

@@ -15,6 +15,7 @@ from llmhpo.agents.classical import classical_proposals
 from llmhpo.agents.consult import Consultant
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Batch, Context, Proposal, Trial
+from llmhpo.usage import Usage
 
 _BATCH = 4
 _WARM_MAX = 10
@@ -51,16 +52,20 @@ class Portfolio:
         return size if left is None else min(size, left)
 
     def consult(self, context: Context) -> Batch:
-        """Ask the model for the batch that `wants` announced. Slow: seconds to minutes. Never raises an LLMError."""
+        """Ask the model for the batch that `wants` announced. Slow: seconds to minutes. Never raises."""
         assert self._consultant is not None
         n = self.wants(context)
         reasons = not self._consultant.llm.compact
-        if context.finished or context.failed:
-            sensitivities = fit_screen(context).sensitivities()
-            question = questions.propose(context, n, reasons=reasons, sensitivities=sensitivities)
-        else:
-            question = questions.warmstart(context, n, reasons=reasons)
-        batch = self._consultant.consult(context, question)
+        try:
+            if context.finished or context.failed:
+                sensitivities = fit_screen(context).sensitivities()
+                question = questions.propose(context, n, reasons=reasons, sensitivities=sensitivities)
+            else:
+                question = questions.warmstart(context, n, reasons=reasons)
+            batch = self._consultant.consult(context, question)
+        except Exception as error:  # noqa: BLE001 - somebody's own LLM: no model may end a study
+            words = f"{type(error).__name__}: {error}"
+            batch = Batch("failed", len(context.trials), n, usage=Usage(calls=1), error=words, fatal=True)
         self._fatal = self._fatal or batch.fatal
         return batch
 
