@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, cast
+from decimal import Decimal
+from enum import Enum
+from typing import Final, NoReturn, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from llmhpo.errors import SpaceError
 
 ParamValue = float | int | str | bool | None
-_GRID_TOLERANCE = 1e-9  # of a step: what decimal fractions lose in binary, and nothing more
+_GRID_TOLERANCE = 1e-8  # of a step, as in FloatDistribution._contains
+_MOST_STEPS = 1e7  # from zero to the farther bound; beyond, a double is not within the tolerance of its grid value
+_MOST_FLOAT = 1e300  # twice as wide a range is still finite
+_MOST_INT = 10**18  # twice as many steps still fit into int64
 _KEYS = {
     "float": {"low", "high", "log", "step"},
     "int": {"low", "high", "log", "step"},
@@ -23,6 +27,15 @@ _KEYS = {
     "ordinal": {"choices"},
 }
 _COMMON_KEYS = {"type", "default", "doc", "unit", "when"}
+
+
+class Unset(Enum):
+    """The type of `UNSET`, the default of a parameter that declares none; None may be a choice, and a default."""
+
+    UNSET = "unset"
+
+
+UNSET: Final = Unset.UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +56,7 @@ class Param:
     """A named parameter.
 
     `distribution` is Optuna's own. `ordered` marks a categorical as ordinal: its choices stand in their natural order.
-    `when` lists conditions that must all hold for the parameter to exist. `default` None means that none is declared.
+    `when` lists conditions that must all hold for the parameter to exist. `default` is UNSET where none is declared.
 
     Raises: SpaceError, naming the parameter, the value and the remedy.
     """
@@ -53,29 +66,36 @@ class Param:
     doc: str = ""
     unit: str = ""
     when: tuple[When, ...] = ()
-    default: ParamValue = None
+    default: ParamValue | Unset = UNSET
     ordered: bool = False
 
     def __post_init__(self) -> None:
-        if not self.name or not self.name.isprintable() or any(c in self.name for c in "{}\"'\\"):
+        name, d = self.name, self.distribution
+        if not isinstance(name, str):
+            raise SpaceError(f"parameter name {_show(name)} is not a string; write it in quotes")
+        if not name or not name.isprintable() or any(c in name for c in "{}\"'\\"):
             raise SpaceError(
-                f"parameter name {self.name!r} is empty or has a brace, quote, backslash or control character; rename it"
+                f"parameter name {name!r} is empty or has a brace, quote, backslash or control character; rename it"
             )
-        if not isinstance(self.distribution, FloatDistribution | IntDistribution | CategoricalDistribution):
-            raise SpaceError(
-                f"parameter {self.name!r}: {self.distribution!r} is not a float, int or categorical distribution"
-            )
-        if not isinstance(self.distribution, CategoricalDistribution):
+        if isinstance(d, CategoricalDistribution):
+            _check_choices(name, d.choices)
+        elif isinstance(d, FloatDistribution | IntDistribution):
             if self.ordered:
-                raise SpaceError(f"parameter {self.name!r} is a number and has its order already; leave out `ordered`")
-            if not (math.isfinite(self.distribution.low) and math.isfinite(self.distribution.high)):
-                raise SpaceError(
-                    f"parameter {self.name!r}: bounds {self.distribution.low!r} and {self.distribution.high!r} must be finite"
-                )
-        if self.default is not None and (problem := self.check(self.default)) is not None:
-            raise SpaceError(f"parameter {self.name!r}: the default does not fit: {problem}")
+                _fail(name, "is a number and has its order already; leave out `ordered`")
+            _check_numbers(name, isinstance(d, IntDistribution), {"low": d.low, "high": d.high})
+            if isinstance(d, FloatDistribution) and d.step is not None:
+                _grid_high(name, d.low, d.high, d.step)
+        else:
+            _fail(name, f"{_show(d)} is not a float, int or categorical distribution")
+        if self.default is not UNSET and (problem := self.check(self.default)) is not None:
+            _fail(name, f"the default does not fit: {problem}")
 
     # --- values -----------------------------------------------------------------------------------------------------
+
+    @property
+    def has_default(self) -> bool:
+        """Whether a default is declared; None is one where it is a choice."""
+        return self.default is not UNSET
 
     @property
     def size(self) -> float:
@@ -118,32 +138,32 @@ class Param:
         return None if step is None else float(step)
 
     def index(self, value: ParamValue) -> int:
-        """Position among the choices; True and 1, which Python holds for equal, are told apart."""
-        return next(
-            i for i, c in enumerate(self.choices) if c == value and isinstance(c, bool) == isinstance(value, bool)
-        )
+        """Position among the choices."""
+        return self.choices.index(value)
 
     def check(self, value: object) -> str | None:
         """What is wrong with `value`, in one line; None where it fits."""
-        takes = f"it takes {self.describe_range()}"
-        if isinstance(self.distribution, CategoricalDistribution):
+        d = self.distribution
+        given, takes = f"{self.name} = {_show(value)}", f"it takes {self.describe_range()}"
+        if isinstance(d, CategoricalDistribution):
+            # Python holds True and 1 for equal, a space does not
             fits = any(c == value and isinstance(c, bool) == isinstance(value, bool) for c in self.choices)
-            return None if fits else f"{self.name} = {_show(value)} is not one of its choices; {takes}"
+            return None if fits else f"{given} is not one of its choices; {takes}"
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"{self.name} = {_show(value)} is not a number; {takes}"
-        if isinstance(value, int) and abs(value) > 2**63:
-            return f"{self.name} = an integer of {value.bit_length()} bits is out of range; {takes}"
-        if not math.isfinite(value):
-            return f"{self.name} = {value!r} is not finite; {takes}"
-        if isinstance(self.distribution, IntDistribution) and value != int(value):
-            return f"{self.name} = {value!r} is not an integer; {takes}"
-        if not self._low <= value <= self._high:
-            return f"{self.name} = {value!r} is out of range; {takes}"
-        if self._step is not None:
-            steps = (value - self._low) / self._step
-            if abs(steps - round(steps)) > _GRID_TOLERANCE * max(1.0, abs(steps)):
-                return f"{self.name} = {value!r} is not on its grid; {takes}"
-        return None
+            return f"{given} is not a number; {takes}"
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"{given} is not finite; {takes}"
+        number = cast("FloatDistribution | IntDistribution", d)
+        if isinstance(d, IntDistribution) and value != int(value):
+            return f"{given} is not an integer; {takes}"
+        if not number.low <= value <= number.high:
+            return f"{given} is out of range; {takes}"
+        if isinstance(d, IntDistribution):
+            on_grid = (int(value) - d.low) % d.step == 0
+        else:
+            steps = 0.0 if self._step is None else (value - self._low) / self._step
+            on_grid = abs(steps - round(steps)) <= _GRID_TOLERANCE
+        return None if on_grid else f"{given} is not on its grid; {takes}"
 
     def cast(self, value: object) -> ParamValue:
         """A value that passed `check`, with the exact type of the space."""
@@ -158,8 +178,9 @@ class Param:
         return self._on_grid(round((number - self._low) / self._step))
 
     def _on_grid(self, k: int) -> float:
-        assert self._step is not None
-        return min(float(f"{self._low + k * self._step:.12g}"), self._high)
+        """The double nearest to the decimal low + k * step: 0.3, where binary arithmetic gives 0.30000000000000004."""
+        value = float(Decimal(repr(self._low)) + k * Decimal(repr(self._step)))
+        return min(max(value, self._low), self._high)
 
     def to_unit(self, value: ParamValue) -> float:
         """Position of `value` in [0, 1]; a discrete value sits in the middle of its equal share."""
@@ -243,6 +264,8 @@ class Param:
 
 
 def _show(value: object) -> str:
+    if isinstance(value, int) and value.bit_length() > 128:  # repr refuses the longest
+        return f"an integer of {value.bit_length()} bits"
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -262,13 +285,11 @@ def param_from_dict(name: str, raw: object) -> Param:
     if not isinstance(raw, Mapping):
         _fail(name, f"expected a table with a `type`, got {_show(raw)}")
     kind = raw.get("type")
-    if kind not in _KEYS:
+    if not isinstance(kind, str) or kind not in _KEYS:
         _fail(name, f"type = {_show(kind)} is unknown; use one of {', '.join(_KEYS)}")
-    if unknown := sorted(set(raw) - _KEYS[kind] - _COMMON_KEYS):
+    if unknown := sorted(repr(key) for key in raw if key not in _KEYS[kind] | _COMMON_KEYS):
         allowed = ", ".join(sorted(_KEYS[kind] | _COMMON_KEYS))
-        _fail(
-            name, f"{', '.join(map(repr, unknown))} does not belong to a parameter of type {kind}; allowed: {allowed}"
-        )
+        _fail(name, f"{', '.join(unknown)} does not belong to a parameter of type {kind}; allowed: {allowed}")
     for key in ("doc", "unit"):
         if not isinstance(raw.get(key, ""), str):
             _fail(name, f"{key} = {_show(raw[key])} is not a string")
@@ -278,7 +299,7 @@ def param_from_dict(name: str, raw: object) -> Param:
         doc=str(raw.get("doc", "")),
         unit=str(raw.get("unit", "")),
         when=_conditions(name, raw.get("when", {})),
-        default=cast("ParamValue", raw.get("default")),
+        default=cast("ParamValue | Unset", raw.get("default", UNSET)),
         ordered=kind == "ordinal",
     )
 
@@ -287,13 +308,9 @@ def _distribution(name: str, kind: str, raw: Mapping[str, object]) -> BaseDistri
     if kind in ("categorical", "ordinal"):
         return _choices(name, raw.get("choices"))
     for key in ("low", "high"):
-        if key not in raw:
+        if raw.get(key) is None:
             _fail(name, f"{key!r} is missing; a {kind} needs low and high")
-    number = int if kind == "int" else (int, float)
-    numbers = {key: raw[key] for key in ("low", "high", "step") if raw.get(key) is not None}
-    for key, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(cast("float", value)):
-            _fail(name, f"{key} = {_show(value)} is not a finite {'integer' if kind == 'int' else 'number'}")
+    _check_numbers(name, kind == "int", {k: raw[k] for k in ("low", "high", "step") if raw.get(k) is not None})
     log = raw.get("log", False)
     if not isinstance(log, bool):
         _fail(name, f"log = {_show(log)} is neither true nor false")
@@ -309,30 +326,67 @@ def _distribution(name: str, kind: str, raw: Mapping[str, object]) -> BaseDistri
             name,
             f"step = {step!r} with log = true; a logarithmic parameter has no step: drop one, or list ordinal choices",
         )
-    if (
-        step is not None
-        and abs((high - low) / step - round((high - low) / step)) > _GRID_TOLERANCE * (high - low) / step
-    ):
-        _fail(name, f"high = {high!r} is not reached from low = {low!r} in steps of {step!r}; move high onto the grid")
     if kind == "int":
+        if step is not None and (high - low) % step:
+            _unreached(name, low, high, step)
         return IntDistribution(int(low), int(high), log=log, step=1 if step is None else int(step))
     if step is not None:
-        high = float(f"{high:.12g}")  # 0.30000000000000004 stands for 0.3: Optuna warns of less
+        low, step = float(low), float(step)
+        high = _grid_high(name, low, float(high), step)
     return FloatDistribution(low, high, log=log, step=step)
+
+
+def _check_numbers(name: str, integer: bool, numbers: Mapping[str, object]) -> None:
+    kind, most = (int, _MOST_INT) if integer else (int | float, _MOST_FLOAT)
+    for key, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, kind) or not abs(cast("float", value)) <= most:
+            noun = "integer" if integer else "number"
+            _fail(name, f"{key} = {_show(value)} is not a finite {noun}; give one from {-most:g} to {most:g}")
+
+
+def _grid_high(name: str, low: float, high: float, step: float) -> float:
+    """`high` as the grid has it: 0.3 for 0.30000000000000004. Optuna would shrink a range that ends beside its grid."""
+    if max(abs(low), abs(high)) / step > _MOST_STEPS:
+        _fail(
+            name, f"step = {step!r} is too fine for a range from {low!r} to {high!r}; leave it out, or make it larger"
+        )
+    steps = (high - low) / step
+    if abs(steps - round(steps)) > _GRID_TOLERANCE:
+        _unreached(name, low, high, step)
+    first, width = Decimal(repr(low)), Decimal(repr(step))
+    last = float(first + round(steps) * width)
+    if (Decimal(repr(last)) - first) % width:
+        _fail(
+            name, f"low = {low!r} and step = {step!r} have too many digits to meet high = {high!r}; round low and high"
+        )
+    return last
+
+
+def _unreached(name: str, low: float, high: float, step: float) -> NoReturn:
+    _fail(name, f"high = {high!r} is not reached from low = {low!r} in steps of {step!r}; move high onto the grid")
 
 
 def _choices(name: str, raw: object) -> CategoricalDistribution:
     if not isinstance(raw, list | tuple) or not raw:
         _fail(name, f"choices = {_show(raw)} is not a list of at least one value")
-    for choice in raw:
-        if not (choice is None or isinstance(choice, bool | int | float | str)):
-            _fail(name, f"choice {_show(choice)} is not a string, number, bool or null")
-        if isinstance(choice, float) and not math.isfinite(choice):
-            _fail(name, f"choice {choice!r} is not finite")
-    seen = [json.dumps(choice) for choice in raw]
-    if len(set(seen)) < len(seen):
-        _fail(name, f"choices = {_show(raw)} lists a value twice; list each once")
+    _check_choices(name, raw)  # before Optuna warns
     return CategoricalDistribution(tuple(raw))
+
+
+def _check_choices(name: str, choices: Sequence[object]) -> None:
+    seen: dict[object, object] = {}
+    for choice in choices:
+        if not (choice is None or isinstance(choice, bool | int | float | str)):
+            _fail(name, f"choice {_show(choice)} is not a string, number, bool or null; write it as a string")
+        if isinstance(choice, int | float) and not abs(choice) <= _MOST_FLOAT:
+            _fail(name, f"choice {_show(choice)} is not finite or too large to store; write it as a string")
+        if choice in seen:
+            _fail(
+                name,
+                f"choices {_show(seen[choice])} and {_show(choice)} are equal to Python and Optuna: a value stands "
+                "twice; leave one out, or write one of them as a string",
+            )
+        seen[choice] = choice
 
 
 def _conditions(name: str, raw: object) -> tuple[When, ...]:
@@ -358,9 +412,9 @@ def param_to_dict(param: Param) -> dict[str, object]:
         out = {"type": "int" if isinstance(d, IntDistribution) else "float", "low": number.low, "high": number.high}
         if number.log:
             out["log"] = True
-        if number.step not in (None, 1) or (isinstance(d, FloatDistribution) and d.step is not None):
+        if number.step != (1 if isinstance(d, IntDistribution) else None):
             out["step"] = number.step
-    if param.default is not None:
+    if param.has_default:
         out["default"] = param.default
     if param.doc:
         out["doc"] = param.doc

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from optuna.distributions import (
 )
 
 from llmhpo.errors import SpaceError
-from llmhpo.param import Param, When, param_from_dict, param_to_dict
+from llmhpo.param import UNSET, Param, When, param_from_dict, param_to_dict
 from llmhpo.param import ParamValue as ParamValue
 
 Params = dict[str, ParamValue]
@@ -53,6 +54,8 @@ class SearchSpace:
         self.params = tuple(params)
         self._by_name: dict[str, Param] = {}
         for param in self.params:
+            if not isinstance(param, Param):
+                raise SpaceError(f"{param!r} is not a Param; read a table of parameters with SearchSpace.from_dict")
             if param.name in self._by_name:
                 raise SpaceError(f"two parameters are named {param.name!r}; rename one of them")
             self._by_name[param.name] = param
@@ -136,6 +139,10 @@ class SearchSpace:
 
         Raises: SpaceError.
         """
+        if not isinstance(raw, Mapping):
+            raise SpaceError(
+                f'a search space is a table such as {{"lr": {{"type": "float", ...}}}}, not {type(raw).__name__}'
+            )
         return cls([param_from_dict(name, spec) for name, spec in raw.items()])
 
     @classmethod
@@ -151,7 +158,7 @@ class SearchSpace:
             )
         try:
             text = path.read_text(encoding="utf-8")
-            raw = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+            raw = tomllib.loads(text) if path.suffix == ".toml" else _json(text)
         except (OSError, ValueError) as error:
             raise SpaceError(f"{path}: cannot be read as {path.suffix[1:].upper()}: {error}") from error
         table = raw.get("space", raw) if isinstance(raw, dict) else raw
@@ -177,14 +184,14 @@ class SearchSpace:
     def is_active(self, param: Param, params: Mapping[str, object]) -> bool:
         """Whether `param` exists in a configuration: every parent is active itself and has one of the values asked for."""
         return all(
-            self.is_active(self[w.parent], params) and w.parent in params and _among(params[w.parent], w.values)
+            self.is_active(self[w.parent], params) and w.parent in params and params[w.parent] in w.values
             for w in param.when
         )
 
     def coerce(self, raw: object) -> Params | InvalidParams:
         """Check a raw configuration strictly and return it with the exact types of the space.
 
-        Nothing is changed but the type of a number of equal value (1 for 1.0) and rounding noise below 1e-9 of a step.
+        Nothing is changed but the type of a number of equal value (1 for 1.0) and rounding noise below 1e-8 of a step.
         An inactive parameter may be absent or None. Unknown, missing, inactive, mistyped, out of range and off-grid
         parameters are named, all of them at once.
         """
@@ -225,12 +232,12 @@ class SearchSpace:
 
     def default(self) -> Params:
         """The configuration of declared defaults; the middle of the range where a parameter declares none."""
-        return self._assemble({p.name: p.from_unit(0.5) if p.default is None else p.default for p in self.params})
+        return self._assemble({p.name: p.from_unit(0.5) if p.default is UNSET else p.default for p in self.params})
 
     @property
     def has_default(self) -> bool:
         """Whether any parameter declares a default."""
-        return any(p.default is not None for p in self.params)
+        return any(p.has_default for p in self.params)
 
     def _assemble(self, values: Mapping[str, ParamValue]) -> Params:
         active: Params = {}
@@ -310,5 +317,15 @@ class SearchSpace:
         return X
 
 
-def _among(value: object, values: Sequence[ParamValue]) -> bool:
-    return any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in values)
+def _json(text: str) -> object:
+    """JSON without repeated keys, of which `json.loads` keeps the last and swallows the others."""
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        table: dict[str, object] = {}
+        for key, value in pairs:
+            if key in table:
+                raise ValueError(f"the key {key!r} stands twice in one object; rename or remove one")
+            table[key] = value
+        return table
+
+    return cast("object", json.loads(text, object_pairs_hook=unique))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from numbers import Real
+from typing import Literal, cast
 
 from llmhpo.errors import ConfigError
 from llmhpo.space import Params, SearchSpace
@@ -42,12 +43,18 @@ class Task:
     timeout_s: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise ConfigError(
+                f"the task's text={self.text!r} is not a string; describe the task in words, or leave it out"
+            )
+        if not isinstance(self.metric, str) or not self.metric:
+            raise ConfigError(
+                f"metric={self.metric!r} is not a name; give the key under which the job reports its result"
+            )
         if self.direction not in ("minimize", "maximize"):
             raise ConfigError(f"direction={self.direction!r} is neither 'minimize' nor 'maximize'")
-        if self.timeout_s is not None and not self.timeout_s > 0:
+        if self.timeout_s is not None and not (_is_finite(self.timeout_s) and self.timeout_s > 0):
             raise ConfigError(f"timeout_s={self.timeout_s!r} is not a positive number of seconds")
-        if not self.metric:
-            raise ConfigError("metric is empty; name the key under which the job reports its result")
 
     def loss(self, value: float) -> float:
         """`value` turned so that lower is better."""
@@ -96,7 +103,14 @@ class Outcome:
     log_tail: str = ""
 
     def __post_init__(self) -> None:
-        assert (self.status == "ok") == (self.value is not None and math.isfinite(self.value)), self
+        if self.status == "ok" and not _is_finite(self.value):
+            raise ConfigError(
+                f"an outcome 'ok' with value={self.value!r}; give a finite number, or the status 'failed'"
+            )
+        if self.status != "ok" and self.value is not None:
+            raise ConfigError(
+                f"an outcome {self.status!r} with value={self.value!r}; leave the value out, or make it 'ok'"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +209,7 @@ def best_trial(trials: Sequence[Trial], task: Task) -> Trial | None:
     """The trial with the best value, the earliest of equals; None while there is none."""
     valued = [(task.loss(t.value), t.number, t) for t in trials if t.value is not None]
     return min(valued, key=lambda item: item[:2])[2] if valued else None
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and abs(cast("float", value)) <= sys.float_info.max

@@ -62,7 +62,7 @@ class Caps:
             ("max_usd", self.max_usd),
             ("max_requests", self.max_requests),
         ):
-            if value is not None and not value >= 0:
+            if value is not None and not (isinstance(value, int | float) and value >= 0):
                 raise ConfigError(f"{name}={value!r} is not a limit; give a number >= 0, or leave it out for none")
 
     def check(self, spent: Usage, coming: Usage) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
             spec = {"type": "int", "low": low_i, "high": low_i + draw(st.integers(0, 1000)), "log": True}
         else:
             values = st.one_of(st.booleans(), st.integers(-5, 5), st.text("xyz", max_size=3))
-            choices = draw(st.lists(values, min_size=1, max_size=5, unique_by=json.dumps))
+            choices = draw(st.lists(values, min_size=1, max_size=5, unique=True))  # True and 1 are one
             spec = {"type": kind, "choices": choices}
         parents = [n for n, s in table.items() if "choices" in s]
         if parents and draw(st.booleans()):
@@ -252,6 +254,25 @@ FLOAT = {"type": "float", "low": 0.0, "high": 1.0}
         ({"a": {"type": "categorical", "choices": []}}, ["choices = []"]),
         ({"a": {"type": "categorical", "choices": ["x", "x"]}}, ["twice"]),
         ({"a": {"type": "categorical", "choices": [[1]]}}, ["[1]"]),
+        ({"a": {"type": "categorical", "choices": [1, True]}}, ["1 and True", "as a string"]),
+        ({"a": {"type": "ordinal", "choices": [0, 1, 1.0]}}, ["1 and 1.0", "as a string"]),
+        ({"a": {"type": "categorical", "choices": [10**400]}}, ["1329 bits", "as a string"]),
+        ({"a": {"type": ["float"]}}, ["['float']", "float, int"]),
+        ({"a": {**FLOAT, 1: 2, "x": 3}}, ["'x', 1"]),
+        ({"a": {**FLOAT, "low": None}}, ["'low' is missing"]),
+        ({"a": {**FLOAT, "high": 10**400}}, ["high = an integer of 1329 bits", "1e+300"]),
+        ({"a": {"type": "float", "low": -1e308, "high": 1e308}}, ["low = -1e+308", "give one from -1e+300"]),
+        ({"a": {"type": "int", "low": 0, "high": 10**19}}, [f"high = {10**19}", "1e+18"]),
+        ({"a": {"type": "int", "low": 0, "high": 5, "step": 2}}, ["high = 5", "not reached", "steps of 2"]),
+        ({"a": {**FLOAT, "step": 1e-12}}, ["step = 1e-12", "too fine", "leave it out"]),
+        (
+            {"a": {"type": "float", "low": 0.1234567890123456, "high": 100.1234567890123456, "step": 0.1}},
+            ["low = 0.1234567890123456", "too many digits", "round"],
+        ),
+        ({"a": {**FLOAT, "default": None}}, ["default", "None"]),
+        ({3: FLOAT}, ["3", "not a string"]),
+        (None, ["NoneType", "table"]),
+        ([FLOAT], ["list", "table"]),
         ({"a{b}": FLOAT}, ["a{b}", "rename"]),
         (
             {
@@ -273,6 +294,113 @@ def test_a_contradictory_space_is_refused(table: dict[str, object], words: list[
         SearchSpace.from_dict(table)
     for word in words:
         assert word in str(error.value)
+
+
+def test_a_space_of_something_else_than_params_is_refused() -> None:
+    with pytest.raises(SpaceError, match="'lr' is not a Param"):
+        SearchSpace({"lr": FLOAT})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "distribution, words",
+    [
+        (FloatDistribution(-1e308, 1e308), ["low = -1e+308", "1e+300"]),
+        (FloatDistribution(0, math.inf), ["high = inf"]),
+        (IntDistribution(0, 10**19), ["high = 1000"]),
+        (FloatDistribution(0, 1, step=1e-12), ["step = 1e-12", "too fine"]),
+        (CategoricalDistribution([1, True]), ["1 and True", "as a string"]),
+        (CategoricalDistribution([math.nan]), ["nan", "as a string"]),
+    ],
+)
+def test_an_optuna_distribution_that_cannot_be_recorded_is_refused(
+    distribution: FloatDistribution, words: list[str]
+) -> None:
+    with pytest.raises(SpaceError) as error:
+        Param("a", distribution)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore:Choices for a categorical distribution")
+def test_objects_among_the_choices_of_optuna_are_refused() -> None:
+    distribution = CategoricalDistribution([object()])  # type: ignore[list-item]
+    with pytest.raises(SpaceError, match="write it as a string"):
+        Param("a", distribution)
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.integers(0, 1000), st.floats(0, 1))
+def test_every_grid_value_is_one_for_optuna(low: float, step: float, count: int, u: float) -> None:
+    try:
+        param = SearchSpace.from_dict({"a": {"type": "float", "low": low, "high": low + count * step, "step": step}})[
+            "a"
+        ]
+    except SpaceError:
+        return
+    value = param.from_unit(u)
+    assert param.distribution._contains(cast("float", value))
+    assert param.check(value) is None
+    assert param.cast(value) == value
+
+
+@given(st.integers(-999, 999), st.integers(1, 999), st.integers(0, 999), st.integers(0, 5), st.floats(0, 1))
+def test_the_grid_of_short_decimals_is_exact(low: int, step: int, count: int, digits: int, u: float) -> None:
+    first, width = Decimal(low).scaleb(-digits), Decimal(step).scaleb(-digits)
+    table = {"type": "float", "low": float(first), "high": float(first + count * width), "step": float(width)}
+    value = SearchSpace.from_dict({"a": table})["a"].from_unit(u)
+    assert value in {float(first + k * width) for k in range(count + 1)}
+
+
+def test_a_long_low_is_kept_to_its_last_digit() -> None:
+    low = 0.1234567890123456
+    space = SearchSpace.from_dict({"c": {"type": "float", "low": low, "high": 0.5234567890123456, "step": 0.1}})
+    assert space.coerce({"c": low}) == {"c": low}
+
+
+def test_rounding_noise_is_moved_to_the_grid() -> None:
+    space = SearchSpace.from_dict({"c": {"type": "float", "low": 0, "high": 1, "step": 0.1}})
+    assert space.coerce({"c": 0.1 * 3}) == {"c": 0.3}
+
+
+def test_large_integers_are_compared_exactly() -> None:
+    space = SearchSpace.from_dict({"n": {"type": "int", "low": 0, "high": 2**53 + 1}})
+    assert space.coerce({"n": 2**53 + 1}) == {"n": 2**53 + 1}
+    assert isinstance(space.coerce({"n": 2**53 + 2}), InvalidParams)
+
+
+@pytest.mark.parametrize("choices, value", [([0, 1], True), ([False, True], 1)])
+def test_a_bool_and_an_equal_integer_do_not_stand_for_each_other(choices: list[object], value: object) -> None:
+    space = SearchSpace.from_dict({"n": {"type": "categorical", "choices": choices}})
+    assert "not one of its choices" in str(space.coerce({"n": value}))
+
+
+def test_none_is_a_default_where_it_is_a_choice() -> None:
+    table = {"schedule": {"type": "categorical", "choices": ["step", None, "cosine"], "default": None}}
+    space = SearchSpace.from_dict(table)
+    assert space.has_default
+    assert space.default() == {"schedule": None}
+    assert space.to_dict() == table
+
+
+def test_no_default_is_not_a_default_of_none() -> None:
+    table = {"schedule": {"type": "categorical", "choices": [None, "cosine"]}}
+    space = SearchSpace.from_dict(table)
+    assert not space.has_default
+    assert not space["schedule"].has_default
+    assert space.to_dict() == table
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"lr": {"type": "int", "low": 0, "high": 1}, "lr": {"type": "int", "low": 0, "high": 2}}',
+        '{"space": {"a": {"type": "int", "low": 0, "high": 1, "doc": {"lr": 1, "lr": 2}}}}',
+    ],
+)
+def test_a_key_that_stands_twice_in_a_file_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "space.json"
+    path.write_text(content)
+    with pytest.raises(SpaceError, match=r"space\.json.*'lr' stands twice"):
+        SearchSpace.from_file(path)
 
 
 def test_duplicate_names_are_refused() -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import math
+import re
+from typing import Any
+
 import pytest
 
 from llmhpo.errors import BudgetError, ConfigError
@@ -42,3 +46,10 @@ def test_a_request_within_the_caps_passes() -> None:
 def test_a_negative_cap_is_refused() -> None:
     with pytest.raises(ConfigError, match="max_usd=-1"):
         Caps(max_usd=-1)
+
+
+@pytest.mark.parametrize("cap", [{"max_tokens": "5"}, {"max_usd": "1"}, {"max_usd": math.nan}, {"max_requests": [1]}])
+def test_a_cap_that_is_no_number_is_refused(cap: dict[str, Any]) -> None:
+    name, value = next(iter(cap.items()))
+    with pytest.raises(ConfigError, match=re.escape(f"{name}={value!r}")):
+        Caps(**cap)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from llmhpo.errors import ConfigError
+from llmhpo.trial import Outcome, Proposal, Task, Trial, best_trial
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"text": None}, ["text=None", "words"]),
+        ({"metric": 3}, ["metric=3", "key"]),
+        ({"metric": ""}, ["metric=''", "key"]),
+        ({"direction": "up"}, ["direction='up'", "minimize"]),
+        ({"timeout_s": "60"}, ["timeout_s='60'", "seconds"]),
+        ({"timeout_s": math.nan}, ["timeout_s=nan", "seconds"]),
+        ({"timeout_s": 0}, ["timeout_s=0", "positive"]),
+    ],
+)
+def test_a_task_that_makes_no_sense_is_refused(fields: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        Task(**fields)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.5", 10**400])
+def test_a_good_outcome_needs_a_finite_number(value: Any) -> None:
+    with pytest.raises(ConfigError, match="give a finite number, or the status 'failed'"):
+        Outcome("ok", value)
+
+
+@pytest.mark.parametrize("value", [1.0, math.nan])
+def test_a_failed_outcome_has_no_value(value: float) -> None:
+    with pytest.raises(ConfigError, match="leave the value out"):
+        Outcome("failed", value)
+
+
+def test_the_best_trial_is_the_earliest_of_equals() -> None:
+    trials = [Trial(n, Proposal({}, "random"), Outcome("ok", value)) for n, value in enumerate([1.0, 2.0, 2.0])]
+    assert best_trial(trials, Task(direction="maximize")) is trials[1]
