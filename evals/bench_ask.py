@@ -5,11 +5,13 @@ OMP_NUM_THREADS=1 python -m evals.bench_ask
 
 from __future__ import annotations
 
+import tempfile
 import time
 
 import numpy as np
 
 from llmhpo.agents.classical import classical_proposals
+from llmhpo.api import Study
 from llmhpo.space import SearchSpace
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Context, Outcome, Proposal, Task, Trial
@@ -59,6 +61,25 @@ def main() -> None:
             batches.append(time.perf_counter() - start)
         p50, p90 = np.quantile(asks, [0.5, 0.9]) * 1e3
         print(f"{n:7d}{p50:10.1f}{p90:8.1f}{np.median(fits) * 1e3:10.1f}{np.median(batches) * 1e3:12.1f}")
+    print(f"{'study':>10s}{'ask p50':>10s}{'p90':>8s}   milliseconds, trials 90 to 110 of a whole study")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, storage in (("memory", None), ("sqlite", f"sqlite:///{folder}/study.db")):
+            p50, p90 = np.quantile(study_asks(storage), [0.5, 0.9]) * 1e3
+            print(f"{name:>10s}{p50:10.1f}{p90:8.1f}")
+
+
+def study_asks(storage: str | None) -> list[float]:
+    """Seconds of `Study.ask`, writing the trial to the storage included, around the hundredth trial."""
+    seconds = []
+    with Study(SPACE, llm="none", storage=storage, seed=0) as study:
+        for i in range(110):
+            start = time.perf_counter()
+            (trial,) = study.ask()
+            if i >= 90:
+                seconds.append(time.perf_counter() - start)
+            u = SPACE.to_unit(trial.params)
+            study.tell(trial, float((u[0] - 0.6) ** 2 + 0.3 * (u[4] - u[5]) ** 2 + 0.1 * u[2]))
+    return seconds
 
 
 if __name__ == "__main__":

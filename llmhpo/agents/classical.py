@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from llmhpo.trial import Context, Proposal, Trial
 Array = npt.NDArray[np.float64]
 
 N_INITIAL = 8  # 3 and 5 were worse at 25 and 50 trials, 10 worse at 10 (half a and the tasks that are not core)
+_TPE_FROM, _TPE_EVERY = 24, 6
+_TPE_TRIALS = 1000  # the latest; its time grows with them
 _GLOBAL = 1024
 _LOCAL = 512
 _SPARE = 64
@@ -147,7 +150,7 @@ class TPEProposer:
                     multivariate=True, group=True, constant_liar=True, seed=seed, n_startup_trials=MIN_FINISHED
                 )
             study = optuna.create_study(direction=context.task.direction, sampler=sampler)
-            study.add_trials([_frozen(context.space, t) for t in context.trials])
+            study.add_trials([_frozen(context.space, t) for t in context.trials[-_TPE_TRIALS:]])
             return [Proposal(_ask(study, context.space), self.name) for _ in range(n)]
         finally:
             optuna.logging.set_verbosity(level)
@@ -184,9 +187,22 @@ def _frozen(space: SearchSpace, trial: Trial) -> optuna.trial.FrozenTrial:
 
 
 def classical_proposals(context: Context, n: int) -> list[Proposal]:
-    """What the engine runs without a model: an initial design, then the best points of the acquisition."""
-    proposals = AcquisitionProposer().propose(context, n) if len(context.trials) >= N_INITIAL else []
-    return proposals if len(proposals) == n else proposals + _design(context, n - len(proposals), proposals)
+    """What the engine runs without a model: an initial design, then the best points of the acquisition.
+
+    From some point on every sixth trial is the Parzen estimator's: where the process fits badly it is the way out.
+    """
+    if len(context.trials) < N_INITIAL:
+        return _design(context, n, [])
+    proposals: list[Proposal] = []
+    if len(context.trials) >= _TPE_FROM and len(context.trials) % _TPE_EVERY == 0:
+        drawn = TPEProposer().propose(context, 1)
+        proposals = fit_screen(context).pick(drawn, 1, generator(context, "screen"))
+        begun = tuple(Trial(len(context.trials) + i, p) for i, p in enumerate(proposals))
+        context = replace(context, trials=(*context.trials, *begun))
+    missing = n - len(proposals)
+    proposals += AcquisitionProposer().propose(context, missing) if missing else []
+    missing = n - len(proposals)
+    return proposals + _design(context, missing, proposals) if missing else proposals
 
 
 def _design(context: Context, n: int, beside: list[Proposal]) -> list[Proposal]:
