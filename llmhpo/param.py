@@ -19,7 +19,7 @@ ParamValue = float | int | str | bool | None
 _GRID_TOLERANCE = 1e-8  # of a step, as in FloatDistribution._contains
 _MOST_STEPS = 1e7  # from zero to the farther bound; beyond, a double is not within the tolerance of its grid value
 _MOST_FLOAT = 1e300  # twice as wide a range is still finite
-_MOST_INT = 10**18  # twice as many steps still fit into int64
+_MOST_INT = 2**53  # Optuna's storages keep a parameter as a double, which holds no larger integer exactly
 _KEYS = {
     "float": {"low", "high", "log", "step"},
     "int": {"low", "high", "log", "step"},

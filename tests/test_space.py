@@ -362,9 +362,14 @@ def test_rounding_noise_is_moved_to_the_grid() -> None:
 
 
 def test_large_integers_are_compared_exactly() -> None:
-    space = SearchSpace.from_dict({"n": {"type": "int", "low": 0, "high": 2**53 + 1}})
-    assert space.coerce({"n": 2**53 + 1}) == {"n": 2**53 + 1}
-    assert isinstance(space.coerce({"n": 2**53 + 2}), InvalidParams)
+    space = SearchSpace.from_dict({"n": {"type": "int", "low": 0, "high": 2**53}})
+    assert space.coerce({"n": 2**53}) == {"n": 2**53}
+    assert isinstance(space.coerce({"n": 2**53 + 1}), InvalidParams)
+
+
+def test_integers_that_no_storage_keeps_exactly_are_refused() -> None:
+    with pytest.raises(SpaceError, match=str(2**53 + 1)):
+        SearchSpace.from_dict({"n": {"type": "int", "low": 0, "high": 2**53 + 1}})
 
 
 @pytest.mark.parametrize("choices, value", [([0, 1], True), ([False, True], 1)])
