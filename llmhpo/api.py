@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from llmhpo.agents.consult import Consultant
-from llmhpo.agents.portfolio import Portfolio
+from llmhpo.agents.portfolio import make_portfolio
 from llmhpo.config import RunConfig, file_name
 from llmhpo.errors import ConfigError, MissingExtraError
 from llmhpo.events import Event, Stopped, StopReason
@@ -23,7 +22,6 @@ from llmhpo.executors.base import Executor, Objective
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.function import FunctionExecutor, InProcessExecutor
 from llmhpo.executors.local import LocalExecutor
-from llmhpo.llm import make_llm
 from llmhpo.llm.base import LLM
 from llmhpo.loop import Loop
 from llmhpo.space import Params, SearchSpace
@@ -200,7 +198,9 @@ def run(
     Raises: as `optimize`.
     """
     executor = _executor(config, objective, isolated)
-    portfolio = _portfolio(config.llm, config.base_url, config.price, config.caps, config.deadline_s)
+    portfolio = make_portfolio(
+        config.llm, base_url=config.base_url, price=config.price, caps=config.caps, deadline_s=config.deadline_s
+    )
     store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed)
     try:
         _note_another_command(store, config)
@@ -252,22 +252,6 @@ def _executor(config: RunConfig, objective: Objective | None, isolated: bool | N
     return InProcessExecutor(objective, workers=config.n_workers)
 
 
-def _portfolio(
-    llm: str | LLM | None, base_url: str | None, price: Price | None, caps: Caps, deadline_s: float
-) -> Portfolio:
-    model = make_llm(llm, base_url=base_url, price=price)
-    if model is None:
-        return Portfolio()
-    if caps.max_usd is not None and model.price is None and caps.max_tokens is None:
-        raise ConfigError(
-            f"max_usd={caps.max_usd} cannot be kept for {model.name!r}: its price is not known; "
-            "give `price` (dollars for a million tokens), or cap max_tokens"
-        )
-    if model.price is None and caps.max_usd is not None:
-        caps = replace(caps, max_usd=None)  # the token cap stands in for it
-    return Portfolio(Consultant(model, caps=caps, deadline_s=deadline_s))
-
-
 def _as_space(space: Space) -> SearchSpace:
     return space if isinstance(space, SearchSpace) else SearchSpace.from_dict(space)
 
@@ -308,7 +292,8 @@ class Study:
         if storage is None and study_name is not None:
             storage = f"sqlite:///{Path('runs').resolve() / file_name(study_name) / 'study.db'}"
         self.storage, self.n_trials = storage, n_trials
-        self._portfolio = _portfolio(llm, base_url, price, Caps(max_tokens, max_usd), deadline_s)
+        caps = Caps(max_tokens, max_usd)
+        self._portfolio = make_portfolio(llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s)
         self._store = Store(storage, self.study_name, self.space, Task(task, metric, direction), seed=seed)
 
     def ask(self, n: int = 1) -> list[Trial]:

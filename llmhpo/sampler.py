@@ -6,7 +6,7 @@ import math
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,18 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from llmhpo.agents.consult import Consultant
-from llmhpo.agents.portfolio import Portfolio
-from llmhpo.llm import make_llm
+from llmhpo.agents.portfolio import make_portfolio
+from llmhpo.errors import SpaceError
 from llmhpo.llm.base import LLM
-from llmhpo.space import SearchSpace
+from llmhpo.param import Param
+from llmhpo.space import Params, SearchSpace
 from llmhpo.store import batch_from_dict
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial
-from llmhpo.usage import Caps
+from llmhpo.usage import Caps, Price
 
 _AUGMENT = 0.05  # ParEGO's rho
+_STARTUP = 5  # complete trials before independent sampling is TPE's; random until then
+_PARAMS = "llmhpo:params"  # user attribute: the proposed configuration, of which an objective may use a part
 
 
 class LLMSampler(BaseSampler):
@@ -35,11 +37,14 @@ class LLMSampler(BaseSampler):
     `llm` is a spec ("openai:MODEL", "anthropic:MODEL", "smollm2", "local:PATH", "none", "auto") or an `LLM`. `task`
     describes the job in words. With `search_space` (ours, or Optuna distributions by name) the model is asked from the
     first trial on, and conditional parameters are known; without it the space is the intersection of what past trials
-    used, and parameters outside it are sampled by TPE. Several objectives are scalarised anew for every trial.
+    used, and parameters outside it (or with names or choices that fit no prompt) are sampled by TPE. Several objectives
+    are scalarised anew for every trial. Of several workers in one process, one waits for the model while others go on.
 
-    Where a trial came from stands in its user attribute "source", what the model cost in the study's attributes.
+    Where a trial came from stands in its user attribute "source": "user" for an enqueued one, "user+gp" for one that
+    was enqueued in part; what the model cost stands in the study's attributes.
 
-    Raises: ConfigError for a model that cannot be made.
+    Raises: ConfigError for a model that cannot be made, and for `max_usd` where neither its price is known nor
+    `max_tokens` given. SpaceError for a bad `search_space`.
     Source: scalarisation as ParEGO (Knowles 2006), augmented Chebyshev, rho = 0.05.
     """
 
@@ -55,12 +60,11 @@ class LLMSampler(BaseSampler):
         base_url: str | None = None,
         max_tokens: int | None = None,
         max_usd: float | None = None,
+        price: Price | None = None,
         deadline_s: float = 120.0,
     ) -> None:
-        model = make_llm(llm, base_url=base_url)
         caps = Caps(max_tokens=max_tokens, max_usd=max_usd)
-        consultant = None if model is None else Consultant(model, caps=caps, deadline_s=deadline_s)
-        self._portfolio = Portfolio(consultant)
+        self._portfolio = make_portfolio(llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s)
         self._explicit = (
             search_space
             if search_space is None or isinstance(search_space, SearchSpace)
@@ -69,14 +73,14 @@ class LLMSampler(BaseSampler):
         self._task_text, self._metric, self._n_trials = task, metric, n_trials
         self._seed = secrets.randbelow(2**31) if seed is None else seed
         self._intersection = IntersectionSearchSpace()
-        self._independent = TPESampler(seed=self._seed, multivariate=False, n_startup_trials=5)
-        self._open: dict[int, Proposal] = {}  # proposals whose trials have not ended, by trial number
+        self._independent = TPESampler(seed=self._seed, multivariate=False, n_startup_trials=_STARTUP)
+        self._consulting = False  # whether a worker waits for the model: one at a time
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         del state["_lock"]
-        return state
+        return state | {"_consulting": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -92,7 +96,13 @@ class LLMSampler(BaseSampler):
         if self._explicit is not None:
             return self._explicit.to_optuna()
         with self._lock:
-            return self._intersection.calculate(study)
+            shared = self._intersection.calculate(study)
+        return {name: distribution for name, distribution in shared.items() if _is_sayable(name, distribution)}
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Label an enqueued trial; what is sampled beside its fixed parameters adds to the label."""
+        if _fixed(trial):
+            study._storage.set_trial_user_attr(trial._trial_id, "source", "user")
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -100,23 +110,45 @@ class LLMSampler(BaseSampler):
         """One configuration of `search_space`; inactive parameters are left out."""
         if not search_space:
             return {}
+        space = self._explicit
+        if space is None or set(space.names) != set(search_space):
+            space = SearchSpace.from_optuna(search_space)
         with self._lock:
-            space = self._explicit
-            if space is None or set(space.names) != set(search_space):
-                space = SearchSpace.from_optuna(search_space)
             context = self._context(study, trial, space)
-            if self._portfolio.wants(context):
-                batch = self._portfolio.consult(context)
-                study.set_user_attr(f"{_batch_prefix(space)}{len(context.batches):05d}", asdict(batch))
-                context = replace(context, batches=(*context.batches, batch))
-            proposal = self._portfolio.suggest(context, 1)[0]
-            self._open[trial.number] = proposal
-        storage = study._storage
-        storage.set_trial_user_attr(trial._trial_id, "source", proposal.source)
-        if proposal.rationale:
-            storage.set_trial_user_attr(trial._trial_id, "rationale", proposal.rationale)
-        if proposal.provenance is not None:
-            storage.set_trial_user_attr(trial._trial_id, "provenance", asdict(proposal.provenance))
+            if self._consulting or self._portfolio.is_default_next(context) or not self._portfolio.wants(context):
+                return self._begin(study, trial, context)
+            self._consulting = True
+        self._consult(study, trial, context)
+        with self._lock:
+            return self._begin(study, trial, self._context(study, trial, space))
+
+    def _consult(self, study: optuna.Study, trial: FrozenTrial, context: Context) -> None:
+        """Ask the model, without the lock: others propose meanwhile. The study keeps the batch under the asking trial."""
+        batch = None
+        try:
+            batch = self._portfolio.consult(context)
+        finally:
+            with self._lock:
+                self._consulting = False
+                if batch is not None:
+                    study.set_user_attr(f"{_batch_prefix(context.space)}{trial.number:05d}", asdict(batch))
+
+    def _begin(self, study: optuna.Study, trial: FrozenTrial, context: Context) -> dict[str, Any]:
+        """Choose a proposal, and write down what the trial will run and whose it is."""
+        proposal = self._portfolio.suggest(context, 1)[0]
+        fixed = _fixed(trial)
+        params = _completed(context.space, fixed, proposal.params)
+        attrs: dict[str, Any] = {_PARAMS: params}
+        if all(name in fixed for name in params):
+            attrs["source"] = "user"
+        elif params != proposal.params:
+            attrs["source"] = f"user+{proposal.source}"
+        else:
+            attrs |= {"source": proposal.source, "rationale": proposal.rationale}
+            attrs["provenance"] = None if proposal.provenance is None else asdict(proposal.provenance)
+        for name, value in attrs.items():
+            if value:
+                study._storage.set_trial_user_attr(trial._trial_id, name, value)
         return dict(proposal.params)
 
     def sample_independent(
@@ -124,19 +156,22 @@ class LLMSampler(BaseSampler):
     ) -> Any:
         """A parameter outside the relative space, by TPE."""
         with self._lock:
-            return self._independent.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        """Forget what was open."""
-        with self._lock:
-            self._open.pop(trial.number, None)
+            value = self._independent.sample_independent(study, trial, param_name, param_distribution)
+        ended = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED), use_cache=True)
+        source = "random" if len(ended) < _STARTUP else "tpe"
+        attrs = study._storage.get_trial(trial._trial_id).user_attrs
+        before = attrs.get("source")
+        if before is None:
+            study._storage.set_trial_user_attr(trial._trial_id, "source", source)
+        elif (before == "user" or param_name in attrs.get(_PARAMS, {})) and not before.endswith(f"+{source}"):
+            study._storage.set_trial_user_attr(trial._trial_id, "source", f"{before}+{source}")
+        return value
 
     # --- an Optuna study as our context -------------------------------------------------------------------------------
 
     def _context(self, study: optuna.Study, trial: FrozenTrial, space: SearchSpace) -> Context:
         frozen = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        left = None if self._n_trials is None else max(0, self._n_trials - len(frozen))
         directions = study.directions
         rng = np.random.default_rng([self._seed, trial.number])
         objective = _scalarise(frozen, directions, rng)
@@ -148,24 +183,55 @@ class LLMSampler(BaseSampler):
             metric=self._metric if single else f"{self._metric} ({len(directions)} objectives, scalarised)",
             direction="maximize" if maximize else "minimize",
         )
-        left = None if self._n_trials is None else max(0, self._n_trials - len(trials))
         return Context(task, space, tuple(trials), left, self._seed, _batches(study, space))
 
     def _trial(self, frozen: FrozenTrial, space: SearchSpace, objective: Mapping[int, float]) -> Trial | None:
-        """Our view of a trial; None where it does not hold a configuration of this space."""
-        known = self._open.get(frozen.number)
-        params = space.coerce({name: value for name, value in frozen.params.items() if name in space})
-        if not isinstance(params, dict):
-            if known is None or frozen.state.is_finished() or not isinstance(space.coerce(known.params), dict):
-                return None
-            params = known.params
+        """Our view of a trial; None for one that says nothing about this space.
+
+        What the objective did not ask for is completed from the proposal, else from the defaults. A trial of ours that
+        ran outside the space stands as one without outcome: it counts as begun, and teaches nothing.
+        """
+        given = {name: value for name, value in (_fixed(frozen) | frozen.params).items() if name in space}
+        proposed = frozen.user_attrs.get(_PARAMS)
+        if frozen.state == TrialState.WAITING or not (given or proposed):
+            return None
+        params = _completed(space, given, proposed or {})
+        fits = all(space[name].check(value) is None for name, value in given.items() if name in params)
+        if not fits and not proposed:
+            return None
         proposal = Proposal(params, frozen.user_attrs.get("source", "other"))
-        if not frozen.state.is_finished():
+        if not fits or not frozen.state.is_finished():
             return Trial(frozen.number, proposal)
         value = objective.get(frozen.number, math.nan)
         if not math.isfinite(value):
             return Trial(frozen.number, proposal, Outcome("failed", message="no finite value"))
         return Trial(frozen.number, proposal, Outcome("ok", value))
+
+
+def _fixed(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters that an enqueued trial brings with it."""
+    fixed: dict[str, Any] = trial.system_attrs.get("fixed_params", {})
+    return fixed
+
+
+def _completed(space: SearchSpace, *sources: Mapping[str, Any]) -> Params:
+    """For each active parameter the first value among `sources` that fits, else its default or the middle."""
+    raw: dict[str, object] = {}
+    for param in space.params:
+        candidates = [s[param.name] for s in sources if param.name in s] + [param.default, param.from_unit(0.5)]
+        raw[param.name] = next(value for value in candidates if param.check(value) is None)
+    params = space.coerce(space.drop_inactive(raw))
+    assert isinstance(params, dict), params
+    return params
+
+
+def _is_sayable(name: str, distribution: BaseDistribution) -> bool:
+    """Whether name and values have a place in a prompt and its reply."""
+    try:
+        Param(name, distribution)
+    except SpaceError:
+        return False
+    return True
 
 
 def _scalarise(

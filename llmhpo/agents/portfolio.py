@@ -7,15 +7,21 @@ call these three and nothing else.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from llmhpo.agents import questions
 from llmhpo.agents.base import generator
 from llmhpo.agents.classical import classical_proposals
 from llmhpo.agents.consult import Consultant
+from llmhpo.errors import ConfigError
+from llmhpo.llm import make_llm
+from llmhpo.llm.base import LLM
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Batch, Context, Proposal, Trial
-from llmhpo.usage import Usage
+from llmhpo.usage import Caps, Price, Usage
+
+_log = logging.getLogger("llmhpo")
 
 _BATCH = 4
 _WARM_MAX = 10
@@ -114,6 +120,35 @@ class Portfolio:
         warm = len(context.trials) <= 2 * _warm_size(context)
         share = belief if warm else belief * _SHARE_AFTER_WARMSTART
         return bool(generator(context, "turn").random() < share)
+
+
+def make_portfolio(
+    llm: str | LLM | None, *, base_url: str | None, price: Price | None, caps: Caps, deadline_s: float
+) -> Portfolio:
+    """The proposers around the model that `llm` names (see `make_llm`), which keeps to `caps`.
+
+    A cap on money needs a price. Where that is not known, a cap on tokens stands in, and a warning says so.
+
+    Raises: ConfigError for a model that cannot be made, and for `max_usd` alone where the price is not known.
+    """
+    model = make_llm(llm, base_url=base_url, price=price)
+    if model is None:
+        return Portfolio()
+    if model.price is None and caps.max_usd is not None:
+        if caps.max_tokens is None:
+            raise ConfigError(
+                f"max_usd={caps.max_usd} cannot be kept for {model.name!r}: its price is not known; "
+                "give `price` (dollars for a million tokens), or cap max_tokens"
+            )
+        _log.warning(
+            "max_usd=%s is not kept for %r, whose price is not known: max_tokens=%s alone bounds its bill; "
+            "give `price` (dollars for a million tokens) to have both caps",
+            caps.max_usd,
+            model.name,
+            caps.max_tokens,
+        )
+        caps = replace(caps, max_usd=None)
+    return Portfolio(Consultant(model, caps=caps, deadline_s=deadline_s))
 
 
 def trust(context: Context) -> float:
