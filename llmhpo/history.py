@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from llmhpo.param import Param, ParamValue
-from llmhpo.prompts import as_line, rough_tokens
+from llmhpo.param import UNSET, Param, ParamValue, When
+from llmhpo.prompts import as_json, as_line, escape, rough_tokens
 from llmhpo.space import Params, SearchSpace
 from llmhpo.trial import Context, Trial
 
-_DOC_CHARS = 60
 _TABLE_DIGITS = 3  # a digit is a token for many tokenizers
 _REASON_CHARS = 50
+_REASON_TOKENS = 20
+_MOST_NAME_TOKENS = 120  # of all names together, that they are repeated in
+
+
+class _Detail(NamedTuple):
+    """How much a space card says of each parameter, in tokens."""
+
+    doc: int
+    values: int  # of a list of choices, of a condition, of a default
+    name: int
+
+
+_DETAILS = (
+    _Detail(20, 90, 90),
+    _Detail(10, 90, 90),
+    _Detail(0, 60, 90),
+    _Detail(0, 30, 90),
+    _Detail(0, 16, 60),
+    _Detail(0, 10, 30),
+    _Detail(0, 6, 16),
+    _Detail(0, 0, 10),
+)
 
 
 def show_number(value: float, digits: int = 4) -> str:
@@ -26,35 +48,80 @@ def show_number(value: float, digits: int = 4) -> str:
 
 
 def show_value(value: ParamValue, digits: int = 4) -> str:
-    """A parameter value as it stands in a table."""
+    """A parameter value as people read it; `as_json` is what a model reads."""
     return show_number(value, digits) if isinstance(value, float) else as_line(str(value), 40)
 
 
-def space_card(space: SearchSpace, max_tokens: int = 450) -> str:
-    """One line a parameter: name, range, unit, default, condition, doc. Docs go first where room is short."""
-    for doc_chars in (_DOC_CHARS, 30, 0):
-        text = "\n".join(_param_line(p, doc_chars) for p in space.params)
+def space_card(space: SearchSpace, max_tokens: int = 560) -> str:
+    """One line a parameter: name, range, unit, default, condition, doc.
+
+    Docs may fill four fifths of the room. Where it is short, they go first, then values beyond the first few, then the
+    middle of names, then whole lines; what is left out of a list is counted, and the schema of the reply has it.
+    """
+    for detail in _DETAILS:
+        names = {name: _name(name, detail.name, i) for i, name in enumerate(space.names, 1)}
+        lines = [_param_line(p, detail, names) for p in space.params]
+        if rough_tokens("\n".join(lines)) <= (max_tokens * 4 // 5 if detail.doc else max_tokens):
+            return "\n".join(lines)
+    while lines:
+        lines.pop()
+        text = "\n".join([*lines, f"({len(space) - len(lines)} more parameters)"])
         if rough_tokens(text) <= max_tokens:
             break
     return text
 
 
-def _param_line(param: Param, doc_chars: int) -> str:
-    if param.choices:
-        shown = [as_line(str(c), 40) for c in param.choices[:30]] + (["..."] if len(param.choices) > 30 else [])
-        text = ("ordered: " if param.ordered else "one of: ") + ", ".join(shown)
-    else:
-        text = param.describe_range().removeprefix("a ").removeprefix("an ")
-    parts = [f"- {param.name}: {text}"]
+def _param_line(param: Param, detail: _Detail, names: Mapping[str, str]) -> str:
+    parts = [f"- {names[param.name]}: {show_range(param, detail.values)}"]
     if param.unit:
-        parts.append(f" [{as_line(param.unit, 20)}]")
-    if param.default is not None:
-        parts.append(f", default {show_value(param.default)}")
+        parts.append(f" [{as_line(param.unit, 20, 6)}]")
+    if param.default is not UNSET:
+        default = _literal(param, param.default)
+        parts.append(f", default {default}" if rough_tokens(default) <= max(detail.values, 8) else "")
     if param.when:
-        parts.append(f", only if {' and '.join(str(w) for w in param.when)}")
-    if param.doc and doc_chars:
-        parts.append(f"; {as_line(param.doc, doc_chars)}")
+        conditions = (show_condition(w, detail.values, names[w.parent]) for w in param.when[:3])
+        parts.append(f", only if {' and '.join(conditions)}")
+        parts.append(" and more" if len(param.when) > 3 else "")
+    if param.doc and detail.doc:
+        parts.append(f"; {as_line(param.doc, 3 * detail.doc, detail.doc)}")
     return "".join(parts)
+
+
+def show_range(param: Param, max_tokens: int) -> str:
+    """The values of a parameter in words; choices as JSON literals, as many as there is room for."""
+    if not param.choices:
+        return param.describe_range().removeprefix("a ").removeprefix("an ")
+    return ("ordered: " if param.ordered else "one of: ") + _first_few(param.choices, max_tokens)
+
+
+def show_condition(when: When, max_tokens: int, name: str) -> str:
+    """A condition, its values as JSON literals, as many as there is room for."""
+    values = _first_few(when.values, max_tokens)
+    return f"{name} " + (f"= {values}" if len(when.values) == 1 else f"in ({values})")
+
+
+def _first_few(values: Sequence[ParamValue], max_tokens: int) -> str:
+    shown: list[str] = []
+    for value in values:
+        literal = as_json(value)
+        max_tokens -= rough_tokens(literal) + 1
+        if max_tokens < 0:
+            break
+        shown.append(literal)
+    left_out = len(values) - len(shown)
+    more = f"{left_out} more" if shown else f"{left_out} value{'s' * (left_out > 1)} not shown"
+    return ", ".join([*shown, *([more] if left_out else [])])
+
+
+def _name(name: str, max_tokens: int, position: int) -> str:
+    """A parameter's name; where it is cut, its position among the parameters tells it from others."""
+    name = escape(name)
+    return name if rough_tokens(name) <= max_tokens else f"{as_line(name, 200, max_tokens)} (no. {position})"
+
+
+def names_fit(names: Iterable[str]) -> bool:
+    """Whether parameter names are short enough, all together, to stand in a prompt more than once."""
+    return rough_tokens(", ".join(names)) <= _MOST_NAME_TOKENS
 
 
 def summary(context: Context) -> str:
@@ -69,16 +136,18 @@ def history_table(context: Context, *, max_tokens: int, sensitivities: Mapping[s
     In order of claim to the room: the best 3, the running ones, the last 2 failures, the next best, the latest. What is
     left out is said. `sensitivities` (share of each parameter in the surrogate's eyes) add a line.
     """
-    names = context.space.names
-    head = ", ".join(["value", *names])
+    space = context.space
+    fits = names_fit(space.names)
+    head = ", ".join(["value", *(map(escape, space.names) if fits else ["then the parameters in the order above"])])
     ranked = sorted(context.finished, key=lambda t: context.task.loss(t.value if t.value is not None else math.inf))
     latest = sorted(ranked[3:], key=lambda t: -t.number)[:3]
     wanted = [*ranked[:3], *context.pending[-4:], *context.failed[-2:], *ranked[3:6], *latest, *ranked[6:10]]
     note = _sensitivity_line(sensitivities or {})
     room = max_tokens - rough_tokens(head) - rough_tokens(note) - 10
+    value_tokens = max(6, room // (4 * len(space)))
     chosen: dict[int, str] = {}
     for trial in wanted:
-        row = _row(trial, names)
+        row = _row(trial, space, value_tokens)
         cost = rough_tokens(row) + 1
         if trial.number not in chosen and (room >= cost or not chosen):
             chosen[trial.number] = row
@@ -90,22 +159,33 @@ def history_table(context: Context, *, max_tokens: int, sensitivities: Mapping[s
     return "\n".join([head, *rows, *more, *([note] if note else [])])
 
 
-def _row(trial: Trial, names: Sequence[str]) -> str:
+def _row(trial: Trial, space: SearchSpace, value_tokens: int) -> str:
     if trial.outcome is None:
         value = "running"
     elif trial.outcome.value is not None:
         value = show_number(trial.outcome.value)
     else:
-        reason = as_line(trial.outcome.message, _REASON_CHARS)
+        reason = as_line(trial.outcome.message, _REASON_CHARS, _REASON_TOKENS)
         value = trial.outcome.status.upper() + (f" ({reason})" if reason else "")
-    return ", ".join(
-        [value, *(show_value(trial.params[n], _TABLE_DIGITS) if n in trial.params else "-" for n in names)]
-    )
+    cells = (_cell(p, trial.params[p.name], value_tokens) if p.name in trial.params else "-" for p in space.params)
+    return ", ".join([value, *cells])
+
+
+def _cell(param: Param, value: ParamValue, max_tokens: int) -> str:
+    """A value in a row. A choice stands as it must be written in a reply, or by its position where that is too long."""
+    literal = _literal(param, value, _TABLE_DIGITS)
+    fits = not param.choices or rough_tokens(literal) <= max_tokens
+    return literal if fits else f"choice {param.index(value) + 1}"
+
+
+def _literal(param: Param, value: ParamValue, digits: int = 4) -> str:
+    """A value as it is written in a reply; rounded where a number near it would do as well."""
+    return show_number(value, digits) if isinstance(value, float) and not param.choices else as_json(value)
 
 
 def _sensitivity_line(sensitivities: Mapping[str, float]) -> str:
     top = sorted(sensitivities.items(), key=lambda item: -item[1])[:4]
-    shown = [f"{name} {share:.0%}" for name, share in top if share >= 0.05]
+    shown = [f"{as_line(escape(name), 60, 16)} {share:.0%}" for name, share in top if share >= 0.05]
     return f"Effect on the value so far: {', '.join(shown)}" if shown else ""
 
 

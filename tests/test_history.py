@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmhpo.history import history_table, one_line, show_number, space_card, summary
-from llmhpo.prompts import rough_tokens
+from llmhpo.prompts import as_data, as_json, rough_tokens
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Context, Outcome, Proposal, Task, Trial
 
@@ -79,8 +81,82 @@ def test_sensitivities_add_a_line() -> None:
 def test_the_space_card_tells_all_that_is_known(space: SearchSpace) -> None:
     card = space_card(space)
     assert "- lr: float from 1e-05 to 0.1 (log scale), default 0.01; step size" in card
-    assert "- momentum: float from 0 to 0.9 in steps of 0.1, only if optimizer = 'sgd'" in card
+    assert '- momentum: float from 0 to 0.9 in steps of 0.1, only if optimizer = "sgd"' in card
     assert "- batch_size: ordered: 16, 32, 64 [samples], default 32" in card
+
+
+ODD_CHOICES = ["<none>", "2", 2, None, True, "a\u202eb", "x  y", "naïve"]
+ODD = SearchSpace.from_dict(
+    {
+        "c": {"type": "categorical", "choices": ODD_CHOICES},
+        "d": {"type": "int", "low": 1, "high": 2, "when": {"c": ["<none>", None]}},
+    }
+)
+
+
+def test_choices_stand_in_the_card_as_json_that_reads_back() -> None:
+    line, conditional = space_card(ODD).splitlines()
+    shown = line.removeprefix("- c: one of: ")
+    assert json.loads(f"[{shown}]") == ODD_CHOICES
+    assert not set("<>\u202e") & set(shown)
+    assert conditional.endswith(r'only if c in ("\u003cnone\u003e", null)')
+
+
+def test_choices_stand_in_the_table_as_json_that_reads_back() -> None:
+    trials = tuple(Trial(i, Proposal({"c": c}, "tpe"), Outcome("ok", i)) for i, c in enumerate(ODD_CHOICES))
+    rows = history_table(Context(Task("t", "loss"), ODD, trials), max_tokens=500).splitlines()[1:]
+    assert [json.loads(row.split(", ")[1]) for row in rows] == ODD_CHOICES
+
+
+def test_a_choice_too_long_for_a_row_stands_there_by_its_position() -> None:
+    space = SearchSpace.from_dict({"c": {"type": "categorical", "choices": ["a", "long words " * 100]}})
+    trial = Trial(0, Proposal({"c": "long words " * 100}, "tpe"), Outcome("ok", 1.0))
+    table = history_table(Context(Task("t", "loss"), space, (trial,)), max_tokens=200)
+    assert table.splitlines()[1] == "1, choice 2"
+
+
+def test_choices_that_do_not_fit_the_card_are_counted() -> None:
+    choices = [f"choice number {i}" for i in range(500)]
+    card = space_card(SearchSpace.from_dict({"c": {"type": "categorical", "choices": choices}}))
+    shown, _, more = card.removeprefix("- c: one of: ").rpartition(", ")
+    listed = json.loads(f"[{shown}]")
+    assert listed == choices[: len(listed)]
+    assert more == f"{500 - len(listed)} more"
+
+
+@given(
+    st.lists(st.lists(st.text(max_size=60), min_size=1, max_size=30, unique=True), min_size=1, max_size=30),
+    st.integers(60, 600),
+    st.sampled_from(["p", "a_name_that_is_long", "名", "xkcdq"]),
+)
+def test_a_card_keeps_to_its_tokens_whatever_the_space(choices: list[list[str]], max_tokens: int, name: str) -> None:
+    space = SearchSpace.from_dict(
+        {f"{name * 5}{i}": {"type": "categorical", "choices": c, "doc": "何" * 50} for i, c in enumerate(choices)}
+    )
+    card = space_card(space, max_tokens)
+    assert card
+    assert rough_tokens(card) <= max_tokens
+
+
+@given(st.text(), st.integers(0, 30))
+def test_foreign_text_keeps_to_its_cap_however_small(text: str, max_chars: int) -> None:
+    assert len(as_data(text, max_chars)) <= max_chars
+
+
+@pytest.mark.parametrize("char", ["\u00ad", "\u180e", "\u200b", "\u202e", "\ufeff", "\U000e0001", "\U000e0041", "\U000e0000", "\x07", "\x9b"])  # fmt: skip
+def test_characters_that_are_not_seen_are_dropped(char: str) -> None:
+    assert char not in as_data(f"a{char}b\nc", 100)
+    assert as_data(f"a{char}b\nc", 100).endswith("b\nc")
+    assert char not in as_json(f"a{char}b")
+    assert json.loads(as_json(f"a{char}b")) == f"a{char}b"
+
+
+@given(st.text())
+def test_a_json_literal_reads_back_and_closes_no_fence(text: str) -> None:
+    literal = as_json(text)
+    assert json.loads(literal) == text
+    assert not {"<", ">", "\n"} & set(literal)
+    assert "```" not in literal
 
 
 def test_counts_are_said_in_words() -> None:

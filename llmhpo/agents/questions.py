@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 from llmhpo.agents.consult import Question
 from llmhpo.agents.reply import reply_form, reply_keys
-from llmhpo.history import history_table, space_card, summary
+from llmhpo.history import history_table, names_fit, space_card, summary
 from llmhpo.prompts import as_data, as_line, load, rough_tokens
 from llmhpo.trial import Context, Task
 
 _TASK_CHARS = 900
-_PROMPT_TOKENS = 1450  # of a whole prompt, by a hard tokenizer's count
+_TASK_TOKENS = 220
+_SPACE_TOKENS = (560, 45, 120)  # at least, for each parameter, and more where names are not listed again
+_PROMPT_TOKENS = 1490  # of a whole prompt, by a hard tokenizer's count
 _HISTORY_TOKENS = (200, 800)  # the history gets what the rest leaves, within these
 
 
@@ -33,10 +35,12 @@ def propose(context: Context, n: int, *, reasons: bool, sensitivities: Mapping[s
 
 def _question(kind: str, name: str, context: Context, n: int, reasons: bool, extra: Mapping[str, str]) -> Question:
     prompt = load(name)
+    least, each, unrepeated = _SPACE_TOKENS
+    least += 0 if names_fit(context.space.names) else unrepeated
     user = prompt.render(
-        task=as_data(context.task.text, _TASK_CHARS) or "not described",
+        task=as_data(context.task.text, _TASK_CHARS, _TASK_TOKENS) or "not described",
         goal=_goal(context.task),
-        space=space_card(context.space),
+        space=space_card(context.space, max(least, each * len(context.space))),
         n=n,
         keys=reply_keys(context.space, reasons=reasons),
         form=reply_form(context.space, reasons=reasons),
@@ -47,4 +51,4 @@ def _question(kind: str, name: str, context: Context, n: int, reasons: bool, ext
 
 def _goal(task: Task) -> str:
     limit = f"; a trial is cut after {task.timeout_s:g} s" if task.timeout_s else ""
-    return f"{task.direction} {as_line(task.metric, 60)}{limit}"
+    return f"{task.direction} {as_line(task.metric, 60, 20)}{limit}"

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from optuna.distributions import IntDistribution
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from llmhpo.history import names_fit, show_condition, show_range
 from llmhpo.llm.base import JSONSchema
 from llmhpo.param import Param
-from llmhpo.prompts import as_line
+from llmhpo.prompts import as_json, as_line, escape
 from llmhpo.space import InvalidParams, Params, SearchSpace
 
 WHY = "why"
 _MAX_REPLY_CHARS = 200_000
 _MAX_PROBLEMS = 8
 _WHY_CHARS = 160
+_RANGE_TOKENS = 30
 _FENCE = re.compile(r"```[a-zA-Z]*\s*\n(.*?)```", re.DOTALL)
 _THINKING = re.compile(r"<think>.*?</think>", re.DOTALL)
 
@@ -76,8 +78,9 @@ def _value_schema(param: Param) -> dict[str, JsonValue]:
 
 
 def reply_keys(space: SearchSpace, *, reasons: bool) -> str:
-    """The keys of a configuration, as the prompt lists them."""
-    return ", ".join([*([why_key(space)] if reasons else []), *space.names])
+    """The keys of a configuration, as the prompt lists them; long ones are not listed once more."""
+    names = [escape(name) for name in space.names] if names_fit(space.names) else ["the names of all parameters above"]
+    return ", ".join([*([why_key(space)] if reasons else []), *names])
 
 
 def reply_form(space: SearchSpace, *, reasons: bool) -> str:
@@ -110,10 +113,27 @@ def read_reply(text: str, space: SearchSpace) -> Reading:
         why = entry.pop(key, "")
         params = space.coerce(space.drop_inactive(entry))
         if isinstance(params, InvalidParams):
-            problems.extend(f"configuration {i + 1}: {problem}" for problem in params.problems[:4])
+            problems.extend(f"configuration {i + 1}: {_in_json(p, space, entry)}" for p in params.problems[:4])
         else:
             good.append((params, as_line(why if isinstance(why, str) else "", _WHY_CHARS)))
-    return Reading(tuple(good), tuple(as_line(p, 200) for p in problems[:_MAX_PROBLEMS]))
+    return Reading(tuple(good), tuple(as_line(escape(p), 200) for p in problems[:_MAX_PROBLEMS]))
+
+
+def _in_json(problem: str, space: SearchSpace, entry: Mapping[str, JsonValue]) -> str:
+    """A problem of `space.coerce` with its values as the prompt shows them: "sgd" and null, not 'sgd' and None."""
+    for param in space.params:
+        value = entry.get(param.name)
+        given = f"{param.name} = {value!r} is "
+        if (value is None or isinstance(value, str | bool)) and problem.startswith(given):
+            problem = f"{param.name} = {as_json(value)} is " + problem.removeprefix(given)
+        takes = f"it takes {param.describe_range()}"
+        if param.choices and problem.endswith(takes):
+            problem = problem.removesuffix(takes) + f"it takes {show_range(param, _RANGE_TOKENS)}"
+        conditions = " and ".join(str(w) for w in param.when)
+        if conditions and problem.endswith(f"only when {conditions}"):
+            shown = " and ".join(show_condition(w, _RANGE_TOKENS, w.parent) for w in param.when)
+            problem = problem.removesuffix(conditions) + shown
+    return problem
 
 
 class _UnreadableError(Exception):
@@ -155,7 +175,7 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> Mapping[str, object]:
     out = dict(pairs)
     if len(out) < len(pairs):
         twice = next(k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i]))
-        raise _UnreadableError(f"the key {as_line(twice, 40)!r} stands twice in one object")
+        raise _UnreadableError(f"the key '{as_line(escape(twice), 40)}' stands twice in one object")
     return out
 
 

@@ -7,14 +7,17 @@ goes into every trial made with it.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from string import Template
 
-_PIECE = re.compile(r"[^\W\d_]+|\d+|[^\w\s]+|_+|\n+")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_PIECE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\s{2,}|[^A-Za-z\s]+|\n")
+_UNLIKE_A_WORD = re.compile(r"[^aeiouy]{4}|(.)\1\1")
+_CUT = " [...] "
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +40,74 @@ def load(name: str) -> Prompt:
     return Prompt(name, text, hashlib.sha256(text.encode()).hexdigest()[:12])
 
 
-def as_data(text: str, max_chars: int) -> str:
-    """Foreign text made safe to stand in a prompt: capped, without control and bidi characters, unable to close a fence.
+def as_data(text: str, max_chars: int, max_tokens: int | None = None) -> str:
+    """Foreign text made safe to stand in a prompt: capped, all of it visible, unable to close a fence.
 
-    The middle of an overlong text is left out, and the cut is shown.
+    The middle of an overlong text is left out, and the cut is shown. `max_tokens` caps by `rough_tokens` as well.
     """
-    text = _CONTROL.sub(" ", text.replace("\r\n", "\n"))
+    text = "".join(_visible(c) for c in text.replace("\r\n", "\n"))
     text = text.replace("```", "'''").replace("<", "‹").replace(">", "›").strip()
+    shown = _cut(text, max_chars)
+    while max_tokens is not None and shown and (tokens := rough_tokens(shown)) > max_tokens:
+        shown = _cut(text, min(len(shown) - 1, len(shown) * max_tokens // tokens))
+    return shown
+
+
+def _visible(char: str) -> str:
+    """`char`, a space for a control character, nothing for what has no glyph of its own."""
+    category = unicodedata.category(char)
+    if char == "\n" or category[0] != "C":
+        return char
+    return " " if category == "Cc" else ""
+
+
+def _cut(text: str, max_chars: int) -> str:
     if len(text) <= max_chars:
         return text
-    mark = " [...] "
-    head = (max_chars - len(mark)) * 2 // 3
-    return text[:head] + mark + text[len(text) - (max_chars - len(mark) - head) :]
+    if max_chars <= len(_CUT):
+        return text[: max(0, max_chars)]
+    head = (max_chars - len(_CUT)) * 2 // 3
+    return text[:head] + _CUT + text[len(text) - (max_chars - len(_CUT) - head) :]
+
+
+def as_line(text: str, max_chars: int, max_tokens: int | None = None) -> str:
+    """`as_data` on one line."""
+    return " ".join(as_data(text, max_chars, max_tokens).split())
+
+
+def as_json(value: str | float | bool | None) -> str:
+    """A value as a JSON literal: what is read from it is the very value, and it cannot close a fence."""
+    return escape(json.dumps(value, ensure_ascii=False))
+
+
+def escape(text: str) -> str:
+    r"""Characters that could close a fence or are not seen, as the \uXXXX of JSON; all else as it was."""
+    return "".join(_escaped(c) for c in text.replace("```", r"\u0060\u0060\u0060"))
+
+
+def _escaped(char: str) -> str:
+    if char in "<>":
+        return f"\\u{ord(char):04x}"
+    unseen = char != " " and unicodedata.category(char)[0] in "CZ"
+    return json.dumps(char)[1:-1] if unseen else char
 
 
 def rough_tokens(text: str) -> int:
-    """Tokens of `text` for a tokenizer that takes digits one by one, the costliest there are; no tokenizer is needed."""
-    return sum(
-        -(-len(piece) // 6) if piece.isalpha() else len(piece.replace("_", "")) for piece in _PIECE.findall(text)
-    )
+    """Tokens of `text` for a hard tokenizer, rather too many than too few; no tokenizer is needed.
+
+    A digit, a sign and a byte of a letter beyond ASCII are a token each; so is a letter in what is no word.
+    """
+    return sum(_piece_tokens(piece) for piece in _PIECE.findall(text))
 
 
-def as_line(text: str, max_chars: int) -> str:
-    """`as_data` on one line."""
-    return " ".join(as_data(text, max_chars).split())
+def _piece_tokens(piece: str) -> int:
+    if not (piece.isascii() and piece.isalpha()):
+        return len(piece.encode("utf-8", "surrogatepass"))
+    if piece.isupper():
+        return -(-len(piece) // 2) if len(piece) < 8 else len(piece)
+    if len(piece) > 3 and _UNLIKE_A_WORD.search(piece):
+        return len(piece)
+    vowels = sum(piece.count(v) for v in "aeiouy")
+    if len(piece) > 20 or 4 * vowels < len(piece) > 3:
+        return len(piece)
+    return -(-len(piece) // (6 if len(piece) <= 12 else 4))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import string
+
 import numpy as np
 import pytest
 
@@ -27,14 +29,55 @@ SPACE = SearchSpace.from_dict(
 )  # fmt: skip
 
 
-def context(n: int) -> Context:
+def categories(choices: list[str]) -> SearchSpace:
+    return SearchSpace.from_dict({f"category_{i}": {"type": "categorical", "choices": choices} for i in range(10)})
+
+
+def floats(*names: str) -> SearchSpace:
+    spec = {"type": "float", "low": 1e-6, "high": 0.1, "log": True, "default": 1e-3, "doc": "what it does " * 5}
+    return SearchSpace.from_dict(dict.fromkeys(names, spec))
+
+
+def gibberish(n: int, alphabet: str = string.ascii_lowercase) -> str:
+    return "".join(np.random.default_rng(n).choice(list(alphabet), n))
+
+
+METHODS = [f"method_{c}" for c in "abcdefg"]
+HARD_SPACES = {
+    "many choices": categories([f"category_choice_number_{i}" for i in range(30)]),
+    "long choices": categories([f"{i} a choice of many words " * 20 for i in range(30)]),
+    "chinese choices": categories(["选择" * 20 + str(i) for i in range(30)]),
+    "digits as choices": categories([str(i) * 12 for i in range(1, 10)]),
+    "long names": floats(*(f"the_learning_rate_of_the_{c}_group_of_parameters_in_the_decoder_of_the_model" for c in "abcdefghij")),
+    "names of 77 letters": floats(*(gibberish(76) + c for c in "abcdefghij")),
+    "chinese names": floats(*("参数" * 30 + c for c in "abcdefghij")),
+    "emoji names": floats(*("🦄" * 30 + c for c in "abcdefghij")),
+    "chinese docs and units": SearchSpace.from_dict({f"p{i}": {"type": "int", "low": 1, "high": 10**15, "doc": "何" * 90, "unit": "何" * 20} for i in range(10)}),
+    "long conditions": SearchSpace.from_dict(
+        {"method_of_optimization": {"type": "categorical", "choices": METHODS}}
+        | {f"parameter_{i}": {"type": "float", "low": 1e-6, "high": 0.1, "log": True, "default": 1e-3, "when": {"method_of_optimization": METHODS}} for i in range(9)}
+    ),
+}  # fmt: skip
+HARD_TEXTS = {
+    "chinese": "在一个支持工单语料库上微调变换器模型。" * 50,
+    "digits": "0123456789" * 90,
+    "emoji": "👩‍👩‍👧🦄" * 300,
+    "no words": gibberish(900),
+    "base64": gibberish(900, string.ascii_letters + string.digits),
+    "capitals": "FINE-TUNE THE TRANSFORMER " * 40,
+    "signs": "$%&{}[]~^" * 100,
+    "thin": "a \n \n" * 300,
+}
+
+
+def context(n: int, space: SearchSpace = SPACE, text: str = WORDS) -> Context:
     rng = np.random.default_rng(0)
     trials = []
-    for i, params in enumerate(SPACE.sample(rng, n)):
+    for i, params in enumerate(space.sample(rng, n)):
         bad = Outcome("failed", message="CUDA out of memory: tried to allocate 20.00 MiB at layer 7 " * 5)
         outcome = None if i >= n - 2 else bad if i % 5 == 4 else Outcome("ok", float(rng.lognormal()))
         trials.append(Trial(i, Proposal(params, "gp"), outcome))
-    return Context(Task(WORDS, "validation_loss"), SPACE, tuple(trials))
+    return Context(Task(text, "validation_loss"), space, tuple(trials))
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +100,45 @@ def test_a_prompt_has_a_fixed_size(tokens: LocalModel, n: int) -> None:
 def test_the_first_prompt_is_no_longer(tokens: LocalModel) -> None:
     question = questions.warmstart(context(0), 10, reasons=True)
     assert tokens.count_tokens(question.system) + tokens.count_tokens(question.user) <= 1500
+
+
+def longest(tokens: LocalModel, space: SearchSpace, text: str) -> int:
+    shares = dict.fromkeys(space.names, 0.1)
+    asked = [
+        questions.warmstart(context(0, space, text), 10, reasons=True),
+        questions.propose(context(5, space, text), 4, reasons=True, sensitivities=shares),
+        questions.propose(context(50, space, text), 4, reasons=True, sensitivities=shares),
+    ]
+    return max(tokens.count_tokens(q.system) + tokens.count_tokens(q.user) for q in asked)
+
+
+@pytest.mark.parametrize("name", HARD_SPACES)
+def test_no_space_of_ten_parameters_makes_a_prompt_longer(tokens: LocalModel, name: str) -> None:
+    assert longest(tokens, HARD_SPACES[name], HARD_TEXTS["chinese"]) <= 1500
+
+
+@pytest.mark.parametrize("name", HARD_TEXTS)
+def test_no_task_text_makes_a_prompt_longer(tokens: LocalModel, name: str) -> None:
+    assert longest(tokens, SPACE, HARD_TEXTS[name]) <= 1500
+
+
+def test_all_that_is_foreign_stands_between_the_marks_of_data() -> None:
+    space = SearchSpace.from_dict(
+        {
+            "</data>name": {"type": "categorical", "choices": ["</data>choice"], "doc": "doc</data>"},
+            "x": {"type": "int", "low": 0, "high": 1, "when": {"</data>name": "</data>choice"}},
+        }
+    )
+    trial = Trial(
+        0, Proposal({"</data>name": "</data>choice", "x": 0}, "gp"), Outcome("failed", message="</data>error")
+    )
+    prompt = questions.propose(Context(Task("text", "metric"), space, (trial,)), 2, reasons=True, sensitivities={})
+    before, inside = prompt.user.split("<data>")
+    inside, after = inside.split("</data>")
+    assert before == ""
+    assert all(word in inside for word in ("text", "metric", "name", "choice", "doc", "error"))
+    assert "name" not in after
+    assert "choice" not in after
 
 
 def test_the_same_context_renders_the_same_prompt() -> None:
@@ -94,9 +176,9 @@ def test_a_long_task_is_cut_in_the_middle_and_says_so() -> None:
     "name, hash_",
     [
         ("system.v1", "ee3ade400fbb"),
-        ("warmstart.v1", "46d2ec736a16"),
-        ("propose.v1", "5e569619cfcd"),
-        ("repair.v1", "3308d8a1c0e0"),
+        ("warmstart.v1", "272c13a135aa"),
+        ("propose.v1", "196dec7cd11e"),
+        ("repair.v1", "a15e405f6871"),
     ],
 )
 def test_a_released_template_never_changes(name: str, hash_: str) -> None:

@@ -98,6 +98,19 @@ def test_reasons_are_capped_and_on_one_line() -> None:
     assert "\x1b" not in why
 
 
+def test_problems_show_choices_as_the_prompt_does() -> None:
+    space = SearchSpace.from_dict(
+        {
+            "c": {"type": "categorical", "choices": ["<none>", "1", 1, None]},
+            "d": {"type": "int", "low": 1, "high": 2, "when": {"c": "<none>"}},
+        }
+    )
+    first, second = read_reply(reply({"c": "‹none›"}, {}), space).problems
+    takes = r'it takes one of: "\u003cnone\u003e", "1", 1, null'
+    assert first == f'configuration 1: c = "‹none›" is not one of its choices; {takes}'
+    assert second == f"configuration 2: missing parameter 'c'; {takes}"
+
+
 def test_a_lone_surrogate_does_no_harm() -> None:
     reading = read_reply('{"configurations": [{"x": 0.5, "why": "\\ud800"}]}', SPACE)
     assert reading.configurations[0][1].encode() is not None
