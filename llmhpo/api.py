@@ -152,6 +152,10 @@ def optimize(
     running jobs (a callable in this process is left to end by itself), and they are run again when the study goes on.
     """
     space = _as_space(space)
+    if not (callable(objective) or (isinstance(objective, str | list | tuple) and objective)):
+        raise ConfigError(
+            f"objective={objective!r} is neither a callable nor a command; give a function of one dict, or a string"
+        )
     command = None if callable(objective) else (objective if isinstance(objective, str) else tuple(objective))
     keep = command is not None or storage is not None or study_name is not None
     about = [space.revision, metric, command]
@@ -174,7 +178,7 @@ def optimize(
             price=price,
             caps=Caps(max_tokens, max_usd),
             seed=seed,
-            gpus=None if gpus is None else tuple(gpus),
+            gpus=None if gpus is None else gpus if isinstance(gpus, str) else tuple(gpus),  # type: ignore[arg-type]
             metric_pattern=metric_pattern,
         )
         function = objective if callable(objective) else None
@@ -248,7 +252,7 @@ def _executor(config: RunConfig, objective: Objective | None, isolated: bool | N
             "isolated=False runs the callable in this process, which can keep no timeout_s and no gpus; drop one"
         )
     if needs_process if isolated is None else isolated:
-        return FunctionExecutor(objective, workers=config.n_workers, gpus=config.gpus)
+        return FunctionExecutor(objective, workers=config.n_workers, gpus=config.gpus, pass_env=config.pass_env)
     return InProcessExecutor(objective, workers=config.n_workers)
 
 
@@ -298,8 +302,8 @@ class Study:
 
     def ask(self, n: int = 1) -> list[Trial]:
         """Begin `n` trials: committed as running before they are returned. Waits for the model where it is due."""
-        if n < 1:
-            raise ConfigError(f"ask({n!r}): ask for at least one trial")
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ConfigError(f"ask({n!r}): give a whole number of trials from 1 on")
         context = self._context()
         if self._portfolio.wants(context) and not (n == 1 and self._portfolio.is_default_next(context)):
             self._store.record(self._portfolio.consult(context))
@@ -319,13 +323,17 @@ class Study:
 
         Raises: ConfigError where the trial is not open, or the value is not a finite number.
         """
-        number = trial if isinstance(trial, int) else trial.number
+        number = trial.number if isinstance(trial, Trial) else trial
         if number not in {t.number for t in self.pending}:
             raise ConfigError(
-                f"tell({number}): there is no open trial of this number; open: {[t.number for t in self.pending]}"
+                f"tell({number!r}): there is no open trial of this number; open: {[t.number for t in self.pending]}"
             )
         if sum(given is not None for given in (value, outcome, failed)) != 1:
             raise ConfigError(f"tell({number}): give exactly one of value, outcome and failed")
+        if not isinstance(outcome, Outcome | None):
+            raise ConfigError(
+                f"tell({number}): outcome={outcome!r} is not an Outcome; for a failed trial give failed='why'"
+            )
         if failed is not None:
             outcome = Outcome("failed", seconds=seconds, message=failed)
         elif value is not None:

@@ -51,8 +51,12 @@ class RunConfig:
                 raise ConfigError(f"{name}={value!r} is not a whole number from 1 on")
         if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < 2**31):
             raise ConfigError(f"seed={self.seed!r} is not a whole number from 0 to 2147483647")
-        if not self.deadline_s > 0:
+        if not isinstance(self.deadline_s, int | float) or not self.deadline_s > 0:
             raise ConfigError(f"deadline_s={self.deadline_s!r} is not a positive number of seconds")
+        if isinstance(self.gpus, str):
+            raise ConfigError(
+                f"gpus={self.gpus!r} is a string; give a list with one entry for each worker, such as ['0', '1']"
+            )
 
 
 class _PriceTable(BaseModel):

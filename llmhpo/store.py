@@ -299,7 +299,8 @@ def sqlite_path(storage: str | None) -> Path | None:
     """The file behind a SQLite URL; None for any other storage."""
     if storage is None or not storage.startswith("sqlite:///"):
         return None
-    return Path(storage.removeprefix("sqlite:///").partition("?")[0])
+    name = storage.removeprefix("sqlite:///").partition("?")[0]
+    return None if name in ("", ":memory:") else Path(name)
 
 
 def _open_storage(storage: str | None) -> BaseStorage:

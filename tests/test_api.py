@@ -85,11 +85,15 @@ def test_a_callable_with_a_time_limit_is_cut(tmp_path: Path) -> None:
         ({"isolated": False, "timeout_s": 1.0}, ["isolated=False", "timeout_s"]),
         ({"metric_pattern": "x"}, ["metric_pattern='x'"]),
         ({"max_tokens": -1}, ["max_tokens=-1"]),
+        ({"deadline_s": "a"}, ["deadline_s='a'"]),
+        ({"gpus": "0"}, ["gpus='0'", "list"]),
+        ({"objective": None}, ["objective=None", "command"]),
+        ({"objective": []}, ["objective=[]"]),
     ],
 )
 def test_bad_arguments_are_named(change: dict[str, object], words: list[str]) -> None:
     with pytest.raises(ConfigError) as error:
-        llmhpo.optimize(f, SPACE, **{"llm": "none", "progress": False, **change})  # type: ignore[arg-type]
+        llmhpo.optimize(**{"objective": f, "space": SPACE, "llm": "none", "progress": False, **change})  # type: ignore[arg-type]
     for word in words:
         assert word in str(error.value)
 
@@ -183,5 +187,10 @@ def test_tell_refuses_what_is_not_open() -> None:
         study.tell(trial, 0.5)
         with pytest.raises(ConfigError, match="no open trial"):
             study.tell(trial, 0.5)
-        with pytest.raises(ConfigError, match=r"ask\(0\)"):
-            study.ask(0)
+        for n in (0, 1.5, True):
+            with pytest.raises(ConfigError, match=r"ask\("):
+                study.ask(n)  # type: ignore[arg-type]
+        (trial,) = study.ask()
+        for kw in ({"trial": "0", "value": 1.0}, {"trial": trial, "outcome": "x"}, {"trial": trial}):
+            with pytest.raises(ConfigError, match=r"tell\("):
+                study.tell(**kw)  # type: ignore[arg-type]
