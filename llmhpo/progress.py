@@ -212,4 +212,6 @@ class _Screen:
     def _model_line(self) -> str:
         if self.asked_at is not None:
             return f"model: {self.model}, {duration(time.monotonic() - self.asked_at)} ..."
-        return f"model: {self.model} | in all {usage_text(self.usage)}" if self.model else "model: not asked yet"
+        if not self.model:
+            return "no model" if self.config.llm in (None, "none") else "model: not asked yet"
+        return f"model: {self.model} | in all {usage_text(self.usage)}"
