@@ -203,12 +203,11 @@ def every_node(schema: dict[str, object]) -> Iterator[dict[str, object]]:
         yield from every_node(child)
 
 
+@pytest.mark.parametrize("service", ["openai"], indirect=True)
 @pytest.mark.parametrize("reasons", [True, False])
 def test_openai_itself_is_sent_types_beside_enums_and_no_lengths(
     hosted: Service, space: SearchSpace, reasons: bool
 ) -> None:
-    if hosted.style != "openai":
-        pytest.skip("OpenAI's strict mode")
     model = make_llm("openai:m")
     assert model is not None
     model.complete(Request(ASK.messages, reply_schema(space, 4, reasons=reasons), deadline_s=5.0))

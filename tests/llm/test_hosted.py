@@ -203,44 +203,44 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("which", range(3))
-def test_a_refused_option_is_left_out_and_remembered(model: Model, style: str, service: Service, which: int) -> None:
-    if which >= len(REFUSALS[style]):
-        pytest.skip("no such option")
-    service.rejects, option = REFUSALS[style][which]
+@pytest.mark.parametrize(
+    ("style", "rejects", "option"),
+    [(style, rejects, option) for style, refusals in REFUSALS.items() for rejects, option in refusals],
+    indirect=["style"],
+)
+def test_a_refused_option_is_left_out_and_remembered(
+    model: Model, service: Service, rejects: dict[str, str], option: str
+) -> None:
+    service.rejects = rejects
     for _ in range(2):
         assert model.complete(ask(temperature=0.5)).text == servers.REPLY
     assert [option in seen.body for seen in service.seen] == [True, False, False]
 
 
+@pytest.mark.parametrize("style", ["openai"], indirect=True)
 def test_a_limit_on_tokens_is_sent_whatever_its_name(service: Service) -> None:
-    if service.style != "openai":
-        pytest.skip("one name only")
     service.rejects = {"max_completion_tokens": "Unknown parameter: 'max_completion_tokens'"}
     make("openai", service.url).complete(ask(max_tokens=55))
     assert service.seen[-1].body["max_tokens"] == 55
 
 
+@pytest.mark.parametrize("style", ["openai"], indirect=True)
 def test_a_limit_that_is_too_high_is_not_taken_for_a_limit_that_is_unknown(service: Service) -> None:
-    if service.style != "openai":
-        pytest.skip("one name only")
     words = "max_completion_tokens is too large: 99. This model supports at most 16 completion tokens."
     service.rejects = {"max_completion_tokens": words}
     assert isinstance(error_of(make("openai", service.url)), LLMRequestError)
     assert len(service.seen) == 1
 
 
+@pytest.mark.parametrize("style", ["anthropic"], indirect=True)
 def test_where_structured_output_is_refused_a_forced_tool_asks_for_the_form(service: Service) -> None:
-    if service.style != "anthropic":
-        pytest.skip("Anthropic only")
     service.rejects = {"output_config.format": "output_config.format is not supported by this model"}
     assert make("anthropic", service.url).complete(ask()).text == servers.REPLY
     assert service.seen[-1].body["tool_choice"]["type"] == "tool"
 
 
+@pytest.mark.parametrize("style", ["anthropic"], indirect=True)
 def test_where_the_forced_tool_is_refused_too_the_prompt_alone_asks(service: Service) -> None:
-    if service.style != "anthropic":
-        pytest.skip("Anthropic only")
     service.rejects = {
         "output_config.format": "output_config.format is not supported by this model",
         "tools": "tool_choice: forced tool use is not supported",
@@ -249,9 +249,8 @@ def test_where_the_forced_tool_is_refused_too_the_prompt_alone_asks(service: Ser
     assert not {"tools", "tool_choice", "output_config"} & service.seen[-1].body.keys()
 
 
+@pytest.mark.parametrize("style", ["anthropic"], indirect=True)
 def test_the_system_message_is_marked_for_the_cache(service: Service) -> None:
-    if service.style != "anthropic":
-        pytest.skip("OpenAI caches by itself")
     make("anthropic", service.url).complete(ask())
     assert service.seen[0].body["system"][0]["cache_control"] == {"type": "ephemeral"}
 
