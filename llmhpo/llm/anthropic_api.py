@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import anthropic
-import httpx2
 from pydantic import BaseModel, JsonValue
 
 from llmhpo.errors import LLMReplyError
@@ -20,15 +19,14 @@ from llmhpo.llm.hosted import (
     Suspects,
     about,
     bill,
-    blamed,
     clean,
     estimate_tokens,
     find_endpoint,
-    read_body,
     read_reply,
 )
+from llmhpo.llm.negotiate import Attempt, negotiate
 from llmhpo.llm.prices import price_of
-from llmhpo.llm.transport import Deadline, RejectedError, Transport
+from llmhpo.llm.transport import Deadline, Transport
 from llmhpo.usage import Price, Usage
 
 _URL = "https://api.anthropic.com"
@@ -107,29 +105,17 @@ class AnthropicModel:
         Raises: LLMUnavailableError, LLMRequestError, LLMReplyError.
         """
         deadline = Deadline(request.deadline_s)
-        refused = self._refused
-        while True:
-            options = _options(request) - refused
-            if "format" in options:
-                options -= {"tool"}
-            arguments = self._arguments(request, options)
-
-            def once(timeout: httpx2.Timeout, arguments: dict[str, Any] = arguments) -> Answer:
-                create = self._open().messages.with_streaming_response.create
-                with create(**arguments, timeout=timeout) as response:
-                    body = read_body(response.iter_bytes(), self._endpoint)
-                    return Answer(body, response.headers.get("content-type", ""))
-
-            try:
-                answer = self._transport.send(once, deadline)
-            except RejectedError as error:
-                option = blamed(error.complaint, options, _SUSPECTS)
-                if option is None:
-                    raise
-                refused |= {option}
-            else:
-                self._refused |= refused  # only now: the complaint may have been about something else
-                return self._completion(answer, request, deadline.spent())
+        answer, refused = negotiate(
+            lambda refused: self._attempt(request, refused),
+            lambda: self._open().messages.with_streaming_response.create,
+            self._refused,
+            transport=self._transport,
+            endpoint=self._endpoint,
+            suspects=_SUSPECTS,
+            deadline=deadline,
+        )
+        self._refused |= refused  # only now: a complaint may have been about something else
+        return self._completion(answer, request, deadline.spent())
 
     def count_tokens(self, text: str) -> int:
         """An estimate on the high side."""
@@ -142,7 +128,10 @@ class AnthropicModel:
         if client is not None:
             client.close()
 
-    def _arguments(self, request: Request, options: frozenset[str]) -> dict[str, Any]:
+    def _attempt(self, request: Request, refused: frozenset[str]) -> Attempt:
+        options = _options(request) - refused
+        if "format" in options:
+            options -= {"tool"}
         system = "\n\n".join(m.content for m in request.messages if m.role == "system")
         arguments: dict[str, Any] = {
             "model": self._endpoint.model,
@@ -161,7 +150,7 @@ class AnthropicModel:
         if request.schema is not None and "tool" in options:
             tool = {"name": _TOOL, "description": "Give the reply.", "input_schema": supported(request.schema)}
             arguments |= {"tools": [tool], "tool_choice": {"type": "tool", "name": _TOOL}}
-        return arguments
+        return Attempt(arguments, options)
 
     def _completion(self, answer: Answer, request: Request, seconds: float) -> Completion:
         reply = read_reply(_Reply, answer, self._endpoint)

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-import httpx2
 import openai
 from pydantic import BaseModel, JsonValue
 
@@ -19,15 +18,14 @@ from llmhpo.llm.hosted import (
     Suspects,
     about,
     bill,
-    blamed,
     clean,
     estimate_tokens,
     find_endpoint,
-    read_body,
     read_reply,
 )
+from llmhpo.llm.negotiate import Attempt, negotiate
 from llmhpo.llm.prices import price_of
-from llmhpo.llm.transport import Deadline, RejectedError, Transport
+from llmhpo.llm.transport import Deadline, Transport
 from llmhpo.usage import Price
 
 _URL = "https://api.openai.com/v1"
@@ -95,26 +93,17 @@ class OpenAIModel:
         Raises: LLMUnavailableError, LLMRequestError, LLMReplyError.
         """
         deadline = Deadline(request.deadline_s)
-        refused = self._refused
-        while True:
-            arguments = self._arguments(request, refused)
-
-            def once(timeout: httpx2.Timeout, arguments: dict[str, Any] = arguments) -> Answer:
-                create = self._open().chat.completions.with_streaming_response.create
-                with create(**arguments, timeout=timeout) as response:
-                    body = read_body(response.iter_bytes(), self._endpoint)
-                    return Answer(body, response.headers.get("content-type", ""))
-
-            try:
-                answer = self._transport.send(once, deadline)
-            except RejectedError as error:
-                option = blamed(error.complaint, arguments, _SUSPECTS)
-                if option is None:
-                    raise
-                refused |= {option}
-            else:
-                self._refused |= refused  # only now: the complaint may have been about something else
-                return self._completion(answer, request, deadline.spent())
+        answer, refused = negotiate(
+            lambda refused: self._attempt(request, refused),
+            lambda: self._open().chat.completions.with_streaming_response.create,
+            self._refused,
+            transport=self._transport,
+            endpoint=self._endpoint,
+            suspects=_SUSPECTS,
+            deadline=deadline,
+        )
+        self._refused |= refused  # only now: a complaint may have been about something else
+        return self._completion(answer, request, deadline.spent())
 
     def count_tokens(self, text: str) -> int:
         """An estimate on the high side."""
@@ -127,7 +116,7 @@ class OpenAIModel:
         if client is not None:
             client.close()
 
-    def _arguments(self, request: Request, refused: frozenset[str]) -> dict[str, Any]:
+    def _attempt(self, request: Request, refused: frozenset[str]) -> Attempt:
         optional: dict[str, Any] = {
             "max_completion_tokens": request.max_tokens + self.overhead_tokens,
             "reasoning_effort": "low",
@@ -144,7 +133,7 @@ class OpenAIModel:
             arguments["max_tokens"] = optional["max_completion_tokens"]
         arguments["model"] = self._endpoint.model
         arguments["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
-        return arguments
+        return Attempt(arguments, arguments.keys())
 
     def _completion(self, answer: Answer, request: Request, seconds: float) -> Completion:
         reply = read_reply(_Reply, answer, self._endpoint)
