@@ -259,3 +259,15 @@ def test_a_late_result_of_a_dead_attempt_is_not_taken_for_the_next_ones(tmp_path
     result = study(None, n=1, study_name="s", cwd=tmp_path, isolated=True)
     assert result.trials[0].value == loss({"x": 0.9, "k": "a"})
     assert (tmp_path / "runs" / "s" / "trials" / "00000.2" / "result.json").exists()
+
+
+def test_a_bug_in_a_model_puts_no_key_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "canary-0123456789abcdef")
+
+    class Leaky(ScriptedModel):
+        def complete(self, request):  # type: ignore[no-untyped-def]
+            raise ValueError("refused: canary-0123456789abcdef")
+
+    events: list[Event] = []
+    study(Leaky([]), n=3, on_event=events.append)
+    assert [e.batch.error for e in events if isinstance(e, Consulted)] == ["ValueError: refused: [key]"]

@@ -17,6 +17,7 @@ from llmhpo.agents.consult import Consultant
 from llmhpo.errors import ConfigError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import LLM
+from llmhpo.llm.redact import Redactor
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Batch, Context, Proposal, Trial
 from llmhpo.usage import Caps, Price, Usage
@@ -70,7 +71,7 @@ class Portfolio:
                 question = questions.warmstart(context, n, reasons=reasons)
             batch = self._consultant.consult(context, question)
         except Exception as error:  # noqa: BLE001 - somebody's own LLM: no model may end a study
-            words = f"{type(error).__name__}: {error}"
+            words = Redactor.from_environment()(f"{type(error).__name__}: {error}")
             batch = Batch("failed", len(context.trials), n, usage=Usage(calls=1), error=words, fatal=True)
         self._fatal = self._fatal or batch.fatal
         return batch
