@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from evals.baselines import make_arm
+from evals.arms import make_arm
 from evals.tasks import MINI, data_folder, load
 from evals.tasks.base import Task
 

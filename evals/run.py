@@ -19,14 +19,14 @@ import numpy as np
 import optuna
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from evals.baselines import Arm, exists, make_arm
+from evals.arms import Arm, exists, make_arm
 from evals.record import Key, Run, Start, append_run, mend, read_runs
 from evals.tasks import Half, load
 from evals.tasks.anonymous import anonymised
 from evals.tasks.base import Params, Result, Task
 
 RUNS = "runs.jsonl"
-_PACKAGES = ("llmhpo", "optuna", "numpy", "scipy", "torch", "scikit-learn", "cmaes", "onnxruntime")
+_PACKAGES = ("llmhpo", "optuna", "numpy", "scipy", "torch", "scikit-learn", "cmaes", "smac", "onnxruntime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +224,7 @@ def run(plan: Plan, out: Path, *, jobs: int = 1, show: bool = True) -> list[str]
 def _outcomes(plan: Plan, keys: Iterable[Key], revision: str, jobs: int) -> Iterator[tuple[Key, Run | BaseException]]:
     """Runs as they end, in spawned processes: torch and onnxruntime do not survive a fork."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by the children when they start
+    os.environ.setdefault("PYTHONHASHSEED", "0")  # SMAC walks over a set of configurations
     context = multiprocessing.get_context("spawn")
     waiting = iter(keys)
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:

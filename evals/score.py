@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata, wilcoxon
 
-from evals.baselines import CLASSICAL
+from evals.arms import CLASSICAL
 from evals.record import Run
 
 Array = npt.NDArray[np.float64]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from evals.__main__ import main
-from evals.baselines import Meter, OptunaArm, garbage_model, make_arm, recorded_model
+from evals.arms import make_arm
+from evals.arms.models import Meter, garbage_model, recorded_model
+from evals.arms.optuna_arm import OptunaArm
 from evals.record import Key, Run, append_run, mend, read_runs
 from evals.run import Plan, run_one
 from evals.tasks import MINI, Task, load

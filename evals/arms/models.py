@@ -1,0 +1,105 @@
+"""Models that arms speak to: a meter around any of them, recorded replies, and garbage."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evals.tasks.base import Params, Task
+from llmhpo import LLMHPOError, Usage, make_llm
+from llmhpo.llm.scripted import ScriptedModel
+
+if TYPE_CHECKING:
+    from llmhpo.llm.base import LLM, Completion, Request
+
+
+class Meter:
+    """A model with a meter on it, whose configurations snap to the rows of a pool before the optimizer reads them.
+
+    Without the snapping the optimizer would wait for ever for the outcome of a configuration that was never evaluated.
+    """
+
+    def __init__(self, inner: LLM, task: Task) -> None:
+        self._inner, self._task = inner, task
+        self.name, self.price, self.compact = inner.name, inner.price, inner.compact
+        self.overhead_tokens = inner.overhead_tokens
+        self.usage, self.seconds = Usage(), 0.0
+
+    def complete(self, request: Request) -> Completion:
+        """As the inner model."""
+        start = time.perf_counter()
+        try:
+            completion = self._inner.complete(request)
+        except LLMHPOError:
+            self.usage += Usage(calls=1)
+            raise
+        finally:
+            self.seconds += time.perf_counter() - start
+        self.usage += completion.usage
+        return completion if self._task.snap is None else replace(completion, text=self._snapped(completion.text))
+
+    def _snapped(self, text: str) -> str:
+        start, end = text.find("{"), text.rfind("}") + 1  # fences and thoughts around it stay
+        try:
+            reply = json.loads(text[start:end])
+            reply["configurations"] = [self._snap(raw) for raw in reply["configurations"]]
+        except (ValueError, TypeError, KeyError):
+            return text  # not what was asked for: the optimizer's business
+        return text[:start] + json.dumps(reply) + text[end:]
+
+    def _snap(self, raw: object) -> object:
+        space, snap = self._task.space, self._task.snap
+        assert snap is not None
+        if not isinstance(raw, dict):
+            return raw
+        params = space.coerce(space.drop_inactive({k: v for k, v in raw.items() if k in space}))
+        return {**raw, **dict.fromkeys(space.names), **snap(params)} if isinstance(params, dict) else raw
+
+    def count_tokens(self, text: str) -> int:
+        """As the inner model."""
+        return self._inner.count_tokens(text)
+
+    def close(self) -> None:
+        """Close the inner model."""
+        self._inner.close()
+
+
+def recorded_model(task: Task) -> LLM:
+    """Answers the first request with the task's ten recorded configurations, and no other."""
+    reply = json.dumps({"configurations": [{**dict.fromkeys(task.space.names), **p} for p in task.recorded]})
+    return ScriptedModel([reply], name="recorded")
+
+
+_GARBAGE_REPLIES = 200
+
+
+def garbage_model(task: Task, seed: int) -> LLM:
+    """Replies that fit the schema and help nobody: bounds, repeats, noise; every fifth one is missing or broken."""
+    rng = np.random.default_rng([seed, 13])
+    replies: dict[int, str] = {}
+    corner = _corner(task, rng)
+    for number in range(_GARBAGE_REPLIES):
+        if number % 5 == 3:
+            continue  # unavailable
+        configurations = [corner, *(_corner(task, rng) for _ in range(4)), corner, *task.space.sample(rng, 5)]
+        reply = json.dumps({"configurations": [{**dict.fromkeys(task.space.names), **p} for p in configurations]})
+        replies[number] = reply[: len(reply) // 2] if number % 5 == 4 else reply
+    return ScriptedModel(replies, name="garbage")
+
+
+def _corner(task: Task, rng: np.random.Generator) -> Params:
+    return task.space.from_unit(rng.integers(0, 2, len(task.space)).astype(float))
+
+
+@lru_cache(maxsize=2)
+def shared_model(spec: str) -> LLM | None:
+    """A model, one for all runs of a process.
+
+    Raises: ConfigError.
+    """
+    return make_llm(spec)
