@@ -24,6 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from llmhpo.errors import StoreError, StudyLockedError, StudyMismatchError
+from llmhpo.prior import prior_from_dict
 from llmhpo.space import Params, SearchSpace
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Provenance, Task, Trial
 from llmhpo.usage import Usage
@@ -281,7 +282,9 @@ def batch_from_dict(raw: Mapping[str, Any]) -> Batch:
         )
         for p in raw["proposals"]
     )
-    return Batch(**{**raw, "proposals": proposals, "usage": Usage(**raw["usage"]), "problems": tuple(raw["problems"])})
+    prior = None if raw.get("prior") is None else prior_from_dict(raw["prior"])
+    usage, problems = Usage(**raw["usage"]), tuple(raw["problems"])
+    return Batch(**{**raw, "proposals": proposals, "usage": usage, "problems": problems, "prior": prior})
 
 
 def _difference(was: SearchSpace, now: SearchSpace) -> str:

@@ -9,6 +9,7 @@ from numbers import Real
 from typing import Literal, cast
 
 from llmhpo.errors import ConfigError
+from llmhpo.prior import Prior
 from llmhpo.space import Params, SearchSpace
 from llmhpo.usage import Usage
 
@@ -138,7 +139,7 @@ class Batch:
 
     `kind` is the prompt ("warmstart", "propose"), `at` the number of trials begun when it was asked, `asked` how many
     configurations were asked for. `problems` lists what was wrong with the replies; `error` is set where no reply came,
-    and `fatal` where asking again is pointless (a wrong key).
+    and `fatal` where asking again is pointless (a wrong key). `prior` is what the model said it believes, if it did.
     """
 
     kind: str
@@ -150,6 +151,7 @@ class Batch:
     error: str = ""
     fatal: bool = False
     seconds: float = 0.0
+    prior: Prior | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,11 @@ class Context:
                 seen.add(key)
                 fresh.append(proposal)
         return tuple(fresh)
+
+    @property
+    def prior(self) -> Prior | None:
+        """What the model believes about good values, as it first said; None while it has said nothing."""
+        return next((b.prior for b in self.batches if b.prior is not None), None)
 
     @property
     def usage(self) -> Usage:

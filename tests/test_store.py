@@ -3,14 +3,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
 import pytest
 
 from llmhpo.errors import StoreError, StudyLockedError, StudyMismatchError
+from llmhpo.prior import Belief, Prior
 from llmhpo.space import SearchSpace
-from llmhpo.store import Store, load_study
+from llmhpo.store import Store, batch_from_dict, load_study
 from llmhpo.trial import Batch, Outcome, Proposal, Provenance, Task
 from llmhpo.usage import Usage
 
@@ -35,6 +37,20 @@ def test_everything_comes_back_after_closing(open_store: Open) -> None:
     before = store.context()
     store.close()
     assert open_store().context() == before
+
+
+def test_what_the_model_believes_comes_back_after_closing(open_store: Open) -> None:
+    prior = Prior((Belief("lr", 0.8, 1e-4, 1e-2), Belief("optimizer", 0.7, choices=("adam", "rmsprop"))))
+    store = open_store()
+    store.record(replace(BATCH, prior=prior))
+    store.close()
+    assert open_store().context().prior == prior
+
+
+def test_a_batch_of_a_study_older_than_beliefs_is_read() -> None:
+    raw = asdict(BATCH)
+    del raw["prior"]
+    assert batch_from_dict(raw) == BATCH
 
 
 def test_trials_are_numbered_from_zero(open_store: Open) -> None:

@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 
 from llmhpo.errors import ConfigError
-from llmhpo.trial import Outcome, Proposal, Task, Trial, best_trial
+from llmhpo.prior import Belief, Prior
+from llmhpo.space import SearchSpace
+from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial, best_trial
+
+SPACE = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
 
 
 @pytest.mark.parametrize(
@@ -43,3 +47,10 @@ def test_a_failed_outcome_has_no_value(value: float) -> None:
 def test_the_best_trial_is_the_earliest_of_equals() -> None:
     trials = [Trial(n, Proposal({}, "random"), Outcome("ok", value)) for n, value in enumerate([1.0, 2.0, 2.0])]
     assert best_trial(trials, Task(direction="maximize")) is trials[1]
+
+
+def test_the_beliefs_that_count_are_those_stated_first() -> None:
+    first, second = (Prior((Belief("x", 0.8, better=end),)) for end in ("lower", "higher"))  # type: ignore[arg-type]
+    batches = tuple(Batch("warmstart", 0, 1, prior=prior) for prior in (None, first, second))
+    assert Context(Task(), SPACE, batches=batches).prior is first
+    assert Context(Task(), SPACE, batches=batches[:1]).prior is None

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field, replace
 from llmhpo.agents.reply import read_reply, reply_keys, reply_schema
 from llmhpo.errors import BudgetError, LLMError, LLMRequestError
 from llmhpo.llm.base import LLM, Completion, Message, Request
+from llmhpo.prior import Prior
 from llmhpo.prompts import Prompt, load
 from llmhpo.trial import Batch, Context, Proposal, Provenance
 from llmhpo.usage import Caps, Usage
 
 _TOKENS_PER_VALUE = 14  # key, value and punctuation of one parameter in a reply, with room to spare
 _TOKENS_PER_REASON = 48
+_TOKENS_PER_BELIEF = 40  # its name aside
+_BELIEFS_PER_PARAMETER = 2  # a range or choices, and a trend
 _TOKENS_SPARE = 64
 _QUOTED_CHARS = 8000  # of a first reply, in the repair turn
 
@@ -29,6 +32,7 @@ class Question:
     user: str
     n: int
     reasons: bool
+    beliefs: bool = False
 
 
 class Consultant:
@@ -43,7 +47,7 @@ class Consultant:
         talk = _Talk(self.llm, self.caps, context, question, start + self.deadline_s)
         error, fatal = "", False
         try:
-            talk.ask(question.n)
+            talk.ask(question.n, beliefs=question.beliefs)
             if talk.problems and not talk.refused and 2 * len(talk.found) <= question.n:
                 talk.repair()
         except LLMError as e:
@@ -54,7 +58,8 @@ class Consultant:
             asked=question.n,
             proposals=talk.charged(),
             usage=talk.usage,
-            problems=tuple(talk.problems),
+            problems=(*talk.problems, *talk.doubts),
+            prior=talk.prior,
             error=error,
             fatal=fatal,
             seconds=time.monotonic() - start,
@@ -73,6 +78,8 @@ class _Talk:
     usage: Usage = field(default_factory=Usage)
     problems: list[str] = field(default_factory=list)
     found: dict[str, Proposal] = field(default_factory=dict)  # by the key of the configuration
+    prior: Prior | None = None
+    doubts: tuple[str, ...] = ()  # problems of beliefs, which are no reason to ask again
     refused: bool = False
     messages: list[Message] = field(init=False)
     known: Mapping[str, str] = field(init=False)  # configurations that need not be proposed again, and what they are
@@ -83,10 +90,10 @@ class _Talk:
         ideas = {key(p.params): "an earlier proposal" for p in self.context.ideas}
         self.known = ideas | {key(t.params): f"trial {t.number}" for t in self.context.trials}
 
-    def ask(self, n: int) -> None:
-        """One turn: a request for `n` configurations, and what its reply is good for."""
+    def ask(self, n: int, *, beliefs: bool = False) -> None:
+        """One turn: a request for `n` configurations, perhaps with `beliefs`, and what its reply is good for."""
         number = self.context.usage.calls + self.usage.calls
-        completion = self._request(n, number)
+        completion = self._request(n, number, beliefs)
         self.messages.append(Message("assistant", completion.text[:_QUOTED_CHARS]))
         if completion.finish == "refusal":
             self.refused = True
@@ -94,6 +101,8 @@ class _Talk:
             return
         reading = read_reply(completion.text, self.context.space)
         self.problems.extend(reading.problems)
+        if self.question.beliefs and self.prior is None:
+            self.prior, self.doubts = reading.prior, self.doubts or reading.doubts
         if completion.finish == "length":
             self.problems.append(f"the reply was cut at {completion.usage.output_tokens} tokens")
         provenance = Provenance(completion.model, self.question.prompt.name, self.question.prompt.hash, number)
@@ -128,12 +137,12 @@ class _Talk:
             if p.provenance is not None
         )
 
-    def _request(self, n: int, number: int) -> Completion:
-        max_tokens = self._reply_tokens(n)
+    def _request(self, n: int, number: int, beliefs: bool) -> Completion:
+        max_tokens = self._reply_tokens(n, beliefs)
         self.caps.check(self.context.usage + self.usage, self._worst_case(max_tokens))
         request = Request(
             messages=tuple(self.messages),
-            schema=reply_schema(self.context.space, n, reasons=self.question.reasons),
+            schema=reply_schema(self.context.space, n, reasons=self.question.reasons, beliefs=beliefs),
             number=number,
             max_tokens=max_tokens,
             deadline_s=max(1.0, self.deadline - time.monotonic()),
@@ -152,8 +161,9 @@ class _Talk:
         usd = None if self.llm.price is None else self.llm.price.usd(prompt, max_tokens)
         return Usage(calls=1, input_tokens=prompt, output_tokens=max_tokens, usd=usd)
 
-    def _reply_tokens(self, n: int) -> int:
+    def _reply_tokens(self, n: int, beliefs: bool) -> int:
         space = self.context.space
         names = sum(self.llm.count_tokens(name) for name in space.names)
         each = names + _TOKENS_PER_VALUE * len(space) + (_TOKENS_PER_REASON if self.question.reasons else 0)
-        return n * each + _TOKENS_SPARE
+        stated = _BELIEFS_PER_PARAMETER * (names + _TOKENS_PER_BELIEF * len(space)) if beliefs else 0
+        return n * each + stated + _TOKENS_SPARE

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from llmhpo.agents.beliefs import beliefs_form, beliefs_schema
 from llmhpo.agents.consult import Question
 from llmhpo.agents.reply import reply_form, reply_keys
 from llmhpo.history import history_table, names_fit, space_card, summary
 from llmhpo.prompts import as_data, as_line, load, rough_tokens
 from llmhpo.trial import Context, Task
 
+# The current warm start, and the one that stays for models that write a few words a second: it asks for no beliefs.
+_WARMSTART, _WARMSTART_COMPACT = "warmstart.v2", "warmstart.v1"
 _TASK_CHARS = 900
 _TASK_TOKENS = 220
 _SPACE_TOKENS = (560, 45, 120)  # at least, for each parameter, and more where names are not listed again
@@ -18,9 +22,15 @@ _HISTORY_TOKENS = (200, 800)  # the history gets what the rest leaves, within th
 
 
 def warmstart(context: Context, n: int, *, reasons: bool) -> Question:
-    """Ask for `n` zero-shot configurations from the words of the task alone."""
-    prompt = load("warmstart.v1")
-    return _question("warmstart", prompt.name, context, n, reasons, {})
+    """Ask for `n` zero-shot configurations from the words of the task alone, and for beliefs unless it has answered before.
+
+    A model that is not asked for `reasons` is not asked for beliefs.
+    """
+    answered = any(not b.error for b in context.batches)
+    if not reasons or answered or beliefs_schema(context.space) is None:
+        return _question("warmstart", _WARMSTART_COMPACT, context, n, reasons, {})
+    extra = {"beliefs": beliefs_form(context.space)}
+    return replace(_question("warmstart", _WARMSTART, context, n, reasons, extra), beliefs=True)
 
 
 def propose(context: Context, n: int, *, reasons: bool, sensitivities: Mapping[str, float]) -> Question:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from optuna.distributions import IntDistribution
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from llmhpo.agents.beliefs import BELIEFS, beliefs_schema, read_beliefs
 from llmhpo.history import names_fit, show_condition, show_range
 from llmhpo.llm.base import JSONSchema
 from llmhpo.param import Param
+from llmhpo.prior import Prior
 from llmhpo.prompts import as_json, as_line, escape
 from llmhpo.space import InvalidParams, Params, SearchSpace
 
@@ -28,14 +30,20 @@ _THINKING = re.compile(r"<think>.*?</think>", re.DOTALL)
 class _Reply(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
     configurations: list[dict[str, JsonValue]]
+    beliefs: JsonValue = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a reply held: valid configurations with their reasons, in order, and what was wrong with the rest."""
+    """What a reply held: valid configurations with their reasons, in order, and what was wrong with the rest.
+
+    `prior` is what its beliefs amount to, `doubts` what was wrong with those.
+    """
 
     configurations: tuple[tuple[Params, str], ...]
     problems: tuple[str, ...]
+    prior: Prior | None = None
+    doubts: tuple[str, ...] = ()
 
 
 def why_key(space: SearchSpace) -> str:
@@ -46,8 +54,11 @@ def why_key(space: SearchSpace) -> str:
     return key
 
 
-def reply_schema(space: SearchSpace, n: int, *, reasons: bool) -> JSONSchema:
-    """JSON schema of a batch of exactly `n` configurations; conditional parameters may be null."""
+def reply_schema(space: SearchSpace, n: int, *, reasons: bool, beliefs: bool = False) -> JSONSchema:
+    """JSON schema of a batch of exactly `n` configurations; conditional parameters may be null.
+
+    Beliefs come last, where the space has any to state.
+    """
     properties: dict[str, JsonValue] = {}
     if reasons:
         properties[why_key(space)] = {"type": "string", "maxLength": _WHY_CHARS}
@@ -60,10 +71,13 @@ def reply_schema(space: SearchSpace, n: int, *, reasons: bool) -> JSONSchema:
         "required": list(properties),
         "additionalProperties": False,
     }
+    batch: dict[str, JsonValue] = {"configurations": {"type": "array", "minItems": n, "maxItems": n, "items": item}}
+    stated = beliefs_schema(space) if beliefs else None
+    whole = batch if stated is None else {**batch, BELIEFS: stated}
     return {
         "type": "object",
-        "properties": {"configurations": {"type": "array", "minItems": n, "maxItems": n, "items": item}},
-        "required": ["configurations"],
+        "properties": whole,
+        "required": list(whole),
         "additionalProperties": False,
     }
 
@@ -116,7 +130,9 @@ def read_reply(text: str, space: SearchSpace) -> Reading:
             problems.extend(f"configuration {i + 1}: {_in_json(p, space, entry)}" for p in params.problems[:4])
         else:
             good.append((params, as_line(why if isinstance(why, str) else "", _WHY_CHARS)))
-    return Reading(tuple(good), tuple(as_line(escape(p), 200) for p in problems[:_MAX_PROBLEMS]))
+    stated = read_beliefs(reply.beliefs, space)
+    shown = tuple(as_line(escape(p), 200) for p in problems[:_MAX_PROBLEMS])
+    return Reading(tuple(good), shown, stated.prior, stated.problems)
 
 
 def _in_json(problem: str, space: SearchSpace, entry: Mapping[str, JsonValue]) -> str:

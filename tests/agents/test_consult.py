@@ -9,6 +9,7 @@ from llmhpo.agents.consult import Consultant
 from llmhpo.errors import LLMRequestError, LLMUnavailableError
 from llmhpo.llm.base import Completion
 from llmhpo.llm.scripted import ScriptedModel
+from llmhpo.prior import Belief, Prior
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial
 from llmhpo.usage import Caps, Price, Usage
@@ -45,7 +46,7 @@ def test_every_proposal_says_where_it_came_from() -> None:
     assert proposal.source == "llm"
     assert proposal.rationale == "so"
     assert proposal.provenance is not None
-    assert proposal.provenance.prompt == "warmstart.v1"
+    assert proposal.provenance.prompt == "warmstart.v2"
     assert len(proposal.provenance.prompt_hash) == 12
     assert proposal.provenance.request == 0
 
@@ -55,6 +56,60 @@ def test_every_proposal_bears_its_share_of_the_bill() -> None:
     shares = [p.provenance for p in batch.proposals if p.provenance is not None]
     assert sum(s.tokens for s in shares) == pytest.approx(batch.usage.tokens)
     assert sum(s.usd or 0 for s in shares) == pytest.approx(batch.usage.usd)
+
+
+LOW = {"trends": [{"parameter": "x", "better": "lower", "confidence": 0.8}]}
+LOWER = Prior((Belief("x", 0.8, better="lower"),))
+
+
+def stating(beliefs: object, *xs: object) -> str:
+    return json.dumps({**json.loads(reply(*xs)), "beliefs": beliefs})
+
+
+def test_beliefs_come_with_the_batch() -> None:
+    batch = ask(stating(LOW, 0.1, 0.2))
+    assert batch.prior == LOWER
+    assert values(batch) == [0.1, 0.2]
+
+
+def test_a_reply_without_beliefs_is_as_good_as_ever() -> None:
+    batch = ask(reply(0.1, 0.2))
+    assert batch.prior is None
+    assert batch.problems == ()
+
+
+def test_bad_beliefs_are_problems_but_no_reason_to_ask_again() -> None:
+    batch = ask(stating({"ranges": [7]}, 0.1), reply(0.2, 0.3))
+    assert values(batch) == [0.1]
+    assert batch.usage.calls == 1
+    assert batch.problems == ("beliefs: ranges 1: is not an object",)
+
+
+def test_beliefs_of_a_reply_whose_configurations_are_bad_are_kept() -> None:
+    batch = ask(stating(LOW, 7, 8), reply(0.1, 0.2))
+    assert batch.prior == LOWER
+    assert values(batch) == [0.1, 0.2]
+
+
+def test_a_repair_turn_does_not_ask_for_beliefs_again() -> None:
+    seen = []
+
+    class Spy(ScriptedModel):
+        def complete(self, request):  # type: ignore[no-untyped-def]
+            seen.append(request)
+            return super().complete(request)
+
+    model = Spy([stating(LOW, 7, 8), reply(0.1, 0.2)])
+    Consultant(model, caps=Caps()).consult(CONTEXT, questions.warmstart(CONTEXT, 2, reasons=True))
+    assert [list(r.schema["properties"]) for r in seen] == [["configurations", "beliefs"], ["configurations"]]
+    assert seen[0].max_tokens > seen[1].max_tokens
+
+
+def test_beliefs_that_nobody_asked_for_are_left_aside() -> None:
+    model = ScriptedModel([stating(LOW, 0.1)])
+    batch = Consultant(model, caps=Caps()).consult(CONTEXT, questions.warmstart(CONTEXT, 1, reasons=False))
+    assert batch.prior is None
+    assert values(batch) == [0.1]
 
 
 def test_violations_lead_to_one_repair_turn_that_names_them() -> None:
