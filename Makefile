@@ -1,16 +1,17 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Both make the environment first.
 VENV ?= .venv
+CARPS_VENV ?= .venv-carps
 BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench carps clean
 demo: $(VENV)/demo
 	$(BIN)/llmhpo demo
 
 test: $(VENV)/test
 	$(BIN)/llmhpo model install smollm2
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not carps"
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
@@ -19,6 +20,11 @@ lint: $(VENV)/test
 
 bench: $(VENV)/test
 	$(BIN)/python -m evals.bench_ask
+
+# CARP-S in an environment of its own: it brings sixty packages that nothing else here needs.
+carps:
+	$(MAKE) VENV=$(CARPS_VENV) $(CARPS_VENV)/carps
+	OMP_NUM_THREADS=1 $(CARPS_VENV)/bin/python -m pytest -m carps tests/carps
 
 # torch comes first and pinned: asked for by another package, a CPU machine would get gigabytes of CUDA with it.
 $(VENV)/torch: constraints.txt
@@ -36,5 +42,10 @@ $(VENV)/test: $(VENV)/torch pyproject.toml
 	$(PIP) --editable '.[local,demo,pandas,bench]' --group test --group lint
 	touch $@
 
+$(VENV)/carps: $(VENV)/torch pyproject.toml evals/carps-constraints.txt
+	$(PIP) --upgrade pip
+	$(PIP) --constraint evals/carps-constraints.txt --editable . carps ioh --group test
+	touch $@
+
 clean:
-	rm -rf $(VENV) llmhpo-demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(CARPS_VENV) llmhpo-demo .mypy_cache .ruff_cache .pytest_cache
