@@ -19,6 +19,24 @@ class Prediction:
     std: Array
 
 
+class Posterior(Protocol):
+    """Predictions at m fixed points that take fantasies: what a batch is chosen with."""
+
+    @property
+    def mean(self) -> Array:
+        """Means, (m,)."""
+        ...
+
+    @property
+    def variance(self) -> Array:
+        """Variances, (m,)."""
+        ...
+
+    def believe(self, j: int) -> None:
+        """Take point `j` as observed at its own mean: variances fall, means stay."""
+        ...
+
+
 class Surrogate(Protocol):
     """A regression model with uncertainty. Lower `y` is better everywhere behind this door."""
 
@@ -28,4 +46,12 @@ class Surrogate(Protocol):
 
     def predict(self, X: Array) -> Prediction:
         """Predict at `X` (m, d), in the units of the `y` that was fitted."""
+        ...
+
+
+class CrossValidated(Surrogate, Protocol):
+    """A surrogate that can say how it would have predicted the rows it was fitted to."""
+
+    def held_out(self) -> Prediction:
+        """Predictions (n,) of the fitted observations, noise included, each made without the row itself."""
         ...

@@ -21,9 +21,10 @@ _SQRT5 = np.sqrt(5.0)
 _LENGTH_PRIOR = (np.log(0.5), 0.8)  # the mean grows with sqrt(d) on top
 _SIGNAL_PRIOR = (0.0, 0.7)
 _NOISE_PRIOR = (np.log(1e-3), 1.5)
-_LENGTH_BOUNDS = (np.log(5e-3), np.log(300.0))
-_SIGNAL_BOUNDS = (np.log(0.05), np.log(20.0))
-_NOISE_BOUNDS = (np.log(1e-6), np.log(1.0))
+_LEARNED_NOISE_PRIOR = (np.log(0.1), 1.5)  # where the task is said to be noisy
+LENGTH_BOUNDS = (np.log(5e-3), np.log(300.0))
+SIGNAL_BOUNDS = (np.log(0.05), np.log(20.0))
+NOISE_BOUNDS = (np.log(1e-6), np.log(1.0))
 _MAX_ITERATIONS = 30
 _MAX_FITTED = 150  # points that hyperparameters are fitted to; beyond, more cost time and change little
 
@@ -41,27 +42,42 @@ class GaussianProcess:
 
     `groups` lists the columns of each parameter (`SearchSpace.groups`): the columns of one category share a length-scale
     and count half, so that two different choices are 1 apart. Without `groups` each column is a parameter. A fit is a
-    function of the data alone. It costs O(n^3): hand it a subset of large data.
+    function of the data alone. It costs O(n^3): hand it a subset of large data. With `noisy` the noise is learned from a
+    wide prior; else it is taken for small.
 
     Source: length-scale priors that grow with sqrt(d), Hvarfner, Hellsten and Nardi, ICML 2024 (arXiv 2402.02229).
     """
 
-    def __init__(self, groups: Sequence[Sequence[int]] | None = None) -> None:
+    def __init__(self, groups: Sequence[Sequence[int]] | None = None, *, noisy: bool = False) -> None:
+        self._noisy = noisy
         self._groups = None if groups is None else tuple(tuple(g) for g in groups)
 
     def fit(self, X: Array, y: Array) -> None:
         """Fit to `X` (n, d) and finite `y` (n,); n = 1, repeated rows and constant `y` are fine."""
-        X, y = np.asarray(X, dtype=float), np.asarray(y, dtype=float)
+        X = np.asarray(X, dtype=float)
+        z = self._standardise(X, y)
+        few = some(len(z), _MAX_FITTED)
+        self._condition(X, z, _fit_hyperparameters(self._columns, X[few], z[few], noisy=self._noisy))
+
+    def fit_known(self, X: Array, y: Array, hyperparameters: Hyperparameters) -> None:
+        """Fit to `X` (n, d) and finite `y` (n,) with hyperparameters found elsewhere."""
+        X = np.asarray(X, dtype=float)
+        self._condition(X, self._standardise(X, y), hyperparameters)
+
+    def _standardise(self, X: Array, y: Array) -> Array:
+        """Targets of unit variance (n,)."""
+        y = np.asarray(y, dtype=float)
         groups = self._groups if self._groups is not None else tuple((j,) for j in range(X.shape[1]))
         self._columns = _Columns.of(groups)
         self._shift = float(y.mean())
         spread = float(y.std())
         self._scale = spread if spread > 1e-12 * max(1.0, abs(self._shift)) else 1.0
-        self._z = (y - self._shift) / self._scale
-        self._X = X
-        few = _some(len(y), _MAX_FITTED)
-        self.hyperparameters = _fit_hyperparameters(self._columns, X[few], self._z[few])
-        self._scaled = self._columns.scale(X, self.hyperparameters.lengths)
+        z: Array = (y - self._shift) / self._scale
+        return z
+
+    def _condition(self, X: Array, z: Array, hyperparameters: Hyperparameters) -> None:
+        self.hyperparameters, self._z = hyperparameters, z
+        self._scaled = self._columns.scale(X, hyperparameters.lengths)
         K = self._kernel_scaled(self._scaled, self._scaled)
         K[np.diag_indices_from(K)] += self.hyperparameters.noise
         self._L = _cholesky(K)
@@ -77,6 +93,20 @@ class GaussianProcess:
         """Mean and standard deviation of the noiseless function at `X` (m, d)."""
         state = self.state(X)
         return Prediction(state.mean, np.sqrt(state.variance))
+
+    def held_out(self) -> Prediction:
+        """Leave-one-out predictions of the fitted observations, (n,); only the hyperparameters have seen them.
+
+        Source: Rasmussen and Williams 2006, equation 5.12.
+        """
+        inverse = np.diag(lapack.dpotri(self._L, lower=1)[0])
+        mean = self._shift + self._scale * (self._z - self._alpha / inverse)
+        return Prediction(mean, self._scale / np.sqrt(inverse))
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise of an observation, in the units of `y`."""
+        return self._scale * float(np.sqrt(self.hyperparameters.noise))
 
     def state(self, X: Array) -> State:
         """The posterior at `X` (m, d), in a form that takes further observations without a new fit."""
@@ -147,7 +177,14 @@ class _Columns:
         return D
 
 
-def _some(n: int, limit: int) -> Index:
+def prior(p: int, *, noisy: bool) -> tuple[Array, Array]:
+    """Means and standard deviations of the logarithms of `p` length-scales, of signal and of noise, each (p + 2,)."""
+    noise = _LEARNED_NOISE_PRIOR if noisy else _NOISE_PRIOR
+    means = np.array([_LENGTH_PRIOR[0] + 0.5 * np.log(p)] * p + [_SIGNAL_PRIOR[0], noise[0]])
+    return means, np.array([_LENGTH_PRIOR[1]] * p + [_SIGNAL_PRIOR[1], noise[1]])
+
+
+def some(n: int, limit: int) -> Index:
     """Indices of at most `limit` of `n` points: all of them, or a sample that is the same each time."""
     if n <= limit:
         return np.arange(n)
@@ -171,14 +208,13 @@ def _cholesky(K: Array) -> Array:
     raise AssertionError("a kernel matrix with unit jitter is positive definite")
 
 
-def _fit_hyperparameters(columns: _Columns, X: Array, z: Array) -> Hyperparameters:
+def _fit_hyperparameters(columns: _Columns, X: Array, z: Array, *, noisy: bool) -> Hyperparameters:
     """Maximum a posteriori in the logarithms, by L-BFGS from the prior's mean."""
     i, j = (k.astype(np.int64) for k in np.triu_indices(len(z), 1))
     D = columns.pair_distances(X, i, j)
     p = columns.count
-    means = np.array([_LENGTH_PRIOR[0] + 0.5 * np.log(p)] * p + [_SIGNAL_PRIOR[0], _NOISE_PRIOR[0]])
-    widths = np.array([_LENGTH_PRIOR[1]] * p + [_SIGNAL_PRIOR[1], _NOISE_PRIOR[1]])
-    bounds = [_LENGTH_BOUNDS] * p + [_SIGNAL_BOUNDS, _NOISE_BOUNDS]
+    means, widths = prior(p, noisy=noisy)
+    bounds = [LENGTH_BOUNDS] * p + [SIGNAL_BOUNDS, NOISE_BOUNDS]
     if len(z) > 1:
 
         def objective(theta: Array) -> tuple[float, Array]:
