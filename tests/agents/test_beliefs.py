@@ -182,21 +182,10 @@ def test_no_beliefs_break_the_reader_and_all_that_it_reads_makes_a_density(raw: 
         assert all(b.informs(SPACE[b.parameter]) for b in prior.beliefs)
 
 
-@given(stated | scalars)
+@given((stated | scalars).filter(lambda raw: "NaN" not in json.dumps(raw) and "Infinity" not in json.dumps(raw)))
 def test_bad_beliefs_never_void_the_configurations(raw: object) -> None:
-    text = (
-        json.dumps({"configurations": [ADAM], "beliefs": raw}, allow_nan=False, default=str) if _is_json(raw) else None
-    )
-    if text is not None:
-        assert read_reply(text, SPACE).configurations == ((ADAM, ""),)
-
-
-def _is_json(raw: object) -> bool:
-    try:
-        json.dumps(raw, allow_nan=False)
-    except ValueError:
-        return False
-    return True
+    text = json.dumps({"configurations": [ADAM], "beliefs": raw})
+    assert read_reply(text, SPACE).configurations == ((ADAM, ""),)
 
 
 # The schema
