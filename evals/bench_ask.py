@@ -11,8 +11,8 @@ import time
 import numpy as np
 
 from llmhpo.agents.classical import classical_proposals
-from llmhpo.api import Study
 from llmhpo.space import SearchSpace
+from llmhpo.study import Study
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Context, Outcome, Proposal, Task, Trial
 

@@ -6,18 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llmhpo.api import Result, Study, optimize
+    from llmhpo.api import Result, confirm, optimize
+    from llmhpo.confirmation import Confirmation
     from llmhpo.errors import LLMHPOError
     from llmhpo.llm import make_llm
     from llmhpo.param import Param, When
     from llmhpo.sampler import LLMSampler
     from llmhpo.space import SearchSpace
+    from llmhpo.study import Study
     from llmhpo.trial import Outcome, Proposal, Task, Trial
     from llmhpo.usage import Price, Usage
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Confirmation": "confirmation",
     "LLMHPOError": "errors",
     "LLMSampler": "sampler",
     "Outcome": "trial",
@@ -26,16 +29,18 @@ _HOME = {
     "Proposal": "trial",
     "Result": "api",
     "SearchSpace": "space",
-    "Study": "api",
+    "Study": "study",
     "Task": "trial",
     "Trial": "trial",
     "Usage": "usage",
     "When": "param",
+    "confirm": "api",
     "make_llm": "llm",
     "optimize": "api",
 }
 
 __all__ = [
+    "Confirmation",
     "LLMHPOError",
     "LLMSampler",
     "Outcome",
@@ -49,6 +54,7 @@ __all__ = [
     "Trial",
     "Usage",
     "When",
+    "confirm",
     "make_llm",
     "optimize",
 ]

@@ -1,21 +1,21 @@
-"""The Python face: `optimize` runs a whole study, `Study` is asked and told, `Result` is what comes out."""
+"""The Python face: `optimize` runs a whole study, `Result` is what comes out, `confirm` says what it is worth."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import math
 import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from llmhpo.agents.portfolio import make_portfolio
 from llmhpo.config import RunConfig, file_name
+from llmhpo.confirmation import Confirmation, check_rounds, open_plan, run_plan
 from llmhpo.errors import ConfigError, MissingExtraError
 from llmhpo.events import Event, Stopped, StopReason
 from llmhpo.executors.base import Executor, Objective
@@ -26,7 +26,8 @@ from llmhpo.llm.base import LLM
 from llmhpo.loop import Loop
 from llmhpo.space import Params, SearchSpace
 from llmhpo.store import Store
-from llmhpo.trial import Context, Direction, Outcome, Task, Trial, best_trial
+from llmhpo.surrogates.incumbent import Estimate, estimates
+from llmhpo.trial import Context, Direction, Task, Trial, best_trial
 from llmhpo.usage import Caps, Price, Usage
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ Space = SearchSpace | Mapping[str, object]
 class Result:
     """What came out of a study. `best` and `default` are None where no such trial ended well.
 
+    Where the task is `noisy`, the best configuration is the one with the best expected value, `estimate`, and `best` is its
+    first trial. `confirmation` is what `optimize(..., confirm=k)` adds.
+
     `stopped` says why the run ended: "budget", or "hopeless" where its first trials all failed for one reason that lies in
     the set-up. It is None for a study that is not being run.
     """
@@ -48,11 +52,17 @@ class Result:
     usage: Usage
     study_name: str
     storage: str | None
+    space: SearchSpace
+    seed: int
     stopped: StopReason | None = None
+    estimate: Estimate | None = None
+    confirmation: Confirmation | None = None
 
     @property
     def best(self) -> Trial | None:
-        """The trial with the best value."""
+        """The trial with the best value; where the task is noisy, the first one of the configuration of `estimate`."""
+        if self.task.noisy:
+            return None if self.estimate is None else self.estimate.trial
         return best_trial(self.trials, self.task)
 
     @property
@@ -62,7 +72,13 @@ class Result:
 
     @property
     def best_value(self) -> float | None:
-        """The metric of `best`, in the user's units."""
+        """The metric of `best`, in the user's units.
+
+        Where the task is noisy it is the expected value of that configuration by the surrogate's posterior, and no single
+        trial's: `estimate.mean` is the plain mean of its runs.
+        """
+        if self.estimate is not None:
+            return self.estimate.value
         return None if self.best is None else self.best.value
 
     @property
@@ -103,7 +119,17 @@ def _row(trial: Trial) -> dict[str, object]:
 
 def result_of(context: Context, study_name: str, storage: str | None) -> Result:
     """The result as far as a study has come."""
-    return Result(context.task, context.trials, context.usage, study_name, storage)
+    estimate = next(iter(estimates(context)), None) if context.task.noisy else None
+    return Result(
+        context.task,
+        context.trials,
+        context.usage,
+        study_name,
+        storage,
+        context.space,
+        context.seed,
+        estimate=estimate,
+    )
 
 
 # --- whole runs -------------------------------------------------------------------------------------------------------
@@ -118,6 +144,8 @@ def optimize(
     direction: Direction = "minimize",
     n_trials: int = 20,
     n_workers: int = 1,
+    noisy: bool = False,
+    confirm: int | None = None,
     llm: str | LLM | None = "auto",
     storage: str | None = None,
     study_name: str | None = None,
@@ -148,15 +176,17 @@ def optimize(
     caps on the model's use; when they are reached, the classical optimizer goes on alone. `progress` draws a table
     (default: where stderr is a terminal); `on_event` sees everything that happens.
 
+    `noisy` says that a configuration gives another value with another seed (`llmhpo.job.seed()`, `{seed}`): every trial then
+    has a seed of its own, some run a leading configuration again, and the best is the one expected to be best. `confirm`
+    runs the best and the default that many times more, as the function `confirm` does.
+
     Raises: ConfigError, SpaceError, StoreError. A failing trial is recorded, not raised. KeyboardInterrupt ends the
     running jobs (a callable in this process is left to end by itself), and they are run again when the study goes on.
     """
-    space = _as_space(space)
-    if not (callable(objective) or (isinstance(objective, str | list | tuple) and objective)):
-        raise ConfigError(
-            f"objective={objective!r} is neither a callable nor a command; give a function of one dict, or a string"
-        )
-    command = None if callable(objective) else (objective if isinstance(objective, str) else tuple(objective))
+    space = as_space(space)
+    if confirm is not None:
+        check_rounds(confirm)
+    command = _command(objective)
     keep = command is not None or storage is not None or study_name is not None
     about = [space.revision, metric, command]
     name = study_name or f"study-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}"
@@ -164,7 +194,7 @@ def optimize(
         directory = Path(cwd).resolve() / "runs" / file_name(name) if keep else Path(scratch)
         config = RunConfig(
             space=space,
-            task=Task(task, metric, direction, timeout_s),
+            task=Task(task, metric, direction, timeout_s, noisy),
             directory=directory,
             study_name=name,
             storage=storage or (f"sqlite:///{directory / 'study.db'}" if keep else None),
@@ -186,8 +216,19 @@ def optimize(
             from llmhpo.progress import make_progress
 
             with make_progress(config, force=progress) as show:
-                return run(config, show, function, isolated=isolated)
-        return run(config, on_event or (lambda _: None), function, isolated=isolated)
+                return run(config, show, function, isolated=isolated, confirm=confirm)
+        return run(config, on_event or (lambda _: None), function, isolated=isolated, confirm=confirm)
+
+
+def _command(objective: Objective | str | Sequence[str]) -> str | tuple[str, ...] | None:
+    """The command that an objective is; None for a callable."""
+    if callable(objective):
+        return None
+    if not (isinstance(objective, str | list | tuple) and objective):
+        raise ConfigError(
+            f"objective={objective!r} is neither a callable nor a command; give a function of one dict, or a string"
+        )
+    return objective if isinstance(objective, str) else tuple(objective)
 
 
 def run(
@@ -196,8 +237,9 @@ def run(
     objective: Objective | None = None,
     *,
     isolated: bool | None = None,
+    confirm: int | None = None,
 ) -> Result:
-    """Run the study that `config` describes to its end, telling `on_event` what happens.
+    """Run the study that `config` describes to its end, and `confirm` its best, telling `on_event` what happens.
 
     Raises: as `optimize`.
     """
@@ -216,9 +258,83 @@ def run(
                 stopped = event.reason if isinstance(event, Stopped) else stopped
         finally:
             events.close()
-        return replace(result_of(store.context(), config.study_name, config.storage), stopped=stopped)
+        result = replace(result_of(store.context(), config.study_name, config.storage), stopped=stopped)
     finally:
         store.close()
+    if confirm is None or result.best is None or stopped == "hopeless":
+        return result
+    return replace(
+        result, confirmation=run_confirmation(config, result, confirm, on_event, objective, isolated=isolated)
+    )
+
+
+# --- confirming -------------------------------------------------------------------------------------------------------
+
+
+def confirm(
+    objective: Objective | str | Sequence[str],
+    result: Result,
+    k: int = 5,
+    *,
+    n_workers: int = 1,
+    gpus: Sequence[str] | None = None,
+    metric_pattern: str | None = None,
+    cwd: str | Path = ".",
+    isolated: bool | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Confirmation:
+    """Run the best configuration of `result` and the space's default again, `k` times each, on seeds the search never used.
+
+    Both are run on the same seeds and compared in pairs, so the objective must use its seed (`llmhpo.job.seed()`, `{seed}`,
+    LLMHPO_SEED): where it ignores it, repeated runs show the noise alone that is left. The runs are kept beside the
+    study, as `NAME:confirm`, and the same call goes on where it stopped. Arguments as for `optimize`.
+
+    Raises: ConfigError where no trial of `result` ended well, StoreError. A failing run is counted, not raised.
+    """
+    check_rounds(k)
+    with tempfile.TemporaryDirectory(prefix="llmhpo-") as scratch:
+        keep = result.storage is not None
+        config = RunConfig(
+            space=result.space,
+            task=result.task,
+            directory=Path(cwd).resolve() / "runs" / file_name(result.study_name) if keep else Path(scratch),
+            study_name=result.study_name,
+            storage=result.storage,
+            command=_command(objective),
+            cwd=Path(cwd).resolve(),
+            n_workers=n_workers,
+            gpus=None if gpus is None else gpus if isinstance(gpus, str) else tuple(gpus),  # type: ignore[arg-type]
+            metric_pattern=metric_pattern,
+        )
+        function = objective if callable(objective) else None
+        return run_confirmation(config, result, k, on_event or (lambda _: None), function, isolated=isolated)
+
+
+def run_confirmation(
+    config: RunConfig,
+    result: Result,
+    k: int,
+    on_event: Callable[[Event], None],
+    objective: Objective | None = None,
+    *,
+    isolated: bool | None = None,
+) -> Confirmation:
+    """Confirm the best of `result` with the executor that `config` describes, telling `on_event` of every run.
+
+    Raises: as `confirm`.
+    """
+    context = Context(result.task, result.space, result.trials, seed=result.seed)
+    plan = open_plan(config.storage, config.study_name, context, k)
+    try:
+        events = run_plan(plan, _executor(config, objective, isolated), config.directory / "confirm")
+        try:
+            for event in events:
+                on_event(event)
+        finally:
+            events.close()
+        return plan.confirmation()
+    finally:
+        plan.store.close()
 
 
 def _note_another_command(store: Store, config: RunConfig) -> None:
@@ -256,130 +372,6 @@ def _executor(config: RunConfig, objective: Objective | None, isolated: bool | N
     return InProcessExecutor(objective, workers=config.n_workers)
 
 
-def _as_space(space: Space) -> SearchSpace:
+def as_space(space: Space) -> SearchSpace:
+    """A search space from all that can be given for one."""
     return space if isinstance(space, SearchSpace) else SearchSpace.from_dict(space)
-
-
-# --- ask and tell -----------------------------------------------------------------------------------------------------
-
-
-class Study:
-    """A study that is asked and told: the caller runs the trials.
-
-    Arguments as for `optimize`. Without `storage` and `study_name` it lives in memory. `n_trials` is only a hint to the
-    proposers on how long the study will be. Trials that were asked for and never told stay open: `pending` lists
-    them, also after a restart. Use it as a context manager, or `close` it.
-
-    Raises: ConfigError, SpaceError, StoreError.
-    """
-
-    def __init__(
-        self,
-        space: Space,
-        *,
-        task: str = "",
-        metric: str = "value",
-        direction: Direction = "minimize",
-        n_trials: int | None = None,
-        llm: str | LLM | None = "auto",
-        storage: str | None = None,
-        study_name: str | None = None,
-        seed: int | None = None,
-        max_tokens: int | None = None,
-        max_usd: float | None = None,
-        base_url: str | None = None,
-        price: Price | None = None,
-        deadline_s: float = 120.0,
-    ) -> None:
-        self.space = _as_space(space)
-        self.study_name = study_name or f"study-{self.space.revision}"
-        if storage is None and study_name is not None:
-            storage = f"sqlite:///{Path('runs').resolve() / file_name(study_name) / 'study.db'}"
-        self.storage, self.n_trials = storage, n_trials
-        caps = Caps(max_tokens, max_usd)
-        self._portfolio = make_portfolio(llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s)
-        self._store = Store(storage, self.study_name, self.space, Task(task, metric, direction), seed=seed)
-
-    def ask(self, n: int = 1) -> list[Trial]:
-        """Begin `n` trials: committed as running before they are returned. Waits for the model where it is due."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise ConfigError(f"ask({n!r}): give a whole number of trials from 1 on")
-        context = self._context()
-        if self._portfolio.wants(context) and not (n == 1 and self._portfolio.is_default_next(context)):
-            self._store.record(self._portfolio.consult(context))
-            context = self._context()
-        return [self._store.begin(proposal) for proposal in self._portfolio.suggest(context, n)]
-
-    def tell(
-        self,
-        trial: Trial | int,
-        value: float | None = None,
-        *,
-        outcome: Outcome | None = None,
-        failed: str | None = None,
-        seconds: float = 0.0,
-    ) -> Trial:
-        """End a trial with a finite `value`, or as `failed` with the reason, or with a whole `outcome`.
-
-        Raises: ConfigError where the trial is not open, or the value is not a finite number.
-        """
-        number = trial.number if isinstance(trial, Trial) else trial
-        if number not in {t.number for t in self.pending}:
-            raise ConfigError(
-                f"tell({number!r}): there is no open trial of this number; open: {[t.number for t in self.pending]}"
-            )
-        if sum(given is not None for given in (value, outcome, failed)) != 1:
-            raise ConfigError(f"tell({number}): give exactly one of value, outcome and failed")
-        if not isinstance(outcome, Outcome | None):
-            raise ConfigError(
-                f"tell({number}): outcome={outcome!r} is not an Outcome; for a failed trial give failed='why'"
-            )
-        if failed is not None:
-            outcome = Outcome("failed", seconds=seconds, message=failed)
-        elif value is not None:
-            outcome = Outcome("ok", _finite(number, value), seconds)
-        assert outcome is not None
-        return self._store.finish(number, outcome)
-
-    def _context(self) -> Context:
-        done = len(self._store.trials)
-        return self._store.context(None if self.n_trials is None else max(0, self.n_trials - done))
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All trials, by number."""
-        return self._store.trials
-
-    @property
-    def pending(self) -> tuple[Trial, ...]:
-        """Trials that were asked for and not told."""
-        return tuple(t for t in self._store.trials if t.outcome is None)
-
-    @property
-    def best(self) -> Trial | None:
-        """The incumbent."""
-        return best_trial(self.trials, self._store.task)
-
-    @property
-    def result(self) -> Result:
-        """The result as far as the study has come."""
-        return result_of(self._store.context(), self.study_name, self.storage)
-
-    def close(self) -> None:
-        """Release the storage."""
-        self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _finite(number: int, value: object) -> float:
-    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
-        raise ConfigError(f"tell({number}, {value!r}): the value is not a number; use failed='...' for a failed trial")
-    out = float(value)
-    if not math.isfinite(out):
-        raise ConfigError(f"tell({number}, {value!r}): the value is not finite; use failed='...' for a failed trial")
-    return out

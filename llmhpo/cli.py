@@ -1,4 +1,4 @@
-"""The command line: `llmhpo demo`, `run`, `show`, `export`, `model install`."""
+"""The command line: `llmhpo demo`, `run`, `show`, `export`, `confirm`, `model install`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,14 +18,16 @@ from rich.table import Table
 from rich.text import Text
 
 from llmhpo import __version__
-from llmhpo.api import Result, result_of, run
+from llmhpo.api import Result, result_of, run, run_confirmation
 from llmhpo.config import RunConfig, read_study_file
+from llmhpo.confirmation import LEVEL, Confirmation, Interval, Reruns
 from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import one_line, show_number
 from llmhpo.progress import make_progress, usage_text, value_text
 from llmhpo.prompts import as_line
 from llmhpo.store import load_study
+from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Context, Provenance, Trial
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -57,6 +60,9 @@ def run_command(
     base_url: Annotated[
         str | None, typer.Option(help="server of the model, where it is not the provider's own")
     ] = None,
+    noisy: Annotated[
+        bool | None, typer.Option("--noisy", help="a configuration gives another value with another seed")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="of a new study; one that goes on keeps its own")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="cap on the model's tokens, in and out")] = None,
     max_usd: Annotated[float | None, typer.Option(help="cap on the model's bill")] = None,
@@ -66,7 +72,7 @@ def run_command(
 ) -> None:
     """Run a study; run the same command again to go on where it stopped."""
     overrides: dict[str, object] = {
-        "n_trials": n_trials, "n_workers": n_workers, "llm": llm, "base_url": base_url, "seed": seed,
+        "n_trials": n_trials, "n_workers": n_workers, "llm": llm, "base_url": base_url, "noisy": noisy, "seed": seed,
         "max_tokens": max_tokens, "max_usd": max_usd, "study_name": study_name, "storage": storage,
     }  # fmt: skip
     config = read_study_file(_file(study), overrides)
@@ -123,7 +129,8 @@ def show(
     for t in context.trials:
         seconds = "" if t.outcome is None else f"{t.outcome.seconds:.1f}"
         cells = [str(t.number), t.proposal.source, value_text(t), seconds, one_line(t.params)]
-        table.add_row(*(Text(as_line(c, 500)) for c in cells), style="bold green" if t is best else "")
+        is_best = best is not None and (t is best or (context.task.noisy and t.params == best.params))
+        table.add_row(*(Text(as_line(c, 500)) for c in cells), style="bold green" if is_best else "")
     # Piped into a file or another program, a row stays a row.
     (console if console.is_terminal else Console(width=400)).print(table, crop=False)
     for batch in context.batches:
@@ -148,7 +155,7 @@ def export(
     """Write the best configuration as JSON, TOML or a command line."""
     config = read_study_file(_file(study), {"study_name": study_name, "storage": storage})
     context = load_study(str(config.storage), config.study_name)
-    chosen = context.best if trial is None else _trial(context, trial)
+    chosen = incumbent(context) if trial is None else _trial(context, trial)
     if chosen is None:
         raise ConfigError(
             f"study {config.study_name!r} has no trial that ended well yet; run it, or name one with --trial"
@@ -162,6 +169,33 @@ def export(
         except OSError as error:
             raise ConfigError(f"--output {output}: {error.strerror}; give a file that can be written") from None
         console.print(f"trial {chosen.number} written to {output}", highlight=False, markup=False)
+
+
+@app.command("confirm")
+def confirm_command(
+    study: StudyFile = Path("study.toml"),
+    k: Annotated[int, typer.Option("-k", help="runs of each configuration")] = 5,
+    n_workers: Annotated[int | None, typer.Option(help="runs at a time")] = None,
+    study_name: Annotated[str | None, typer.Option()] = None,
+    storage: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Run the best configuration and the default again on new seeds; run the same command again to go on."""
+    config = read_study_file(_file(study), {"study_name": study_name, "storage": storage, "n_workers": n_workers})
+    result = result_of(load_study(str(config.storage), config.study_name), config.study_name, config.storage)
+    result = replace(result, task=replace(config.task, noisy=result.task.noisy))
+    assert config.command is not None
+    if "seed" not in CommandTemplate(config.command, config.space, config.cwd).placeholders:
+        errors.print(
+            Text("note: the command does not pass {seed}; the runs differ only if the job reads LLMHPO_SEED"),
+            soft_wrap=True,
+        )
+    try:
+        with make_progress(config, force=True, console=Console(stderr=True, force_terminal=False)) as on_event:
+            confirmation = run_confirmation(config, result, k, on_event)
+    except KeyboardInterrupt:
+        errors.print("stopped; runs that ended are kept, run the same command to go on", highlight=False)
+        raise typer.Exit(130) from None
+    _print_confirmation(confirmation)
 
 
 @model_app.command()
@@ -227,6 +261,7 @@ def _print_summary(result: Result) -> None:
     else:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("")
+        _print_estimate(result)
         rows = [("default", default), (f"best (trial {best.number}, from {best.proposal.source})", best)]
         shown = [(label, t) for label, t in rows if t is not None]
         names = _metric_names(result, [t for _, t in shown])
@@ -238,6 +273,48 @@ def _print_summary(result: Result) -> None:
     sources = ", ".join(f"{count} {source}" for source, count in result.sources.items())
     console.print(Text(f"{len(result.trials)} trials: {sources}" + (f"; {failed} failed" if failed else "")))
     console.print(Text(f"model: {usage_text(result.usage)}"))
+
+
+def _print_estimate(result: Result) -> None:
+    if (e := result.estimate) is None:
+        return
+    runs = f"{e.n} run{'s' * (e.n > 1)} of it gave {show_number(e.mean)}" + (" on average" if e.n > 1 else "")
+    expected = f"{show_number(e.value)} +- {show_number(e.std, 2)}"
+    console.print(
+        Text(f"noisy: the best is the configuration with the best expected {result.task.metric}, {expected}; {runs}")
+    )
+
+
+def _print_confirmation(c: Confirmation) -> None:
+    """Both configurations with mean and interval, their difference in pairs, and the verdict."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", f"mean {as_line(c.task.metric, 30)}", f"{LEVEL:.0%} interval", "runs", "failed"):
+        table.add_column(Text(name), justify="left" if name == "" else "right")
+    arms: list[tuple[str, Reruns | None]] = [("default", c.default), (f"best (trial {c.trial})", c.best)]
+    for label, arm in arms:
+        if arm is not None:
+            ended = sum(v is not None for v in arm.values) + arm.failed
+            table.add_row(label, *_interval_cells(arm.interval), str(ended), str(arm.failed))
+    if c.default is not None:
+        table.add_row("best - default", *_interval_cells(c.difference))
+    console.print(table)
+    console.print(
+        Text(
+            f"the best is {c.verdict} than the default"
+            if c.verdict in ("better", "worse")
+            else "best and default are not distinguishable"
+            if c.verdict
+            else c.note
+        )
+    )
+
+
+def _interval_cells(interval: Interval | None) -> tuple[str, str]:
+    if interval is None:
+        return "-", "-"
+    if interval.low is None or interval.high is None:
+        return show_number(interval.mean), "-"
+    return show_number(interval.mean), f"{show_number(interval.low)} to {show_number(interval.high)}"
 
 
 def _metrics(result: Result, trial: Trial) -> dict[str, float]:

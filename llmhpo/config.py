@@ -81,6 +81,7 @@ class _StudyFile(BaseModel):
     n_trials: int = 20
     n_workers: int = 1
     timeout_s: float | None = None
+    noisy: bool = False
     gpus: list[str] | None = None
     metric_pattern: str | None = None
     pass_env: list[str] = []
@@ -132,7 +133,7 @@ def _to_config(path: Path, parsed: _StudyFile) -> RunConfig:
     directory = folder / "runs" / file_name(name)
     return RunConfig(
         space=space,
-        task=Task(parsed.task.strip(), parsed.metric, parsed.direction, parsed.timeout_s),
+        task=Task(parsed.task.strip(), parsed.metric, parsed.direction, parsed.timeout_s, parsed.noisy),
         directory=directory,
         study_name=name,
         storage=_absolute(parsed.storage, "sqlite:///", folder) or f"sqlite:///{directory / 'study.db'}",

@@ -46,10 +46,28 @@ class Launched:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A trial ended and its outcome was committed; `is_best` where it is the new incumbent."""
+    """A trial ended and its outcome was committed; `is_best` where its configuration is the new incumbent.
+
+    `best` is the incumbent now. Where values are noisy it may be another than before without being `trial`: the value of a
+    trial says something on those of its neighbours.
+    """
 
     trial: Trial
     is_best: bool
+    best: Trial | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A run that confirms `which` configuration, "best" or "default", ended; `trial` is one of the confirmation, not of the
+    search. `done` of `total` have.
+    """
+
+    which: str
+    trial: Trial
+    seed: int
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +79,4 @@ class Stopped:
     usage: Usage
 
 
-Event = Opened | Consulting | Consulted | Launched | Finished | Stopped
+Event = Opened | Consulting | Consulted | Launched | Finished | Confirmed | Stopped

@@ -28,6 +28,7 @@ class Notes:
     """What a callable in this very process is given and hands in; the executor puts it into `current`."""
 
     params: dict[str, object]
+    seed: int = 0
     reports: list[dict[str, object]] = field(default_factory=list)
     result: object = None
 
@@ -45,6 +46,17 @@ def params() -> dict[str, object]:
     values = json.loads(Path(path).read_text(encoding="utf-8"))
     assert isinstance(values, dict), path
     return values
+
+
+def seed() -> int:
+    """The seed of this run, from 0 to 2**31 - 1; 0 outside llmhpo. Seed your generators with it.
+
+    It is the study's own in every trial, unless the study is `noisy`: then each trial has its own, also one that repeats
+    a configuration. A confirmation has seeds that the search never used. Commands find it as `{seed}` and LLMHPO_SEED.
+    """
+    if (notes := current.get()) is not None:
+        return notes.seed
+    return int(os.environ.get("LLMHPO_SEED", "0"))
 
 
 def report(step: int, value: Number) -> None:

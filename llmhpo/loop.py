@@ -20,7 +20,8 @@ from llmhpo.agents.portfolio import Portfolio
 from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Opened, Stopped
 from llmhpo.executors.base import Executor, Job
 from llmhpo.store import Store
-from llmhpo.trial import Batch, Context, Outcome, Trial, best_trial
+from llmhpo.surrogates.incumbent import incumbent
+from llmhpo.trial import Batch, Context, Outcome, Trial
 from llmhpo.usage import Usage
 
 _PATIENCE_SHARE = 0.1  # of a trial's usual time: how long a free worker may wait for the model
@@ -52,6 +53,7 @@ class Loop:
         self._consultation: Future[Batch] | None = None
         self._question = store.open_question()  # asked by a session that was stopped before the answer came
         self._ended: list[str | None] = []  # of each trial that ended in this session: None if well, else why not
+        self._best: Trial | None = None
         self._patience_end: float | None = None  # when free workers stop waiting for this consultation
 
     def run(self) -> Generator[Event, None, None]:
@@ -62,12 +64,13 @@ class Loop:
         """
         orphans = [t for t in self.store.trials if t.outcome is None]
         start = self._context()
+        self._best = incumbent(start)
         yield Opened(
             self.store.study_name,
             len(start.trials) - len(orphans),
             len(orphans),
             self.n_trials,
-            start.best,
+            self._best,
             start.usage,
         )
         clean, hopeless = False, False
@@ -89,8 +92,7 @@ class Loop:
                 self.store.record(self._consultation.result())  # paid for
                 self._consultation = None
         yield from self._last_words()
-        context = self._context()
-        yield Stopped("hopeless" if hopeless else "budget", context.best, context.usage)
+        yield Stopped("hopeless" if hopeless else "budget", self._best, self._context().usage)
 
     def _is_hopeless(self) -> bool:
         """Whether the trials of this session have all failed for one reason that lies in the set-up, in no configuration."""
@@ -124,7 +126,13 @@ class Loop:
             if not directory.exists():
                 break
             directory = self.directory / f"{trial.number:05d}.{attempt}"
-        job = Job(trial.number, trial.params, self.store.task, directory, seed=self.store.seed)
+        job = Job(
+            trial.number,
+            trial.params,
+            self.store.task,
+            directory,
+            seed=self.store.task.job_seed(self.store.seed, trial.number),
+        )
         self._running[self.executor.submit(job)] = trial.number
 
     def _collect(self) -> Generator[Event, None, None]:
@@ -148,11 +156,11 @@ class Loop:
             number = self._running.pop(future)
             if future.cancelled():
                 continue  # ended by us: the trial stays open and is run again
-            before = best_trial(self.store.trials, self.store.task)
             trial = self.store.finish(number, future.result())
             self._ended.append(None if trial.outcome is None or trial.value is not None else trial.outcome.message)
-            after = best_trial(self.store.trials, self.store.task)
-            events.append(Finished(trial, is_best=after is not before and after is trial))
+            before, self._best = self._best, incumbent(self._context())
+            is_best = self._best is not None and self._best is not before and self._best.params == trial.params
+            events.append(Finished(trial, is_best, self._best))
         return events
 
     # --- the model ----------------------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from llmhpo.config import RunConfig
-from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Opened, Stopped
+from llmhpo.events import Confirmed, Consulted, Consulting, Event, Finished, Launched, Opened, Stopped
 from llmhpo.history import one_line, show_number
 from llmhpo.prompts import as_line
-from llmhpo.trial import Task, Trial, best_trial
+from llmhpo.trial import Task, Trial
 from llmhpo.usage import Usage
 
 Show = Callable[[Event], None]
@@ -81,6 +81,11 @@ def value_text(trial: Trial) -> str:
     return trial.outcome.status if trial.value is None else show_number(trial.value)
 
 
+def confirmed_text(event: Confirmed) -> str:
+    """A confirming run in one line."""
+    return f"confirming {event.done}/{event.total}: the {event.which} on seed {event.seed}: {value_text(event.trial)}"
+
+
 # --- plain lines ------------------------------------------------------------------------------------------------------
 
 
@@ -106,6 +111,8 @@ class _Lines:
             )
         elif isinstance(event, Finished):
             self._print(_finished_line(event, self.task))
+        elif isinstance(event, Confirmed):
+            self._print(confirmed_text(event))
         elif event.reason == "hopeless":
             self._print("stopped: the first trials all failed for the same reason")
 
@@ -128,6 +135,7 @@ class _Screen:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.trials: dict[int, Trial] = {}
+        self.best: Trial | None = None
         self.started: dict[int, float] = {}
         self.seconds: list[float] = []
         self.usage = Usage()
@@ -137,10 +145,12 @@ class _Screen:
         self.begin = time.monotonic()
         self.done_before = 0
         self.over = False
+        self.confirming = ""
 
     def show(self, event: Event) -> None:
         if isinstance(event, Opened):
             self.n_trials, self.done_before, self.usage = event.n_trials, event.done, event.usage
+            self.best = event.best
             self.trials = {} if event.best is None else {event.best.number: event.best}
         elif isinstance(event, Consulting):
             self.asked_at, self.model = time.monotonic(), f"asked for {event.n} configurations"
@@ -152,13 +162,18 @@ class _Screen:
             self.started[event.trial.number] = time.monotonic()
         elif isinstance(event, Finished):
             self.trials[event.trial.number] = event.trial
+            self.best = event.best
+            if event.best is not None:
+                self.trials[event.best.number] = event.best
             assert event.trial.outcome is not None
             self.seconds.append(event.trial.outcome.seconds)
         elif isinstance(event, Stopped):
             self.usage, self.over = event.usage, True
+        else:
+            self.confirming = confirmed_text(event)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        best = best_trial(list(self.trials.values()), self.config.task)
+        best = self.best
         table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
         for name, justify in (
             ("trial", "right"),
@@ -180,6 +195,8 @@ class _Screen:
         yield Text(self._best_line(best), style="green" if best else "", no_wrap=True, overflow="ellipsis")
         yield Text(self._model_line(), style="dim", no_wrap=True, overflow="ellipsis")
         yield table
+        if self.confirming:
+            yield Text(as_line(self.confirming, 200), no_wrap=True, overflow="ellipsis")
 
     def _cells(self, trial: Trial) -> list[Text]:
         elapsed = time.monotonic() - self.started[trial.number] if trial.outcome is None else trial.outcome.seconds
@@ -207,6 +224,9 @@ class _Screen:
     def _best_line(self, best: Trial | None) -> str:
         if best is None or best.value is None:
             return "no trial has ended well yet"
+        if self.config.task.noisy:
+            value = f"{self.config.task.metric} {show_number(best.value)} in one run"
+            return f"expected to be best: trial {best.number}, from {best.proposal.source}, {value}"
         return f"best {self.config.task.metric} {show_number(best.value)} (trial {best.number}, from {best.proposal.source})"
 
     def _model_line(self) -> str:

@@ -23,6 +23,7 @@ from llmhpo.llm.base import LLM
 from llmhpo.param import Param
 from llmhpo.space import Params, SearchSpace
 from llmhpo.store import batch_from_dict
+from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial
 from llmhpo.usage import Caps, Price
 
@@ -38,7 +39,8 @@ class LLMSampler(BaseSampler):
     describes the job in words. With `search_space` (ours, or Optuna distributions by name) the model is asked from the
     first trial on, and conditional parameters are known; without it the space is the intersection of what past trials
     used, and parameters outside it (or with names or choices that fit no prompt) are sampled by TPE. Several objectives
-    are scalarised anew for every trial. Of several workers in one process, one waits for the model while others go on.
+    are scalarised anew for every trial. Of several workers in one process, one waits for the model while others go on. With `noisy` some
+    trials repeat a configuration; `Study.best_trial` then is the luckiest one, `best_trial` of the sampler the best.
 
     Where a trial came from stands in its user attribute "source": "user" for an enqueued one, "user+gp" for one that
     was enqueued in part; what the model cost stands in the study's attributes.
@@ -56,6 +58,7 @@ class LLMSampler(BaseSampler):
         search_space: SearchSpace | Mapping[str, object] | None = None,
         metric: str = "value",
         n_trials: int | None = None,
+        noisy: bool = False,
         seed: int | None = None,
         base_url: str | None = None,
         max_tokens: int | None = None,
@@ -71,6 +74,7 @@ class LLMSampler(BaseSampler):
             else SearchSpace.from_dict(search_space)
         )
         self._task_text, self._metric, self._n_trials = task, metric, n_trials
+        self._noisy = noisy
         self._seed = secrets.randbelow(2**31) if seed is None else seed
         self._intersection = IntersectionSearchSpace()
         self._independent = TPESampler(seed=self._seed, multivariate=False, n_startup_trials=_STARTUP)
@@ -167,13 +171,24 @@ class LLMSampler(BaseSampler):
             study._storage.set_trial_user_attr(trial._trial_id, "source", f"{before}+{source}")
         return value
 
+    def best_trial(self, study: optuna.Study) -> FrozenTrial:
+        """The trial of the best configuration: with `noisy` the first one of that with the best expected value.
+
+        Needs one objective and a search space, given or shared by the trials; `Study.best_trial` serves else.
+        """
+        if not self._noisy or len(study.directions) > 1:
+            return study.best_trial
+        space = self._explicit or SearchSpace.from_optuna(IntersectionSearchSpace().calculate(study))
+        best = incumbent(self._context(study, None, space))
+        return study.best_trial if best is None else study.trials[best.number]
+
     # --- an Optuna study as our context -------------------------------------------------------------------------------
 
-    def _context(self, study: optuna.Study, trial: FrozenTrial, space: SearchSpace) -> Context:
-        frozen = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+    def _context(self, study: optuna.Study, trial: FrozenTrial | None, space: SearchSpace) -> Context:
+        frozen = [t for t in study.get_trials(deepcopy=False) if trial is None or t.number != trial.number]
         left = None if self._n_trials is None else max(0, self._n_trials - len(frozen))
         directions = study.directions
-        rng = np.random.default_rng([self._seed, trial.number])
+        rng = np.random.default_rng([self._seed, len(frozen) if trial is None else trial.number])
         objective = _scalarise(frozen, directions, rng)
         trials = [t for t in (self._trial(f, space, objective) for f in frozen) if t is not None]
         single = len(directions) == 1
@@ -182,6 +197,7 @@ class LLMSampler(BaseSampler):
             text=self._task_text,
             metric=self._metric if single else f"{self._metric} ({len(directions)} objectives, scalarised)",
             direction="maximize" if maximize else "minimize",
+            noisy=self._noisy,
         )
         return Context(task, space, tuple(trials), left, self._seed, _batches(study, space))
 

@@ -30,6 +30,7 @@ from llmhpo.trial import Batch, Context, Outcome, Proposal, Provenance, Task, Tr
 from llmhpo.usage import Usage
 
 _PREFIX = "llmhpo:"
+_EVALUATED = "evaluated"
 _LOG_CHARS = 2000  # of a trial's output in the storage; the whole log lies in the trial's directory
 _CURVE_POINTS = 100  # intermediate values written to Optuna for its plots; the whole curve lies in the attribute
 
@@ -38,7 +39,8 @@ class Store:
     """One study, opened by one controller.
 
     Trials are kept in memory after the first read: while the store is open nobody else writes to the study. `seed` is
-    drawn and recorded when the study is created; an existing study keeps its own.
+    drawn and recorded when the study is created; an existing study keeps its own. A study that was ever opened with a `noisy`
+    task stays noisy.
 
     Raises: StoreError (cannot be opened), StudyMismatchError (another space, metric or direction), StudyLockedError.
     """
@@ -60,6 +62,7 @@ class Store:
                     self._set("space", space.to_dict())  # last: it is what makes a study one of ours
                 else:
                     self._check_same(attrs)
+                    self._keep_noisy(attrs[_PREFIX + "task"])
                 self.seed = int(self._attrs()[_PREFIX + "seed"])
                 self._trials = {t.number: self._ours(t) for t in self._frozen() if t.state != TrialState.WAITING}
                 self._batches = _read_batches(self._attrs())
@@ -105,13 +108,26 @@ class Store:
                 "give another study_name or the old metric"
             )
 
+    def _keep_noisy(self, was: Mapping[str, Any]) -> None:
+        """Its trials were run with seeds of their own: to take their values for exact would be wrong."""
+        if was.get("noisy", False):
+            self.task = replace(self.task, noisy=True)
+        elif self.task.noisy:
+            self._set("task", {**was, "noisy": True})
+
     def _ours(self, frozen: FrozenTrial) -> Trial:
         if frozen.params != self.space.coerce(frozen.params):
             raise StudyMismatchError(
                 f"trial {frozen.number} of study {self.study_name!r} does not fit its space ({self.space.coerce(frozen.params)}); "
                 "somebody else wrote it: give another study_name"
             )
-        return _from_optuna(frozen)
+        trial = _from_optuna(frozen)
+        if trial.evaluated is not None and trial.evaluated != self.space.coerce(trial.evaluated):
+            raise StudyMismatchError(
+                f"trial {frozen.number} of study {self.study_name!r} was told with a configuration that does not fit its "
+                f"space ({self.space.coerce(trial.evaluated)}); somebody else wrote it: give another study_name"
+            )
+        return trial
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -152,8 +168,11 @@ class Store:
         self._trials[number] = trial
         return trial
 
-    def finish(self, number: int, outcome: Outcome) -> Trial:
-        """Commit how a running trial ended."""
+    def finish(self, number: int, outcome: Outcome, evaluated: Params | None = None) -> Trial:
+        """Commit how a running trial ended, and what was `evaluated` where that was not the proposed configuration.
+
+        Optuna can change no parameter of a trial: its own tools go on to show the proposed one.
+        """
         trial = self._trials[number]
         assert trial.outcome is None, f"trial {number} has ended already"
         with _storage_errors(self.study_name):
@@ -162,9 +181,11 @@ class Store:
                 self._storage.set_trial_intermediate_value(trial_id, step, value)
             for name, attr in _outcome_attrs(outcome).items():
                 self._storage.set_trial_user_attr(trial_id, name, attr)
+            if evaluated is not None:
+                self._storage.set_trial_user_attr(trial_id, _EVALUATED, evaluated)
             values = None if outcome.value is None else [outcome.value]
             self._storage.set_trial_state_values(trial_id, _STATE[outcome.status], values)
-        done = Trial(number, trial.proposal, outcome)
+        done = Trial(number, trial.proposal, outcome, evaluated)
         self._trials[number] = done
         return done
 
@@ -186,7 +207,10 @@ class Store:
         raw = self._attrs().get(f"{_PREFIX}question:{len(self._batches):05d}")
         if raw is None:
             return None
-        trials = tuple(replace(t, outcome=None) if t.number in raw["pending"] else t for t in self.trials[: raw["at"]])
+        trials = tuple(
+            replace(t, outcome=None, evaluated=None) if t.number in raw["pending"] else t
+            for t in self.trials[: raw["at"]]
+        )
         return replace(self.context(raw["budget_left"]), trials=trials)
 
     def remember(self, name: str, value: str) -> str:
@@ -266,7 +290,7 @@ def _from_optuna(frozen: FrozenTrial) -> Trial:
         message=attrs.get("message", ""),
         log_tail=attrs.get("log_tail", ""),
     )
-    return Trial(frozen.number, proposal, outcome)
+    return Trial(frozen.number, proposal, outcome, attrs.get(_EVALUATED))
 
 
 def _read_batches(attrs: Mapping[str, Any]) -> list[Batch]:

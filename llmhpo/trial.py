@@ -24,10 +24,15 @@ __all__ = [
     "Task",
     "Trial",
     "best_trial",
+    "confirm_seed",
 ]
 
 Direction = Literal["minimize", "maximize"]
 Status = Literal["ok", "failed", "timeout", "oom", "pruned", "invalid"]
+REPEAT = "repeat"  # the source of a trial that runs a configuration again on purpose
+
+_SEEDS = 2**30  # each of search and confirmation has so many: the lower half of 31 bits, and the upper
+_SEED_STEP = 0x1E3779B1  # odd, so that no two of them are equal; large, so that neighbouring studies share none
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +40,15 @@ class Task:
     """What is to be achieved, in words and in numbers.
 
     `text` is the user's own description and reaches the model as data. `metric` is the key under which a job reports
-    its result. `timeout_s` bounds one trial's wall-clock time.
+    its result. `timeout_s` bounds one trial's wall-clock time. `noisy` says that the same configuration gives other values
+    with another seed: each trial then has a seed of its own, and some repeat a configuration.
     """
 
     text: str = ""
     metric: str = "value"
     direction: Direction = "minimize"
     timeout_s: float | None = None
+    noisy: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -56,6 +63,12 @@ class Task:
             raise ConfigError(f"direction={self.direction!r} is neither 'minimize' nor 'maximize'")
         if self.timeout_s is not None and not (_is_finite(self.timeout_s) and self.timeout_s > 0):
             raise ConfigError(f"timeout_s={self.timeout_s!r} is not a positive number of seconds")
+        if not isinstance(self.noisy, bool):
+            raise ConfigError(f"noisy={self.noisy!r} is neither True nor False")
+
+    def job_seed(self, study_seed: int, number: int) -> int:
+        """The seed that trial `number` is run with, below 2**31: the study's own for all, or with `noisy` one for each."""
+        return (study_seed + number * _SEED_STEP) % _SEEDS if self.noisy else study_seed
 
     def loss(self, value: float) -> float:
         """`value` turned so that lower is better."""
@@ -116,16 +129,20 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One numbered trial; `outcome` is None while it runs."""
+    """One numbered trial; `outcome` is None while it runs.
+
+    `evaluated` is the configuration that was really run, where that was another than the proposed one.
+    """
 
     number: int
     proposal: Proposal
     outcome: Outcome | None = None
+    evaluated: Params | None = None
 
     @property
     def params(self) -> Params:
         """The configuration that was tried."""
-        return self.proposal.params
+        return self.proposal.params if self.evaluated is None else self.evaluated
 
     @property
     def value(self) -> float | None:
@@ -172,7 +189,7 @@ class Context:
     @property
     def ideas(self) -> tuple[Proposal, ...]:
         """Proposals of the model that were paid for and not tried yet, oldest first, each once."""
-        seen = {self.space.key(t.params) for t in self.trials}
+        seen = set(self.tried)
         fresh = []
         for proposal in (p for batch in self.batches for p in batch.proposals):
             key = self.space.key(proposal.params)
@@ -180,6 +197,12 @@ class Context:
                 seen.add(key)
                 fresh.append(proposal)
         return tuple(fresh)
+
+    @property
+    def tried(self) -> frozenset[str]:
+        """The keys of all configurations that were proposed, and of those that were run in their stead."""
+        keys = {self.space.key(t.params) for t in self.trials}
+        return frozenset(keys | {self.space.key(t.proposal.params) for t in self.trials if t.evaluated is not None})
 
     @property
     def prior(self) -> Prior | None:
@@ -208,7 +231,7 @@ class Context:
 
     @property
     def best(self) -> Trial | None:
-        """The incumbent."""
+        """The trial with the best observed value; where values are noisy, `surrogates.incumbent` knows better."""
         return best_trial(self.trials, self.task)
 
 
@@ -216,6 +239,11 @@ def best_trial(trials: Sequence[Trial], task: Task) -> Trial | None:
     """The trial with the best value, the earliest of equals; None while there is none."""
     valued = [(task.loss(t.value), t.number, t) for t in trials if t.value is not None]
     return min(valued, key=lambda item: item[:2])[2] if valued else None
+
+
+def confirm_seed(study_seed: int, round_: int) -> int:
+    """The seed of a round of a confirmation: one that no trial of the search has."""
+    return _SEEDS + (study_seed + (round_ + 1) * _SEED_STEP) % _SEEDS
 
 
 def _is_finite(value: object) -> bool:

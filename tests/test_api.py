@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 from pathlib import Path
 
 import pytest
 
 import llmhpo
-from llmhpo import Outcome, Price, Study
+from llmhpo import Outcome, Price, Study, job
 from llmhpo.errors import ConfigError, SpaceError
 from llmhpo.llm.scripted import ScriptedModel
 
@@ -194,3 +195,90 @@ def test_tell_refuses_what_is_not_open() -> None:
         for kw in ({"trial": "0", "value": 1.0}, {"trial": trial, "outcome": "x"}, {"trial": trial}):
             with pytest.raises(ConfigError, match=r"tell\("):
                 study.tell(**kw)  # type: ignore[arg-type]
+
+
+def test_tell_takes_what_was_really_run(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    with Study(SPACE, llm="none", storage=url) as study:
+        (trial,) = study.ask()
+        told = study.tell(trial, 0.3, params={"x": 0.3})
+        assert told.params == study.result.best_params == {"x": 0.3}
+        assert study.pending == ()
+    with Study(SPACE, llm="none", storage=url) as again:
+        assert again.best == told
+
+
+def test_neither_what_was_asked_nor_what_was_run_is_proposed_again() -> None:
+    grid = {"x": {"type": "float", "low": 0.0, "high": 1.0, "step": 0.01}}
+    with Study(grid, llm="none", seed=1) as study:
+        asked = []
+        for _ in range(40):
+            (trial,) = study.ask()
+            asked.append(trial.params["x"])
+            run = round(float(trial.params["x"]), 1)  # type: ignore[arg-type]
+            study.tell(trial, (run - 0.37) ** 2, params={"x": run})
+    assert len(set(asked)) == 40
+
+
+@pytest.mark.parametrize("params", [{"x": 2.0}, {"y": 0.5}, {}, 0.5])
+def test_tell_refuses_what_is_no_configuration(params: object) -> None:
+    with Study(SPACE, llm="none") as study:
+        (trial,) = study.ask()
+        with pytest.raises(ConfigError, match=r"tell\(0\): params="):
+            study.tell(trial, 0.5, params=params)  # type: ignore[arg-type]
+        assert study.pending == (trial,)
+
+
+# --- noise ------------------------------------------------------------------------------------------------------------
+
+
+def noisy_f(p: dict[str, object]) -> float:
+    return (f(p) - 0.3) ** 2 + 0.1 * random.Random(job.seed()).gauss(0.0, 1.0)
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_callable_knows_its_seed(isolated: bool) -> None:
+    def seed_of(p: dict[str, object]) -> float:
+        from llmhpo import job
+
+        return float(job.seed())
+
+    for noisy, distinct in ((False, 1), (True, 3)):
+        result = llmhpo.optimize(
+            seed_of, SPACE, llm="none", n_trials=3, seed=9, noisy=noisy, isolated=isolated, progress=False
+        )
+        assert len({t.value for t in result.trials}) == distinct
+        assert result.trials[0].value == 9.0
+
+
+def test_an_exact_study_is_what_it_was() -> None:
+    result = llmhpo.optimize(f, SPACE, llm="none", n_trials=14, seed=0, progress=False)
+    assert result.estimate is None
+    assert result.best_value == min(t.value for t in result.trials if t.value is not None)
+    assert "repeat" not in result.sources
+
+
+def test_the_best_of_a_noisy_study_is_an_expected_value() -> None:
+    result = llmhpo.optimize(noisy_f, SPACE, llm="none", n_trials=25, seed=0, noisy=True, progress=False)
+    assert result.estimate is not None
+    assert result.best is result.estimate.trial
+    assert result.best_value == result.estimate.value
+    assert result.best_value > min(t.value for t in result.trials if t.value is not None)
+
+
+def test_a_noisy_study_that_was_stopped_goes_on_as_one_that_was_not(tmp_path: Path) -> None:
+    kw = {"llm": "none", "seed": 3, "noisy": True, "progress": False}
+    whole = llmhpo.optimize(noisy_f, SPACE, n_trials=16, **kw)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        llmhpo.optimize(
+            lambda p: noisy_f(p) if job.seed() != whole.task.job_seed(3, 11) else _stop(),
+            SPACE, n_trials=16, study_name="n", cwd=tmp_path, **kw,  # type: ignore[arg-type]
+        )  # fmt: skip
+    again = llmhpo.optimize(noisy_f, SPACE, n_trials=16, study_name="n", cwd=tmp_path, **kw)  # type: ignore[arg-type]
+    assert [(t.params, t.value, t.proposal.source) for t in again.trials] == [
+        (t.params, t.value, t.proposal.source) for t in whole.trials
+    ]
+
+
+def _stop() -> float:
+    raise KeyboardInterrupt

@@ -16,8 +16,8 @@ LAYERS = [
     {"param", "space", "prior", "usage", "trial", "prompts", "history", "events", "job"},
     {"store", "llm"},
     {"surrogates", "executors", "agents"},
-    {"loop"},
-    {"config", "api", "sampler", "progress", "cli", "__main__"},
+    {"loop", "confirmation"},
+    {"config", "api", "study", "sampler", "progress", "cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

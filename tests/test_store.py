@@ -205,3 +205,33 @@ def test_a_trial_that_somebody_else_enqueued_is_left_alone(open_store: Open, tmp
     store = open_store()
     assert store.trials == ()
     assert store.begin(PROPOSAL).number == 1
+
+
+def test_a_noisy_study_stays_noisy_and_an_exact_one_can_become_it(open_store: Open, tmp_path: Path) -> None:
+    open_store().close()
+    assert load_study(f"sqlite:///{tmp_path / 'study.db'}", "s").task.noisy is False
+    open_store(task=Task("t", "loss", noisy=True)).close()
+    store = open_store(task=Task("other words", "loss"))
+    assert store.task == Task("other words", "loss", noisy=True)
+    assert load_study(f"sqlite:///{tmp_path / 'study.db'}", "s").task.noisy is True
+
+
+def test_a_study_of_a_version_that_knew_no_noise_is_read(open_store: Open, tmp_path: Path) -> None:
+    open_store().close()
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = optuna.load_study(study_name="s", storage=url)
+    study.set_user_attr("llmhpo:task", {k: v for k, v in asdict(Task("t", "loss")).items() if k != "noisy"})
+    assert load_study(url, "s").task == Task("t", "loss")
+    assert open_store().task.noisy is False
+
+
+def test_what_was_run_instead_of_the_proposal_comes_back_after_closing(open_store: Open) -> None:
+    store = open_store()
+    other = {"lr": 0.01, "optimizer": "rmsprop", "batch_size": 64, "layers": 3}
+    store.finish(store.begin(PROPOSAL).number, OK, other)
+    before = store.context()
+    store.close()
+    after = open_store().context()
+    assert after == before
+    assert after.trials[0].params == other
+    assert after.trials[0].proposal == PROPOSAL

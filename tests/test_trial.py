@@ -8,7 +8,7 @@ import pytest
 from llmhpo.errors import ConfigError
 from llmhpo.prior import Belief, Prior
 from llmhpo.space import SearchSpace
-from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial, best_trial
+from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial, best_trial, confirm_seed
 
 SPACE = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
 
@@ -23,6 +23,7 @@ SPACE = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
         ({"timeout_s": "60"}, ["timeout_s='60'", "seconds"]),
         ({"timeout_s": math.nan}, ["timeout_s=nan", "seconds"]),
         ({"timeout_s": 0}, ["timeout_s=0", "positive"]),
+        ({"noisy": "yes"}, ["noisy='yes'", "True"]),
     ],
 )
 def test_a_task_that_makes_no_sense_is_refused(fields: dict[str, Any], words: list[str]) -> None:
@@ -54,3 +55,24 @@ def test_the_beliefs_that_count_are_those_stated_first() -> None:
     batches = tuple(Batch("warmstart", 0, 1, prior=prior) for prior in (None, first, second))
     assert Context(Task(), SPACE, batches=batches).prior is first
     assert Context(Task(), SPACE, batches=batches[:1]).prior is None
+
+
+def test_every_trial_of_a_noisy_task_has_a_seed_of_its_own_and_no_confirmation_shares_it() -> None:
+    for study_seed in (0, 7, 2**30 - 1, 2**30, 2**31 - 1):
+        exact, noisy = Task(), Task(noisy=True)
+        search = {exact.job_seed(study_seed, n) for n in range(500)} | {
+            noisy.job_seed(study_seed, n) for n in range(500)
+        }
+        confirming = {confirm_seed(study_seed, r) for r in range(500)}
+        assert len({noisy.job_seed(study_seed, n) for n in range(500)}) == 500
+        assert {exact.job_seed(study_seed, n) for n in range(500)} == {study_seed}
+        assert len(confirming) == 500
+        assert not search & confirming
+        assert all(0 <= seed < 2**31 for seed in search | confirming)
+
+
+def test_what_was_asked_for_and_what_was_run_instead_both_count_as_tried() -> None:
+    trial = Trial(0, Proposal({"x": 0.51}, "gp"), Outcome("ok", 1.0), {"x": 0.5})
+    context = Context(Task(), SPACE, (trial,))
+    assert trial.params == {"x": 0.5}
+    assert context.tried == {SPACE.key({"x": 0.5}), SPACE.key({"x": 0.51})}

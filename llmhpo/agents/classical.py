@@ -75,7 +75,7 @@ def _candidates(context: Context, screen: Screen, rng: np.random.Generator) -> t
     finished = sorted(context.finished, key=lambda t: (loss(t.value or 0.0), t.number))
     incumbents = np.array([space.to_unit(t.params) for t in finished[:5]])
     starts = incumbents[np.minimum(rng.geometric(0.4, _LOCAL) - 1, len(incumbents) - 1)]
-    seen = set(_row_bytes(screen.encoded))
+    seen = {*_row_bytes(screen.encoded), *_row_bytes(screen.proposed)}
     U = np.vstack([_everywhere(space, rng), _neighbours(starts, cells, categories, rng)])
     U, X = _fresh(space, U, seen)
     score = screen.score_encoded(X)
@@ -213,7 +213,7 @@ def _design(context: Context, n: int, beside: list[Proposal]) -> list[Proposal]:
     if space.size <= _GLOBAL:
         everything = _everywhere(space, generator(context, random.name))
         points += [Proposal(space.from_unit(u), random.name) for u in everything]
-    seen = {space.key(t.params) for t in context.trials} | {space.key(p.params) for p in beside}
+    seen = {*context.tried, *(space.key(p.params) for p in beside)}
     fresh: list[Proposal] = []
     for point in points:
         key = space.key(point.params)

@@ -14,12 +14,14 @@ from llmhpo.agents import questions
 from llmhpo.agents.base import generator
 from llmhpo.agents.classical import classical_proposals
 from llmhpo.agents.consult import Consultant
+from llmhpo.agents.repeat import repeat_proposal
 from llmhpo.errors import ConfigError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import LLM
 from llmhpo.llm.redact import Redactor
+from llmhpo.surrogates.incumbent import settled
 from llmhpo.surrogates.screen import fit_screen
-from llmhpo.trial import Batch, Context, Proposal, Trial
+from llmhpo.trial import REPEAT, Batch, Context, Proposal, Trial
 from llmhpo.usage import Caps, Price, Usage
 
 _log = logging.getLogger("llmhpo")
@@ -66,7 +68,7 @@ class Portfolio:
         try:
             if context.finished or context.failed:
                 sensitivities = fit_screen(context).sensitivities()
-                question = questions.propose(context, n, reasons=reasons, sensitivities=sensitivities)
+                question = questions.propose(settled(context), n, reasons=reasons, sensitivities=sensitivities)
             else:
                 question = questions.warmstart(context, n, reasons=reasons)
             batch = self._consultant.consult(context, question)
@@ -94,6 +96,8 @@ class Portfolio:
     def _next(self, context: Context) -> Proposal:
         if self.is_default_next(context):
             return Proposal(context.space.default(), "default", "the defaults that the space declares")
+        if (again := repeat_proposal(context)) is not None:
+            return again
         ideas = context.ideas
         if ideas and self._is_models_turn(context):
             first = next(b for b in context.batches if b.proposals)
@@ -159,7 +163,9 @@ def trust(context: Context) -> float:
     one beats, shrunk towards 2/3 with the weight of three trials.
     """
     others = [
-        context.task.loss(t.value) for t in context.finished if t.proposal.source != "llm" and t.value is not None
+        context.task.loss(t.value)
+        for t in context.finished
+        if t.proposal.source not in ("llm", REPEAT) and t.value is not None
     ]
     ended = [t for t in context.trials if t.proposal.source == "llm" and t.outcome is not None]
     if not others:

@@ -116,7 +116,7 @@ class InProcessExecutor:
         self._pool.shutdown(kill=kill, wait=not kill)
 
     def _run(self, job: Job, slot: int, future: Future[Outcome]) -> Outcome:  # noqa: ARG002 - no devices, no kill
-        notes = jobs.Notes(dict(job.params))
+        notes = jobs.Notes(dict(job.params), job.seed)
         token = jobs.current.set(notes)
         start = time.monotonic()
         try:

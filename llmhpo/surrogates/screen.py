@@ -12,8 +12,8 @@ from llmhpo.surrogates.acquisition import log_ei
 from llmhpo.surrogates.base import Array, Prediction
 from llmhpo.surrogates.feasibility import Feasibility
 from llmhpo.surrogates.gp import GaussianProcess, State
-from llmhpo.surrogates.warp import Warp, fit_warp
-from llmhpo.trial import Context, Proposal
+from llmhpo.surrogates.warp import Warp, fit_noisy_warp, fit_warp
+from llmhpo.trial import REPEAT, Context, Proposal
 
 MIN_FINISHED = 3
 _MAX_POINTS = 250
@@ -30,12 +30,12 @@ class Screen:
     def __init__(self, context: Context) -> None:
         self._context = context
         space, trials = context.space, context.trials
-        keys = [space.key(t.params) for t in trials]
-        self._tried = set(keys)
-        self._spacing = _spacing(keys)
+        self._tried = context.tried
+        self._spacing = _spacing([space.key(t.params) for t in trials if t.proposal.source != REPEAT])
         self._feasibility = Feasibility(space.groups)
         self._gp: GaussianProcess | None = None
         self.encoded = space.encode([t.params for t in trials])
+        self.proposed = space.encode([t.proposal.params for t in trials if t.evaluated is not None])
         self._pending = self.encoded[[k for k, t in enumerate(trials) if t.outcome is None]]
         ok = np.array([k for k, t in enumerate(trials) if t.value is not None], dtype=int)
         self._losses = np.array([context.task.loss(t.value) for t in context.finished if t.value is not None])
@@ -46,11 +46,12 @@ class Screen:
             self._feasibility.fit(self.encoded[ended[keep]], ~failed[keep])
         if len(ok) >= MIN_FINISHED:
             keep = _subset(self._losses, _MAX_POINTS)
-            self._warp: Warp = fit_warp(self._losses)
+            self._warp: Warp = (fit_noisy_warp if context.task.noisy else fit_warp)(self._losses)
             self._X, z = self.encoded[ok[keep]], self._warp.forward(self._losses[keep])
-            self._gp = GaussianProcess(space.groups)
+            self._gp = GaussianProcess(space.groups, noisy=context.task.noisy)
             self._gp.fit(self._X, z)
-            self._best = float(z.min())
+            # The luckiest of noisy values is no goal: what is to be improved on is the best expected one.
+            self._best = float((self._gp.predict(self._X).mean if context.task.noisy else z).min())
 
     @property
     def fitted(self) -> bool:

@@ -54,6 +54,23 @@ def fit_warp(losses: Array, normal_share: float = 0.5) -> Warp:
     return Warp(knots[keep], scores[keep])
 
 
+def fit_noisy_warp(losses: Array) -> Warp:
+    """Fit to finite `losses` (n,) that are noisy: linear up to the median, a logarithm of the distance to it beyond.
+
+    Equal noise among the good ones stays equal. The distances to the best value, which `fit_warp` spreads, are those to
+    the luckiest one here.
+    """
+    knots = np.unique(losses)
+    low, middle, high = np.percentile(losses, [25, 50, 75])
+    spread = float(high - low) or float(knots[-1] - knots[0])
+    if not spread > 0:
+        return Warp(np.array([knots[0], knots[0] + 1.0]), np.array([0.0, 1.0]))
+    scores = (knots - middle) / spread
+    scores = np.where(scores > 0, np.log1p(np.maximum(scores, 0.0)), scores)
+    keep = np.concatenate([[True], (np.diff(scores) > 1e-12) & (np.diff(knots) > 1e-290)])
+    return Warp(knots[keep], scores[keep])
+
+
 def _std(values: Array, counts: Array) -> float:
     mean = np.average(values, weights=counts)
     return float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))

@@ -159,3 +159,22 @@ def test_expected_improvement_is_finite_and_falls_with_the_mean(mean):
     values = log_ei(np.array([mean, mean + max(1.0, abs(mean) * 0.01)]), np.ones(2), 0.0)
     assert np.isfinite(values).all()
     assert values[0] > values[1]
+
+
+def test_intended_repeats_do_not_look_like_an_objective_that_rounds():
+    c = context(12)
+    again = tuple(Trial(12 + i, Proposal(c.trials[0].params, "repeat"), c.trials[0].outcome) for i in range(4))
+    assert fit_screen(Context(c.task, c.space, (*c.trials, *again)))._spacing == 0.0
+
+
+def test_the_goal_of_a_noisy_task_is_the_best_expected_value_and_not_the_luckiest():
+    c = context(24, extra=[({"x": 0.9, "y": 0.9}, -1.0)])
+    noisy = fit_screen(Context(Task(noisy=True), c.space, c.trials))
+    assert noisy._best > float(noisy._warp.forward(np.array([-1.0]))[0])
+
+
+def test_what_was_asked_for_and_answered_by_another_is_never_picked():
+    asked = {"x": 0.5, "y": 0.5}
+    snapped = Trial(12, Proposal(asked, "gp"), Outcome("ok", 0.1), {"x": 0.4, "y": 0.5})
+    c = Context(Task(), PLANE, (*context(12).trials, snapped))
+    assert fit_screen(c).pick(proposals([asked, snapped.params]), 2, np.random.default_rng(0)) == []

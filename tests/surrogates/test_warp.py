@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmhpo.surrogates.base import Prediction
-from llmhpo.surrogates.warp import fit_warp
+from llmhpo.surrogates.warp import fit_noisy_warp, fit_warp
 
 losses = st.lists(st.floats(-1e8, 1e8, allow_nan=False), min_size=1, max_size=30).map(np.array)
 
@@ -45,3 +45,17 @@ def test_an_unwarped_band_is_centred_and_positive():
     out = warp.unwarp(Prediction(np.array([0.0, 1.0]), np.array([0.1, 0.5])))
     assert (out.std > 0).all()
     assert out.mean[0] == pytest.approx(warp.backward(np.zeros(1))[0])
+
+
+@settings(max_examples=100, deadline=None)
+@given(losses)
+def test_noisy_scores_are_finite_and_keep_the_order(y):
+    scores = fit_noisy_warp(y).forward(y)
+    assert np.isfinite(scores).all()
+    assert (np.diff(scores[np.argsort(y)]) >= -1e-9).all()
+
+
+def test_one_lucky_value_leaves_the_distances_among_the_good_ones_as_they_are():
+    y = np.linspace(0.0, 1.0, 21)
+    steps = np.diff(fit_noisy_warp(np.append(y, -0.5)).forward(y[:10]))
+    assert np.allclose(steps, steps[0])

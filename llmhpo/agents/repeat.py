@@ -1,0 +1,60 @@
+"""When to run a configuration again: where values are noisy and it is open which of the leaders is the best."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from llmhpo.surrogates.incumbent import Estimate, estimates
+from llmhpo.trial import REPEAT, Context, Proposal
+
+_FROM = 8  # trials before the first repeat: what else there is, is not known yet
+_SHARE = (0.10, 0.25)  # of the trials, at most: in the beginning, and at the end of the budget
+_UNKNOWN_PROGRESS = 0.5  # of a study whose end is not known
+_MOST = 6  # runs of one configuration
+_DOUBT = 1.0  # standard deviations by which two leaders must lie apart
+_NEGLIGIBLE = 0.01  # uncertainty, as a share of the spread of all values, that is not worth a trial
+
+
+def repeat_proposal(context: Context) -> Proposal | None:
+    """The configuration to run once more, if any is: the leader or its closest rival, whichever is known worse.
+
+    None for an exact task, while there are few trials, when repeats have had their share of them, and where leader and
+    rivals lie further apart than they are uncertain.
+    Source: the leader and its upper-confidence challenger, LUCB, Kalyanakrishnan et al., ICML 2012.
+    """
+    begun = len(context.trials)
+    if not context.task.noisy or begun < _FROM:
+        return None
+    repeats = sum(t.proposal.source == REPEAT for t in context.trials)
+    if repeats + 1 > _share(context) * (begun + 1):
+        return None
+    known = estimates(context)
+    if len(known) < 2:
+        return None
+    chosen = _most_doubtful(context, known)
+    if chosen is None:
+        return None
+    value = f"{chosen.value:.4g} +- {chosen.std:.2g}"
+    why = f"run {chosen.n + chosen.open + 1} of trial {chosen.trial.number}'s configuration, expected at {value} so far"
+    return Proposal(chosen.trial.params, REPEAT, why)
+
+
+def _most_doubtful(context: Context, known: list[Estimate]) -> Estimate | None:
+    loss = context.task.loss
+    leader = known[0]
+    rival = min(known[1:], key=lambda e: loss(e.value) - _DOUBT * e.std)
+    apart = loss(rival.value) - loss(leader.value)
+    spread = float(np.subtract(*np.percentile([e.mean for e in known], [75, 25])))
+    open_ = [e for e in (leader, rival) if e.n + e.open < _MOST and e.std > _NEGLIGIBLE * spread]
+    if not open_ or apart > _DOUBT * math.hypot(leader.std, rival.std):
+        return None
+    return max(open_, key=lambda e: e.std / math.sqrt(1 + e.open))
+
+
+def _share(context: Context) -> float:
+    begun, left = len(context.trials), context.budget_left
+    progress = _UNKNOWN_PROGRESS if left is None else begun / max(1, begun + left)
+    low, high = _SHARE
+    return low + (high - low) * progress

@@ -1,0 +1,216 @@
+"""Ask and tell: a study whose trials the caller runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from llmhpo.agents.portfolio import make_portfolio
+from llmhpo.api import Result, Space, as_space, result_of
+from llmhpo.config import file_name
+from llmhpo.confirmation import Confirmation, Plan, Rerun, open_plan
+from llmhpo.errors import ConfigError
+from llmhpo.llm.base import LLM
+from llmhpo.space import Params
+from llmhpo.store import Store
+from llmhpo.surrogates.incumbent import incumbent
+from llmhpo.trial import Context, Direction, Outcome, Task, Trial
+from llmhpo.usage import Caps, Price
+
+
+class Study:
+    """A study that is asked and told: the caller runs the trials.
+
+    Arguments as for `optimize`. Without `storage` and `study_name` it lives in memory. `n_trials` is only a hint to the
+    proposers on how long the study will be. Trials that were asked for and never told stay open: `pending` lists
+    them, also after a restart. Use it as a context manager, or `close` it.
+
+    Raises: ConfigError, SpaceError, StoreError.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        task: str = "",
+        metric: str = "value",
+        direction: Direction = "minimize",
+        n_trials: int | None = None,
+        noisy: bool = False,
+        llm: str | LLM | None = "auto",
+        storage: str | None = None,
+        study_name: str | None = None,
+        seed: int | None = None,
+        max_tokens: int | None = None,
+        max_usd: float | None = None,
+        base_url: str | None = None,
+        price: Price | None = None,
+        deadline_s: float = 120.0,
+    ) -> None:
+        self.space = as_space(space)
+        self.study_name = study_name or f"study-{self.space.revision}"
+        if storage is None and study_name is not None:
+            storage = f"sqlite:///{Path('runs').resolve() / file_name(study_name) / 'study.db'}"
+        self.storage, self.n_trials = storage, n_trials
+        caps = Caps(max_tokens, max_usd)
+        self._portfolio = make_portfolio(llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s)
+        self._confirm_store: Store | None = None  # opened when it is needed
+        self._store = Store(storage, self.study_name, self.space, Task(task, metric, direction, noisy=noisy), seed=seed)
+
+    def ask(self, n: int = 1) -> list[Trial]:
+        """Begin `n` trials: committed as running before they are returned. Waits for the model where it is due."""
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ConfigError(f"ask({n!r}): give a whole number of trials from 1 on")
+        context = self._context()
+        if self._portfolio.wants(context) and not (n == 1 and self._portfolio.is_default_next(context)):
+            self._store.record(self._portfolio.consult(context))
+            context = self._context()
+        return [self._store.begin(proposal) for proposal in self._portfolio.suggest(context, n)]
+
+    def tell(
+        self,
+        trial: Trial | int,
+        value: float | None = None,
+        *,
+        outcome: Outcome | None = None,
+        failed: str | None = None,
+        seconds: float = 0.0,
+        params: Mapping[str, object] | None = None,
+    ) -> Trial:
+        """End a trial with a finite `value`, or as `failed` with the reason, or with a whole `outcome`.
+
+        `params` is the configuration that was really run, where that was another than the trial's: a table of known runs
+        answers with its nearest row, a job rounds its arguments. What is learned counts for it, and neither of the two is
+        proposed again. Inactive parameters may be left in.
+
+        Raises: ConfigError where the trial is not open, the value is not a finite number, or `params` do not fit the space.
+        """
+        number = trial.number if isinstance(trial, Trial) else trial
+        if number not in {t.number for t in self.pending}:
+            raise ConfigError(
+                f"tell({number!r}): there is no open trial of this number; open: {[t.number for t in self.pending]}"
+            )
+        ended = _outcome(number, value, outcome, failed, seconds)
+        return self._store.finish(number, ended, None if params is None else self._evaluated(number, params))
+
+    def _evaluated(self, number: int, params: Mapping[str, object]) -> Params | None:
+        """What was run, where it was not what was asked for."""
+        if not isinstance(params, Mapping):
+            raise ConfigError(
+                f"tell({number}): params={params!r} is not a configuration; give a dict of parameter values"
+            )
+        fitted = self.space.coerce(self.space.drop_inactive(params))
+        if not isinstance(fitted, dict):
+            raise ConfigError(
+                f"tell({number}): params={dict(params)!r} is no configuration of the space: {fitted}; "
+                "leave params out where the trial ran as it was asked for"
+            )
+        asked = next(t for t in self.pending if t.number == number).proposal.params
+        return None if self.space.key(fitted) == self.space.key(asked) else fitted
+
+    def seed(self, trial: Trial | int) -> int:
+        """The seed to run a trial with; see `llmhpo.job.seed`."""
+        return self._store.task.job_seed(self._store.seed, trial.number if isinstance(trial, Trial) else trial)
+
+    # --- confirming ---------------------------------------------------------------------------------------------------
+
+    def confirm_plan(self, k: int = 5) -> list[Rerun]:
+        """The runs that have not ended of those that confirm `best`: it and the default, on `k` new seeds each.
+
+        They are committed as begun, and no trials of the study: run each on its own `seed`, and give what comes of it to
+        `confirm_tell`. `confirmation` says what they show.
+
+        Raises: ConfigError where `k` is no whole number from 1 on, and where no trial has ended well.
+        """
+        plan = self._confirming(k)
+        reruns: list[Rerun] = []
+        while (rerun := plan.next([r.number for r in reruns])) is not None:
+            reruns.append(rerun)
+        return reruns
+
+    def confirm_tell(
+        self, rerun: Rerun, value: float | None = None, *, outcome: Outcome | None = None, failed: str | None = None
+    ) -> None:
+        """End a run of `confirm_plan`, as `tell` ends a trial.
+
+        Raises: ConfigError where the run is not open, or the value is not a finite number.
+        """
+        store = None if self._confirm_store is None else self._confirm_store
+        open_ = [] if store is None else [t.number for t in store.trials if t.outcome is None]
+        if store is None or rerun.number not in open_:
+            raise ConfigError(f"confirm_tell({rerun.number}): there is no open run of this number; open: {open_}")
+        store.finish(rerun.number, _outcome(rerun.number, value, outcome, failed, 0.0))
+
+    def confirmation(self, k: int = 5) -> Confirmation:
+        """What the runs of `confirm_plan` show so far of the present `best`."""
+        return self._confirming(k).confirmation()
+
+    def _confirming(self, k: int) -> Plan:
+        context = self._store.context()
+        if self._confirm_store is None:
+            plan = open_plan(self.storage, self.study_name, context, k)
+            self._confirm_store = plan.store
+            return plan
+        return Plan(self._confirm_store, context, k)
+
+    def _context(self) -> Context:
+        done = len(self._store.trials)
+        return self._store.context(None if self.n_trials is None else max(0, self.n_trials - done))
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials, by number."""
+        return self._store.trials
+
+    @property
+    def pending(self) -> tuple[Trial, ...]:
+        """Trials that were asked for and not told."""
+        return tuple(t for t in self._store.trials if t.outcome is None)
+
+    @property
+    def best(self) -> Trial | None:
+        """The incumbent: as `Result.best`."""
+        return incumbent(self._store.context())
+
+    @property
+    def result(self) -> Result:
+        """The result as far as the study has come."""
+        return result_of(self._store.context(), self.study_name, self.storage)
+
+    def close(self) -> None:
+        """Release the storage."""
+        self._store.close()
+        if self._confirm_store is not None:
+            self._confirm_store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _outcome(number: int, value: float | None, outcome: Outcome | None, failed: str | None, seconds: float) -> Outcome:
+    """The one outcome that was told."""
+    if sum(given is not None for given in (value, outcome, failed)) != 1:
+        raise ConfigError(f"tell({number}): give exactly one of value, outcome and failed")
+    if not isinstance(outcome, Outcome | None):
+        raise ConfigError(
+            f"tell({number}): outcome={outcome!r} is not an Outcome; for a failed trial give failed='why'"
+        )
+    if outcome is not None:
+        return outcome
+    if failed is not None:
+        return Outcome("failed", seconds=seconds, message=failed)
+    return Outcome("ok", _finite(number, value), seconds)
+
+
+def _finite(number: int, value: object) -> float:
+    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+        raise ConfigError(f"tell({number}, {value!r}): the value is not a number; use failed='...' for a failed trial")
+    out = float(value)
+    if not math.isfinite(out):
+        raise ConfigError(f"tell({number}, {value!r}): the value is not finite; use failed='...' for a failed trial")
+    return out
