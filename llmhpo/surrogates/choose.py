@@ -102,6 +102,11 @@ def decide(X: Array, z: Array, groups: Groups, *, noisy: bool = False, candidate
     return name
 
 
+def forget() -> None:
+    """Forget remembered decisions: to measure what one takes, or that a restart takes the same."""
+    _decisions.clear()
+
+
 def decided_by(n: int) -> int:
     """How many of `n` rows, the first ones, decide: 0 below 60, then in steps of a quarter, at most 150."""
     if n < _FROM:

@@ -23,7 +23,7 @@ def steps(n, seed=0):
 
 @pytest.fixture(autouse=True)
 def nothing_remembered():
-    choosing._decisions.clear()
+    choosing.forget()
 
 
 def test_few_rows_are_left_to_the_first_candidate():
@@ -48,7 +48,7 @@ def test_cliffs_are_left_to_the_trees():
 
 def test_a_restart_decides_alike():
     first = decide(*steps(150), GROUPS)
-    choosing._decisions.clear()
+    choosing.forget()
     assert decide(*steps(150), GROUPS) == first
 
 
