@@ -218,3 +218,21 @@ def test_a_terminal_shows_a_live_table(folder: Path) -> None:
     assert "left" in text
     assert "running" in text
     assert "from default" in text
+
+
+def test_a_noisy_study_says_what_it_expects_and_confirms_it(folder: Path) -> None:
+    script = SCRIPT.replace("(x - 0.3) ** 2,", "(x - 0.3) ** 2 + 1e-3 * (int(os.environ['LLMHPO_SEED']) % 97),")
+    (folder / "train.py").write_text(script)
+    (folder / "study.toml").write_text(STUDY.replace("seed = 1", "seed = 1\nnoisy = true"))
+    assert llmhpo(folder, "run").returncode == 0
+    shown = llmhpo(folder, "show").stdout
+    assert re.search(r"expected loss, [\d.]+ \+- [\d.]+; 1 run of it gave", shown)
+    confirmed = llmhpo(folder, "confirm", "-k", "3")
+    assert confirmed.returncode == 0, confirmed.stderr
+    assert "does not pass {seed}" in confirmed.stderr
+    assert "confirming 6/6" in confirmed.stderr
+    assert "the best is better than the default" in confirmed.stdout
+    again = llmhpo(folder, "confirm", "-k", "3")
+    assert "confirming" not in again.stderr
+    assert again.stdout == confirmed.stdout
+    assert llmhpo(folder, "show").stdout == shown

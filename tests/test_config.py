@@ -116,3 +116,9 @@ def test_relative_paths_start_at_the_files_folder(tmp_path: Path) -> None:
     assert config.llm == f"local:{tmp_path}/model"
     config = read_study_file(write(tmp_path, GOOD.replace('"none"', '"local:org/model"')))
     assert config.llm == "local:org/model"
+
+
+def test_a_study_file_says_that_the_objective_is_noisy(tmp_path: Path) -> None:
+    assert read_study_file(write(tmp_path, GOOD)).task.noisy is False
+    assert read_study_file(write(tmp_path, GOOD), {"noisy": True}).task.noisy is True
+    assert read_study_file(write(tmp_path, "noisy = true\n" + GOOD)).task.noisy is True

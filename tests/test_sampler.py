@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -353,3 +354,24 @@ def test_a_cap_on_tokens_that_stands_in_for_one_on_money_is_told(caplog: pytest.
 def test_a_hosted_model_gets_the_price_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     LLMSampler("openai:unheard-of", base_url="http://127.0.0.1:9/v1", max_usd=1.0, price=Price(1.0, 2.0))
+
+
+LINE = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
+
+
+def test_a_noisy_study_repeats_leaders_and_its_best_is_not_the_luckiest() -> None:
+    rng = np.random.default_rng(0)
+    sampler = LLMSampler("none", search_space=LINE, seed=0, noisy=True)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(lambda t: (t.suggest_float("x", 0.0, 1.0) - 0.3) ** 2 + 0.1 * rng.standard_normal(), 30)
+    sources = [t.user_attrs["source"] for t in study.trials]
+    assert "repeat" in sources
+    assert len({t.params["x"] for t in study.trials}) == 30 - sources.count("repeat")
+    assert abs(sampler.best_trial(study).params["x"] - 0.3) < 0.3
+
+
+def test_the_best_of_an_exact_study_is_optunas() -> None:
+    sampler = LLMSampler("none", search_space=LINE, seed=0)
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(lambda t: t.suggest_float("x", 0.0, 1.0), 5)
+    assert sampler.best_trial(study) == study.best_trial
