@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmhpo.param import Param
@@ -31,11 +31,13 @@ def test_a_point_about_which_nothing_was_said_is_indifferent(space: SearchSpace)
     assert Prior((Belief("elsewhere", 0.9, 0.0, 1.0),)).log_density(space, grid(6)) == pytest.approx(0.0)
 
 
+@settings(deadline=None)
 @given(st.lists(ranges | trends, max_size=4))
 def test_a_density_has_the_mass_of_one(beliefs: list[Belief]) -> None:
     assert np.exp(Prior(tuple(beliefs)).log_density(X, GRID)).mean() == pytest.approx(1.0, abs=0.02)
 
 
+@settings(deadline=None)
 @given(st.lists(ranges | trends, max_size=4))
 def test_nothing_is_ever_cut_off(beliefs: list[Belief]) -> None:
     log_density = Prior(tuple(beliefs)).log_density(X, GRID)
@@ -43,6 +45,7 @@ def test_nothing_is_ever_cut_off(beliefs: list[Belief]) -> None:
     assert np.isfinite(log_density).all()
 
 
+@settings(deadline=None)
 @given(ranges)
 def test_one_range_prefers_no_point_by_more_than_a_bounded_ratio(belief: Belief) -> None:
     assert np.ptp(Prior((belief,)).log_density(X, GRID)) < np.log(100.0)
@@ -148,6 +151,7 @@ def test_without_data_a_prior_counts_in_full() -> None:
     assert LEFT.weight(X, np.empty((0, 1)), np.empty(0)) == 1.0
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31))
 def test_the_weight_goes_to_zero_with_data_whatever_they_say(seed: int) -> None:
     rng = np.random.default_rng(seed)

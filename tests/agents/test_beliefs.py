@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 
@@ -173,6 +173,7 @@ stated = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(stated | scalars | st.lists(entries, max_size=3))
 def test_no_beliefs_break_the_reader_and_all_that_it_reads_makes_a_density(raw: object) -> None:
     prior, _ = read_beliefs(raw, SPACE)  # type: ignore[arg-type]
@@ -182,6 +183,7 @@ def test_no_beliefs_break_the_reader_and_all_that_it_reads_makes_a_density(raw: 
         assert all(b.informs(SPACE[b.parameter]) for b in prior.beliefs)
 
 
+@settings(deadline=None)
 @given((stated | scalars).filter(lambda raw: "NaN" not in json.dumps(raw) and "Infinity" not in json.dumps(raw)))
 def test_bad_beliefs_never_void_the_configurations(raw: object) -> None:
     text = json.dumps({"configurations": [ADAM], "beliefs": raw})
