@@ -137,7 +137,7 @@ class Study:
 
         Raises: ConfigError where the run is not open, or the value is not a finite number.
         """
-        store = None if self._confirm_store is None else self._confirm_store
+        store = self._confirm_store
         open_ = [] if store is None else [t.number for t in store.trials if t.outcome is None]
         if store is None or rerun.number not in open_:
             raise ConfigError(f"confirm_tell({rerun.number}): there is no open run of this number; open: {open_}")
