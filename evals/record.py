@@ -54,6 +54,7 @@ class Run:
     best_params: Params | None = None
     test: float | None = None  # of the incumbent, where the task has a test set
     requests: int = 0
+    completions: int = 0  # replies: several to a request, where a model can write several
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float | None = 0.0

@@ -129,6 +129,7 @@ def run_one(task: Task, key: Key, revision: str = "") -> Run:
         best_params=None if best is None else best.params,
         test=None if best is None else best.test,
         requests=usage.calls,
+        completions=arm.completions,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         usd=usage.usd,

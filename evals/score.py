@@ -213,7 +213,17 @@ def family_table(c: Comparison) -> Table:
 
 def cost_table(c: Comparison) -> Table:
     """Repeats, failures, what came from where, and what it cost."""
-    head = ["arm", "repeats", "seen rows", "failed", "tokens/trial", "requests/run", "ask s/trial", "sources"]
+    head = [
+        "arm",
+        "repeats",
+        "seen rows",
+        "failed",
+        "tokens/trial",
+        "requests/run",
+        "completions/run",
+        "ask s/trial",
+        "sources",
+    ]
     rows: Table = []
     for arm in c.arms:
         runs = list(c.runs[arm].values())
@@ -228,6 +238,7 @@ def cost_table(c: Comparison) -> Table:
                 f"{100 * sum(sum(r.failed[1:]) for r in runs) / trials:.1f} %",
                 f"{sum(r.input_tokens + r.output_tokens for r in runs) / trials:.0f}",
                 f"{sum(r.requests for r in runs) / len(runs):.1f}",
+                f"{sum(r.completions for r in runs) / len(runs):.1f}",
                 f"{sum(sum(r.seconds) for r in runs) / trials:.4f}",
                 share,
             ]

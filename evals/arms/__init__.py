@@ -1,7 +1,8 @@
 """The arms of a comparison behind one protocol: classical optimizers, and llmhpo with one model or another.
 
 `random`, `tpe` (multivariate, grouped, constant liar), `tpe_default`, `gp`, `cmaes` and `smac` are classical; `none`,
-`recorded`, `garbage` and every model spec ("smollm2", "openai:MODEL", "scripted:FILE", ...) are llmhpo.
+`recorded`, `garbage` and every model spec ("smollm2", "openai:MODEL", "scripted:FILE", ...) are llmhpo. `llambo:disc@SPEC`,
+`llambo:gen@SPEC`, `zhang:chat@SPEC` and `zhang:compressed@SPEC` are the methods of other authors on any of these models.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from evals.arms.base import CLASSICAL, Arm, Asked
+from evals.arms.llambo import LlamboArm
 from evals.arms.models import Meter, garbage_model, recorded_model, shared_model
 from evals.arms.optuna_arm import OptunaArm, classical_samplers
 from evals.arms.random_arm import RandomArm
 from evals.arms.smac import SmacArm
+from evals.arms.zhang import ZhangArm
 from evals.tasks.base import Task
 from llmhpo import LLMSampler
+from llmhpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from llmhpo.llm.base import LLM
@@ -38,6 +42,8 @@ def make_arm(name: str, task: Task, seed: int, budget: int) -> Arm:
         return SmacArm(task, seed, budget)
     if name in CLASSICAL:
         return OptunaArm(task, classical_samplers()[name](seed), name, ordinals_as_integers=True)
+    if name.startswith(("llambo:", "zhang:")):
+        return _of_others(name, task, seed, budget)
     if name == "recorded":
         model: LLM | None = recorded_model(task)
     elif name == "garbage":
@@ -54,3 +60,22 @@ def make_arm(name: str, task: Task, seed: int, budget: int) -> Arm:
         seed=seed,
     )
     return OptunaArm(task, sampler, name, ordinals_as_integers=False, meter=meter)
+
+
+def _of_others(name: str, task: Task, seed: int, budget: int) -> Arm:
+    method, _, spec = name.partition("@")
+    model = shared_model(spec) if spec else None
+    if model is None:
+        raise ConfigError(f"the arm {name!r} names no model; write it as {method}@smollm2")
+    meter = Meter(model, task)
+    match method:
+        case "llambo:disc":
+            return LlamboArm(task, meter, "disc", seed, budget)
+        case "llambo:gen":
+            return LlamboArm(task, meter, "gen", seed, budget)
+        case "zhang:chat":
+            return ZhangArm(task, meter, "chat", seed, budget)
+        case "zhang:compressed":
+            return ZhangArm(task, meter, "compressed", seed, budget)
+    known = "llambo:disc, llambo:gen, zhang:chat, zhang:compressed"
+    raise ConfigError(f"the arm {name!r} is unknown; use one of {known}, each with @ and a model")

@@ -28,6 +28,11 @@ class Arm(Protocol):
         """What the model has cost so far."""
         ...
 
+    @property
+    def completions(self) -> int:
+        """How many replies the model has written: several to a request, where it can."""
+        ...
+
     def ask(self) -> Asked:
         """The next configuration to evaluate."""
         ...

@@ -12,6 +12,7 @@ import numpy as np
 
 from evals.tasks.base import Params, Task
 from llmhpo import LLMHPOError, Usage, make_llm
+from llmhpo.llm.local import LocalModel
 from llmhpo.llm.scripted import ScriptedModel
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Meter:
         self._inner, self._task = inner, task
         self.name, self.price, self.compact = inner.name, inner.price, inner.compact
         self.overhead_tokens = inner.overhead_tokens
-        self.usage, self.seconds = Usage(), 0.0
+        self.usage, self.completions, self.seconds = Usage(), 0, 0.0
 
     def complete(self, request: Request) -> Completion:
         """As the inner model."""
@@ -41,7 +42,40 @@ class Meter:
         finally:
             self.seconds += time.perf_counter() - start
         self.usage += completion.usage
+        self.completions += 1
         return completion if self._task.snap is None else replace(completion, text=self._snapped(completion.text))
+
+    def sample(self, request: Request, n: int) -> list[str]:
+        """Up to `n` independent replies: of one request where the model can, else of `n` requests, numbered on.
+
+        Replies that failed are missing.
+        """
+        start = time.perf_counter()
+        if isinstance(self._inner, LocalModel):
+            texts = self._several(self._inner, request, n)
+        else:
+            texts = [text for i in range(n) for text in self._one(replace(request, number=request.number + i))]
+        self.seconds += time.perf_counter() - start
+        self.completions += len(texts)
+        return texts
+
+    def _several(self, model: LocalModel, request: Request, n: int) -> list[str]:
+        try:
+            several = model.complete_many(request, n)
+        except LLMHPOError:
+            self.usage += Usage(calls=1)
+            return []
+        self.usage += several.usage
+        return list(several.texts)
+
+    def _one(self, request: Request) -> list[str]:
+        try:
+            completion = self._inner.complete(request)
+        except LLMHPOError:
+            self.usage += Usage(calls=1)
+            return []
+        self.usage += completion.usage
+        return [completion.text]
 
     def _snapped(self, text: str) -> str:
         start, end = text.find("{"), text.rfind("}") + 1  # fences and thoughts around it stay

@@ -51,6 +51,11 @@ class OptunaArm:
         """What the model cost so far."""
         return Usage() if self._meter is None else self._meter.usage
 
+    @property
+    def completions(self) -> int:
+        """As `Arm`."""
+        return 0 if self._meter is None else self._meter.completions
+
     def ask(self) -> Asked:
         """As `Arm`."""
         trial = self._study.ask()

@@ -25,5 +25,10 @@ class RandomArm:
         """As `Arm`: there is no model."""
         return Usage()
 
+    @property
+    def completions(self) -> int:
+        """As `Arm`."""
+        return 0
+
     def tell(self, asked: Asked | None, result: Result) -> None:
         """As `Arm`: nothing is learned."""

@@ -50,6 +50,11 @@ class SmacArm:
         """As `Arm`: there is no model."""
         return Usage()
 
+    @property
+    def completions(self) -> int:
+        """As `Arm`."""
+        return 0
+
     def ask(self) -> Asked:
         """As `Arm`. The source is "random" where SMAC has nothing left to propose, in a small space."""
         if self._facade is None:

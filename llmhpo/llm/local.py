@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,21 @@ class LocalModel:
         finally:
             self._lock.release()
         return Completion(text, usage, self.name, finish, time.monotonic() - start)
+
+    def complete_many(self, request: Request, n: int) -> Several:
+        """`n` independent replies, written side by side, for little more time than one takes.
+
+        Raises: as `complete`.
+        """
+        start = time.monotonic()
+        clock = _Clock(start + request.deadline_s, request.deadline_s, self.name)
+        if not self._lock.acquire(timeout=max(0.0, request.deadline_s)):
+            raise clock.passed("while another request held the model")
+        try:
+            with self._threads_set(), self._memory_guarded():
+                return _answers(self._loaded(), request, n, clock)
+        finally:
+            self._lock.release()
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` in the model's own tokenizer; loads that alone, not the weights."""
@@ -182,6 +198,14 @@ class LocalModel:
                 f"no memory left for the local model {self.name!r} on {self._device} ({self._dtype}); "
                 "free some, or use a smaller model, dtype='bfloat16' or another device"
             ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Replies to one request, and what they cost together."""
+
+    texts: tuple[str, ...]
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +324,32 @@ class _Loaded:
             logits: NDArray[np.float32] = output.logits[0, -1].float().cpu().numpy()
         return logits
 
+    def branches(self, n: int, clock: _Clock) -> Callable[[list[int]], NDArray[np.float32]]:
+        """A reader of `n` continuations of what is in the cache, which itself stays as it is.
+
+        It takes one token a row and returns the logits that follow, (n, vocabulary).
+        """
+        import torch
+
+        cache: Any = None
+
+        def read(tokens: list[int]) -> NDArray[np.float32]:
+            nonlocal cache
+            clock.check("while it wrote its replies")
+            if cache is None:  # not before it is needed: a reply of one word needs none
+                cache = copy.deepcopy(self._cache)
+                cache.batch_repeat_interleave(n)
+            mask: torch.Tensor | None = None
+            if self._mask_one:
+                mask = torch.ones((n, 1, 1, cache.get_seq_length() + 1), dtype=torch.bool)
+            with torch.inference_mode():
+                rows = torch.tensor(tokens, device=self._device)[:, None]
+                output = self._model(input_ids=rows, attention_mask=mask, past_key_values=cache, use_cache=True)
+                logits: NDArray[np.float32] = output.logits[:, -1].float().cpu().numpy()
+            return logits
+
+        return read
+
 
 @dataclass(frozen=True, slots=True)
 class _Constraints:
@@ -318,9 +368,8 @@ class _Constraints:
         return cls(tokens, leading_digits(tokens))
 
 
-def _answer(model: _Loaded, request: Request, clock: _Clock) -> tuple[str, Usage, Finish]:
-    from llmhpo.llm.decode import draw
-
+def _prompt(model: _Loaded, request: Request, clock: _Clock) -> tuple[list[int], int]:
+    """Its tokens, and how many may be said."""
     prompt = model.prompt(request.messages)
     room = model.context_tokens - len(prompt)
     if room < 1:
@@ -328,7 +377,33 @@ def _answer(model: _Loaded, request: Request, clock: _Clock) -> tuple[str, Usage
             f"the prompt has {len(prompt)} tokens and the context of {clock.name!r} {model.context_tokens}; "
             "shorten the task text or use a model with a longer context"
         )
-    limit = min(request.max_tokens, room)
+    return prompt, min(request.max_tokens, room)
+
+
+def _answers(model: _Loaded, request: Request, n: int, clock: _Clock) -> Several:
+    from llmhpo.llm.several import Row, write
+
+    prompt, limit = _prompt(model, request, clock)
+    temperature = _TEMPERATURE if request.temperature is None else request.temperature
+    grammars = [None if request.schema is None else model.grammar(request.schema) for _ in range(n)]
+    # What the schema forces at once is read with the prompt.
+    opening = [grammar.forced() for grammar in grammars if grammar is not None]
+    first = opening[0] if opening else []
+    cached = model.begin(prompt)
+    logits = model.read(prompt + first, clock)
+    rngs = [np.random.default_rng(_seed(prompt, request.number + i)) for i in range(n)]
+    rows = [Row(grammar, first, model.ends, rng) for grammar, rng in zip(grammars, rngs, strict=True)]
+    write(rows, logits, model.branches(n, clock), limit - len(first), temperature)
+    form = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    texts = tuple(model.tokenizer.decode(row.said[:limit], **form) for row in rows)
+    said = sum(len(row.said[:limit]) for row in rows)
+    return Several(texts, Usage(1, input_tokens=len(prompt), cached_tokens=cached, output_tokens=said, usd=0.0))
+
+
+def _answer(model: _Loaded, request: Request, clock: _Clock) -> tuple[str, Usage, Finish]:
+    from llmhpo.llm.decode import draw
+
+    prompt, limit = _prompt(model, request, clock)
     temperature = _TEMPERATURE if request.temperature is None else request.temperature
     grammar = None if request.schema is None else model.grammar(request.schema)
     rng = np.random.default_rng(_seed(prompt, request.number))

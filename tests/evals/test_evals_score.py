@@ -35,6 +35,7 @@ def by_hand(task: str, arm: str, seed: int, values: list[float | None], start: S
         failed=[v is None for v in values],
         seconds=[0.5] * n,
         requests=2 if arm == "none" else 0,
+        completions=7 if arm == "none" else 0,
         input_tokens=30 if arm == "none" else 0,
     )
 
@@ -77,7 +78,7 @@ def test_the_ratio_is_to_the_best_classical_arm(comparison: Comparison) -> None:
 def test_shares_and_costs_leave_the_given_trial_out(comparison: Comparison) -> None:
     rows = {row[0]: row for row in cost_table(comparison)[1:]}
     assert rows["random"][1:4] == ["50.0 %", "0.0 %", "25.0 %"]
-    assert rows["none"][4:] == ["15", "2.0", "0.7500", "llm 100 %"]
+    assert rows["none"][4:] == ["15", "2.0", "7.0", "0.7500", "llm 100 %"]
 
 
 def test_families_stand_apart(comparison: Comparison) -> None:
