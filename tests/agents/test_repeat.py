@@ -34,7 +34,7 @@ def sources(context):
 
 
 def test_a_noisy_study_repeats_some_configurations(noisy_study):
-    assert 2 <= sources(noisy_study).count(REPEAT) <= 10
+    assert 2 <= sources(noisy_study).count(REPEAT) <= 0.12 * 40
 
 
 def test_the_first_trials_are_never_repeats(noisy_study):
@@ -84,4 +84,4 @@ def test_the_same_context_gives_the_same_repeat(noisy_study):
 
 def test_the_leader_is_known_better_in_the_end_than_the_others(noisy_study):
     known = estimates(noisy_study)
-    assert max(e.n for e in known[:3]) > 1
+    assert max(e.n for e in known[:5]) > 1
