@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import gc
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from llmhpo.errors import ConfigError, LLMHPOError, LLMRequestError, LLMUnavailableError
-from llmhpo.llm.base import Completion, Finish, Message, Request
+from llmhpo.llm.base import Completion, Finish, Request
+from llmhpo.llm.loaded import Clock, Loaded
 from llmhpo.llm.weights import converted, need_packages
 from llmhpo.usage import Price, Usage
 
-if TYPE_CHECKING:
-    import torch
-    from numpy.typing import NDArray
-
-    from llmhpo.llm.decode import Grammar
-
 _TEMPERATURE = 1.0  # with the schema held, the measure that keeps a small model from repeating itself: dev/LOG.md
-# The prompt goes through the model in pieces that start at multiples of this, and whole pieces are what the next
-# request may reuse: so the sums are made in the same order with and without reuse, and the reply is the same to the bit.
-_CHUNK = 128
 
 
 class LocalModel:
@@ -67,7 +58,7 @@ class LocalModel:
             raise ConfigError(f"threads={threads!r} of the local model {name!r} is not a count; give 1 or more")
         self._lock = threading.Lock()
         self._tokenizer: Any = None
-        self._model: _Loaded | None = None
+        self._model: Loaded | None = None
 
     def describe(self) -> str:
         """The model, and the device and number type it runs in."""
@@ -81,7 +72,7 @@ class LocalModel:
         Raises: LLMUnavailableError (deadline, memory), LLMRequestError (context, schema).
         """
         start = time.monotonic()
-        clock = _Clock(start + request.deadline_s, request.deadline_s, self.name)
+        clock = Clock(start + request.deadline_s, request.deadline_s, self.name)
         if not self._lock.acquire(timeout=max(0.0, request.deadline_s)):
             raise clock.passed("while another request held the model")
         try:
@@ -97,7 +88,7 @@ class LocalModel:
         Raises: as `complete`.
         """
         start = time.monotonic()
-        clock = _Clock(start + request.deadline_s, request.deadline_s, self.name)
+        clock = Clock(start + request.deadline_s, request.deadline_s, self.name)
         if not self._lock.acquire(timeout=max(0.0, request.deadline_s)):
             raise clock.passed("while another request held the model")
         try:
@@ -132,7 +123,7 @@ class LocalModel:
                 self._tokenizer = AutoTokenizer.from_pretrained(self._folder())
         return self._tokenizer
 
-    def _loaded(self) -> _Loaded:
+    def _loaded(self) -> Loaded:
         if self._model is None:
             import torch
             from transformers import AutoModelForCausalLM
@@ -142,7 +133,7 @@ class LocalModel:
                 model = AutoModelForCausalLM.from_pretrained(
                     self._folder(), dtype=getattr(torch, self._dtype), use_safetensors=True
                 )
-            self._model = _Loaded(model.eval().to(self._device), tokenizer, self._device)
+            self._model = Loaded(model.eval().to(self._device), tokenizer, self._device)
         return self._model
 
     def _folder(self) -> str:
@@ -208,167 +199,7 @@ class Several:
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
-class _Clock:
-    """The end of a request's time."""
-
-    end: float
-    deadline_s: float
-    name: str
-
-    def check(self, place: str) -> None:
-        if time.monotonic() > self.end:
-            raise self.passed(place)
-
-    def passed(self, place: str) -> LLMUnavailableError:
-        return LLMUnavailableError(
-            f"the local model {self.name!r} passed its deadline of {self.deadline_s:g} s {place}; "
-            "raise the deadline, ask for fewer configurations, or use a smaller model or a GPU"
-        )
-
-
-class _Loaded:
-    """Weights in memory, and the attention cache of the last request."""
-
-    def __init__(self, model: Any, tokenizer: Any, device: str) -> None:
-        self.tokenizer = tokenizer
-        self._model = model
-        self._device = device
-        config = model.config.get_text_config()
-        self.context_tokens = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
-        self._vocabulary = int(config.vocab_size)
-        ends = model.generation_config.eos_token_id
-        self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-        self._specials = sorted((str(token) for token in tokenizer.all_special_tokens), key=len, reverse=True)
-        self._constraints: _Constraints | None = None
-        self._cache: Any = None
-        self._seen: list[int] = []  # tokens whose keys and values `_cache` holds
-        self._reusable = 0  # of these, how many went in as whole chunks
-        # One query against grouped heads takes torch's bfloat16 kernel 7 times as long without a mask as with one
-        # (1.4 and 0.2 ms a layer at 1,400 tokens, torch 2.13 on a Zen 4 core). A sliding window needs its own mask.
-        self._mask_one = device == "cpu" and getattr(config, "sliding_window", None) is None
-
-    def grammar(self, schema: dict[str, object]) -> Grammar:
-        from llmhpo.llm.decode import Grammar
-
-        if self._constraints is None:
-            self._constraints = _Constraints.of(self.tokenizer, self._vocabulary)
-        return Grammar(schema, self._constraints.tokens, self._constraints.digits)
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of the conversation in the model's chat template, up to where its answer begins."""
-        turns = [{"role": message.role, "content": self._plain(message.content)} for message in messages]
-        text = "\n\n".join(turn["content"] for turn in turns) + "\n\n"
-        if self.tokenizer.chat_template:
-            from jinja2 import TemplateError
-
-            form = {"tokenize": False, "add_generation_prompt": True}
-            try:
-                text = self.tokenizer.apply_chat_template(turns, **form)
-            except TemplateError:  # some templates refuse a system turn: it goes in front of the first user turn
-                system = [turn["content"] for turn in turns if turn["role"] == "system"]
-                turns = [turn for turn in turns if turn["role"] != "system"] or [{"role": "user", "content": ""}]
-                turns[0]["content"] = "\n\n".join([*system, turns[0]["content"]])
-                text = self.tokenizer.apply_chat_template(turns, **form)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=not self.tokenizer.chat_template)["input_ids"]
-        return ids
-
-    def _plain(self, text: str) -> str:
-        for token in self._specials:  # data must not end a turn or open another
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
-
-    def begin(self, ids: list[int]) -> int:
-        """Keep of the cache what a request with this prompt can reuse; the number of tokens."""
-        same = next((i for i, (a, b) in enumerate(zip(ids, self._seen, strict=False)) if a != b), len(self._seen))
-        kept = min(same, self._reusable, len(ids) - 1) // _CHUNK * _CHUNK
-        drop = len(self._seen) - kept
-        if kept and all(getattr(layer, "is_croppable", False) for layer in self._cache.layers):
-            self._cache.crop(-drop)
-        else:
-            from transformers import DynamicCache
-
-            kept, self._cache = 0, DynamicCache(config=self._model.config)
-        self._seen = self._seen[:kept]
-        self._reusable = kept
-        return kept
-
-    def read(self, ids: list[int], clock: _Clock) -> NDArray[np.float32]:
-        """Logits of the token that follows `ids`, (vocabulary,). All but the new end of `ids` is in the cache."""
-        while len(self._seen) < len(ids):
-            start = len(self._seen)
-            whole = start == self._reusable  # reading on from whole chunks: the prompt
-            end = min(len(ids), start + _CHUNK) if whole else len(ids)
-            clock.check(f"after reading {start} of {len(ids)} tokens")
-            try:
-                logits = self._forward(ids[start:end])
-            except BaseException:  # half of the layers may have grown
-                self._seen, self._reusable = [], 0
-                raise
-            self._seen = ids[:end]
-            if whole and end - start == _CHUNK:
-                self._reusable = end
-        return logits
-
-    def _forward(self, ids: list[int]) -> NDArray[np.float32]:
-        import torch
-
-        mask: torch.Tensor | None = None
-        if len(ids) == 1 and self._mask_one:
-            mask = torch.ones((1, 1, 1, len(self._seen) + 1), dtype=torch.bool)
-        with torch.inference_mode():
-            tokens = torch.tensor([ids], device=self._device)
-            output = self._model(
-                input_ids=tokens, attention_mask=mask, past_key_values=self._cache, use_cache=True, logits_to_keep=1
-            )
-            logits: NDArray[np.float32] = output.logits[0, -1].float().cpu().numpy()
-        return logits
-
-    def branches(self, n: int, clock: _Clock) -> Callable[[list[int]], NDArray[np.float32]]:
-        """A reader of `n` continuations of what is in the cache, which itself stays as it is.
-
-        It takes one token a row and returns the logits that follow, (n, vocabulary).
-        """
-        import torch
-
-        cache: Any = None
-
-        def read(tokens: list[int]) -> NDArray[np.float32]:
-            nonlocal cache
-            clock.check("while it wrote its replies")
-            if cache is None:  # not before it is needed: a reply of one word needs none
-                cache = copy.deepcopy(self._cache)
-                cache.batch_repeat_interleave(n)
-            mask: torch.Tensor | None = None
-            if self._mask_one:
-                mask = torch.ones((n, 1, 1, cache.get_seq_length() + 1), dtype=torch.bool)
-            with torch.inference_mode():
-                rows = torch.tensor(tokens, device=self._device)[:, None]
-                output = self._model(input_ids=rows, attention_mask=mask, past_key_values=cache, use_cache=True)
-                logits: NDArray[np.float32] = output.logits[:, -1].float().cpu().numpy()
-            return logits
-
-        return read
-
-
-@dataclass(frozen=True, slots=True)
-class _Constraints:
-    """What every grammar of one tokenizer shares; it takes half a second to make."""
-
-    tokens: Any
-    digits: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, tokenizer: Any, vocabulary: int) -> _Constraints:
-        from llguidance.hf import from_tokenizer
-
-        from llmhpo.llm.decode import leading_digits
-
-        tokens = from_tokenizer(tokenizer, n_vocab=vocabulary)
-        return cls(tokens, leading_digits(tokens))
-
-
-def _prompt(model: _Loaded, request: Request, clock: _Clock) -> tuple[list[int], int]:
+def _prompt(model: Loaded, request: Request, clock: Clock) -> tuple[list[int], int]:
     """Its tokens, and how many may be said."""
     prompt = model.prompt(request.messages)
     room = model.context_tokens - len(prompt)
@@ -380,7 +211,7 @@ def _prompt(model: _Loaded, request: Request, clock: _Clock) -> tuple[list[int],
     return prompt, min(request.max_tokens, room)
 
 
-def _answers(model: _Loaded, request: Request, n: int, clock: _Clock) -> Several:
+def _answers(model: Loaded, request: Request, n: int, clock: Clock) -> Several:
     from llmhpo.llm.several import Row, write
 
     prompt, limit = _prompt(model, request, clock)
@@ -400,7 +231,7 @@ def _answers(model: _Loaded, request: Request, n: int, clock: _Clock) -> Several
     return Several(texts, Usage(1, input_tokens=len(prompt), cached_tokens=cached, output_tokens=said, usd=0.0))
 
 
-def _answer(model: _Loaded, request: Request, clock: _Clock) -> tuple[str, Usage, Finish]:
+def _answer(model: Loaded, request: Request, clock: Clock) -> tuple[str, Usage, Finish]:
     from llmhpo.llm.decode import draw
 
     prompt, limit = _prompt(model, request, clock)
