@@ -1,7 +1,7 @@
 """A forest of extremely randomised trees, all grown at once: a second opinion with steps where the process has slopes.
 
 Own code because the measured table of `evals/bench_surrogates.py` says so: scikit-learn's `ExtraTreesRegressor` and
-`RandomForestRegressor` with as many trees predict about as well and take 2 to 4 times as long (22 and 30 ms against 11 at
+`RandomForestRegressor` with as many trees predict about as well and take 1.6 to 4 times as long (22 and 30 ms against 11 at
 100 rows with 2,500 candidates), most of it spent on making a Python object a tree. An ask must stay below 60 ms in all.
 """
 
