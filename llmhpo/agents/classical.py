@@ -8,23 +8,24 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, IntDistribution
 
 from llmhpo.agents.base import generator
+from llmhpo.agents.candidates import GLOBAL, Pool, candidates, everywhere
+from llmhpo.agents.trust import gains, plateaued, unknown_gain
 from llmhpo.param import Param, ParamValue
 from llmhpo.space import Params, SearchSpace
-from llmhpo.surrogates.screen import MIN_FINISHED, Screen, fit_screen
+from llmhpo.surrogates.screen import MIN_FINISHED, fit_screen
 from llmhpo.trial import Context, Proposal, Trial
 
 Array = npt.NDArray[np.float64]
 
 N_INITIAL = 8  # 3 and 5 were worse at 25 and 50 trials, 10 worse at 10 (half a and the tasks that are not core)
-_TPE_FROM, _TPE_EVERY = 24, 6
+_ALTERNATIVES = ("tpe", "cmaes", "neighbour", "sobol")
+_ALTERNATIVES_FROM, _EVERY = 24, 6  # TPE every fourth trial from the eighth on was worse
+_STUCK_FROM, _EVERY_STUCK = 16, 3
 _TPE_TRIALS = 1000  # the latest; its time grows with them
-_GLOBAL = 1024
-_LOCAL = 512
 _SPARE = 64
-_CLIMB_ROUNDS, _CLIMB_STARTS, _CLIMB_STEPS = 3, 8, 24
 
 
 class RandomProposer:
@@ -50,9 +51,15 @@ def _sobol(context: Context, n: int) -> Array:
 
 
 class AcquisitionProposer:
-    """Maximises the screen's acquisition: global candidates, neighbours of the best trials, hill climbing."""
+    """Maximises the screen's acquisition over the candidates of all generators, or of the one that `only` names.
+
+    The source of a proposal is its generator: see `candidates`.
+    """
 
     name = "gp"
+
+    def __init__(self, only: str | None = None) -> None:
+        self._only = only
 
     def propose(self, context: Context, n: int) -> list[Proposal]:
         """The best `n` points found, each with the earlier ones as fantasies; [] while the screen has no fit."""
@@ -60,77 +67,11 @@ class AcquisitionProposer:
         if not screen.fitted:
             return []
         rng = generator(context, self.name)
-        U, X = _candidates(context, screen, rng)
-        if len(U) == 0:
-            return []
-        return [Proposal(context.space.from_unit(U[k]), self.name) for k in screen.pick_encoded(X, n, rng)]
-
-
-def _candidates(context: Context, screen: Screen, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Points of the unit cube and their encoding: none tried, no two alike."""
-    space = context.space
-    cells = np.array([p.size for p in space.params], dtype=float)
-    categories = np.array([bool(p.choices) and not p.ordered for p in space.params])
-    loss = context.task.loss
-    finished = sorted(context.finished, key=lambda t: (loss(t.value or 0.0), t.number))
-    incumbents = np.array([space.to_unit(t.params) for t in finished[:5]])
-    starts = incumbents[np.minimum(rng.geometric(0.4, _LOCAL) - 1, len(incumbents) - 1)]
-    seen = {*_row_bytes(screen.encoded), *_row_bytes(screen.proposed)}
-    U = np.vstack([_everywhere(space, rng), _neighbours(starts, cells, categories, rng)])
-    U, X = _fresh(space, U, seen)
-    score = screen.score_encoded(X)
-    for _ in range(_CLIMB_ROUNDS):
-        if len(U) == 0:
-            break
-        top = np.argsort(-score, kind="stable")[:_CLIMB_STARTS]
-        steps = _neighbours(np.repeat(U[top], _CLIMB_STEPS, axis=0), cells, categories, rng)
-        V, Y = _fresh(space, steps, seen)
-        U, X, score = np.vstack([U, V]), np.vstack([X, Y]), np.concatenate([score, screen.score_encoded(Y)])
-    return U, X
-
-
-def _everywhere(space: SearchSpace, rng: np.random.Generator) -> Array:
-    """Every configuration of a small space in random order, uniform points of a large one."""
-    if space.size > _GLOBAL:
-        return rng.random((_GLOBAL, len(space)))
-    centres = [_centres(param) for param in space.params]
-    grid = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, len(space))
-    return rng.permutation(grid)
-
-
-def _centres(param: Param) -> list[float]:
-    """The positions in [0, 1] of all values of a discrete parameter."""
-    d = param.distribution
-    if isinstance(d, IntDistribution | FloatDistribution):
-        return [param.to_unit(param.cast(d.low + k * (d.step or 0))) for k in range(int(param.size))]
-    return [param.to_unit(choice) for choice in param.choices]
-
-
-def _fresh(space: SearchSpace, U: Array, seen: set[bytes]) -> tuple[Array, Array]:
-    """Rows of `U` whose encoding is new, and their encoding; they are added to `seen`."""
-    X = space.encode_unit(U)
-    keep = []
-    for k, row in enumerate(_row_bytes(X)):
-        if row not in seen:
-            seen.add(row)
-            keep.append(k)
-    return U[keep], X[keep]
-
-
-def _row_bytes(X: Array) -> list[bytes]:
-    return [row.tobytes() for row in np.round(X, 9) + 0.0]
-
-
-def _neighbours(U: Array, cells: Array, categories: npt.NDArray[np.bool_], rng: np.random.Generator) -> Array:
-    """One neighbour a row: a few coordinates moved, by a scale drawn anew, at least one grid cell, categories redrawn."""
-    m, p = U.shape
-    move = rng.random((m, p)) < min(1.0, 1.5 / p)
-    move[np.arange(m), rng.integers(p, size=m)] = True
-    scale = np.maximum(10.0 ** rng.uniform(-2.3, -0.5, size=(m, 1)), 0.8 / cells)
-    moved = np.abs(U + scale * rng.standard_normal((m, p)))
-    moved = np.clip(np.where(moved > 1.0, 2.0 - moved, moved), 0.0, 1.0)
-    moved = np.where(categories, rng.random((m, p)), moved)
-    return np.where(move, moved, U)
+        pool = candidates(context, screen, rng)
+        if self._only is not None:
+            pool = Pool(*(part[pool.source == self._only] for part in pool))
+        chosen = screen.pick_encoded(pool.X, pool.log_prior, n, rng)
+        return [Proposal(context.space.from_unit(pool.U[k]), str(pool.source[k])) for k in chosen]
 
 
 class TPEProposer:
@@ -189,20 +130,31 @@ def _frozen(space: SearchSpace, trial: Trial) -> optuna.trial.FrozenTrial:
 def classical_proposals(context: Context, n: int) -> list[Proposal]:
     """What the engine runs without a model: an initial design, then the best points of the acquisition.
 
-    From some point on every sixth trial is the Parzen estimator's: where the process fits badly it is the way out.
+    From some point on every sixth trial, and every third on a plateau, is the best point of one generator alone: of the
+    one whose trials improved on the best most often. Where the surrogate fits badly that is the way out.
     """
     if len(context.trials) < N_INITIAL:
         return _design(context, n, [])
-    proposals: list[Proposal] = []
-    if len(context.trials) >= _TPE_FROM and len(context.trials) % _TPE_EVERY == 0:
-        drawn = TPEProposer().propose(context, 1)
-        proposals = fit_screen(context).pick(drawn, 1, generator(context, "screen"))
-        begun = tuple(Trial(len(context.trials) + i, p) for i, p in enumerate(proposals))
-        context = replace(context, trials=(*context.trials, *begun))
+    proposals = _alternative(context) if n else []
+    begun = tuple(Trial(len(context.trials) + i, p) for i, p in enumerate(proposals))
+    context = replace(context, trials=(*context.trials, *begun))
     missing = n - len(proposals)
     proposals += AcquisitionProposer().propose(context, missing) if missing else []
     missing = n - len(proposals)
     return proposals + _design(context, missing, proposals) if missing else proposals
+
+
+def _alternative(context: Context) -> list[Proposal]:
+    """The trial of one generator alone, where it is its turn; else []."""
+    number = len(context.trials)
+    stuck = number >= _STUCK_FROM and plateaued(context)
+    if number % (_EVERY_STUCK if stuck else _EVERY) or not (stuck or number >= _ALTERNATIVES_FROM):
+        return []
+    record = gains(context)
+    source = max(_ALTERNATIVES, key=lambda name: record.get(name, unknown_gain()))
+    if source != TPEProposer.name:
+        return AcquisitionProposer(source).propose(context, 1)
+    return fit_screen(context).pick(TPEProposer().propose(context, 1), 1, generator(context, "screen"))
 
 
 def _design(context: Context, n: int, beside: list[Proposal]) -> list[Proposal]:
@@ -210,8 +162,8 @@ def _design(context: Context, n: int, beside: list[Proposal]) -> list[Proposal]:
     space = context.space
     random = RandomProposer()
     points = random.propose(context, n + _SPARE)
-    if space.size <= _GLOBAL:
-        everything = _everywhere(space, generator(context, random.name))
+    if space.size <= GLOBAL:
+        everything = everywhere(space, generator(context, random.name))
         points += [Proposal(space.from_unit(u), random.name) for u in everything]
     seen = {*context.tried, *(space.key(p.params) for p in beside)}
     fresh: list[Proposal] = []

@@ -15,13 +15,14 @@ from llmhpo.agents.base import generator
 from llmhpo.agents.classical import classical_proposals
 from llmhpo.agents.consult import Consultant
 from llmhpo.agents.repeat import repeat_proposal
+from llmhpo.agents.trust import plateaued, trust
 from llmhpo.errors import ConfigError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import LLM
 from llmhpo.llm.redact import Redactor
 from llmhpo.surrogates.incumbent import settled
 from llmhpo.surrogates.screen import fit_screen
-from llmhpo.trial import REPEAT, Batch, Context, Proposal, Trial
+from llmhpo.trial import Batch, Context, Proposal, Trial
 from llmhpo.usage import Caps, Price, Usage
 
 _log = logging.getLogger("llmhpo")
@@ -54,11 +55,21 @@ class Portfolio:
         if self._consultant is None or self._fatal or (left is not None and left < 2):
             return 0
         last = context.batches[-1] if context.batches else None
-        if last is not None and len(context.trials) < last.at + _distance(context, last):
+        if last is not None and len(context.trials) < last.at + self._distance(context, last):
             return 0
         early = len(context.trials) < _WARM_MAX
         size = _warm_size(context) if early and not any(b.proposals for b in context.batches) else _BATCH
         return size if left is None else min(size, left)
+
+    def _distance(self, context: Context, last: Batch) -> int:
+        """How many trials lie between the last consultation and the next: ever more, fewer on a plateau."""
+        fruitless = _trailing(context.batches)
+        spacing = _SPACING + 2 * len(context.batches) if fruitless == 0 else 2 ** (fruitless + 1)
+        if self._trust(context) < _MIN_TRUST:
+            spacing *= 2
+        elif fruitless == 0 and plateaued(context):
+            spacing //= 2
+        return max(spacing, len(last.proposals))
 
     def consult(self, context: Context) -> Batch:
         """Ask the model for the batch that `wants` announced. Slow: seconds to minutes. Never raises."""
@@ -108,22 +119,26 @@ class Portfolio:
         if not ideas or self._is_classical_turn(context):
             return classical[0]
         # While the screen has no fit it keeps the order: a model that has lost its trust stands behind.
-        in_order = (*ideas, *classical) if trust(context) >= _MIN_TRUST else (*classical, *ideas)
+        in_order = (*ideas, *classical) if self._trust(context) >= _MIN_TRUST else (*classical, *ideas)
         return (self._screened(context, in_order) or classical)[0]
 
     def _screened(self, context: Context, candidates: tuple[Proposal, ...]) -> list[Proposal]:
         return fit_screen(context).pick(candidates, 1, generator(context, "screen"))
+
+    def _trust(self, context: Context) -> float:
+        compact = self._consultant is not None and self._consultant.llm.compact
+        return trust(context, compact=compact)
 
     def _is_classical_turn(self, context: Context) -> bool:
         return len(context.trials) % _CLASSICAL_EVERY == _CLASSICAL_EVERY - 1
 
     def _is_models_turn(self, context: Context) -> bool:
         """Whether the model's own order counts, without the surrogate's consent: while it has earned that."""
-        belief = trust(context)
+        belief = self._trust(context)
         if self._is_classical_turn(context) or belief < _MIN_TRUST:
             return False
-        warm = len(context.trials) <= 2 * _warm_size(context)
-        share = belief if warm else belief * _SHARE_AFTER_WARMSTART
+        called = len(context.trials) <= 2 * _warm_size(context) or plateaued(context)
+        share = belief if called else belief * _SHARE_AFTER_WARMSTART
         return bool(generator(context, "turn").random() < share)
 
 
@@ -154,37 +169,6 @@ def make_portfolio(
         )
         caps = replace(caps, max_usd=None)
     return Portfolio(Consultant(model, caps=caps, deadline_s=deadline_s))
-
-
-def trust(context: Context) -> float:
-    """How often a trial of the model beats one of the others, in [0, 1], from an optimistic start.
-
-    A failed trial of the model counts as lost. Mean over the model's trials of the share of other trials that each
-    one beats, shrunk towards 2/3 with the weight of three trials.
-    """
-    others = [
-        context.task.loss(t.value)
-        for t in context.finished
-        if t.proposal.source not in ("llm", REPEAT) and t.value is not None
-    ]
-    ended = [t for t in context.trials if t.proposal.source == "llm" and t.outcome is not None]
-    if not others:
-        return 2 / 3
-    won = 0.0
-    for trial in ended:
-        if trial.value is not None:
-            loss = context.task.loss(trial.value)
-            won += sum((loss < o) + 0.5 * (loss == o) for o in others) / len(others)
-    return (2 + won) / (3 + len(ended))
-
-
-def _distance(context: Context, last: Batch) -> int:
-    """How many trials lie between the last consultation and the next."""
-    fruitless = _trailing(context.batches)
-    spacing = _SPACING + 2 * len(context.batches) if fruitless == 0 else 2 ** (fruitless + 1)
-    if trust(context) < _MIN_TRUST:
-        spacing *= 2
-    return max(spacing, len(last.proposals))
 
 
 def _warm_size(context: Context) -> int:

@@ -9,9 +9,9 @@ from scipy.spatial.distance import cdist
 
 from llmhpo.space import Params
 from llmhpo.surrogates.acquisition import log_ei
-from llmhpo.surrogates.base import Array, Prediction
+from llmhpo.surrogates.base import Array, Posterior, Prediction
+from llmhpo.surrogates.choose import Chosen, choose
 from llmhpo.surrogates.feasibility import Feasibility
-from llmhpo.surrogates.gp import GaussianProcess, State
 from llmhpo.surrogates.warp import Warp, fit_noisy_warp, fit_warp
 from llmhpo.trial import REPEAT, Context, Proposal
 
@@ -33,12 +33,13 @@ class Screen:
         self._tried = context.tried
         self._spacing = _spacing([space.key(t.params) for t in trials if t.proposal.source != REPEAT])
         self._feasibility = Feasibility(space.groups)
-        self._gp: GaussianProcess | None = None
+        self._model: Chosen | None = None
         self.encoded = space.encode([t.params for t in trials])
         self.proposed = space.encode([t.proposal.params for t in trials if t.evaluated is not None])
         self._pending = self.encoded[[k for k, t in enumerate(trials) if t.outcome is None]]
         ok = np.array([k for k, t in enumerate(trials) if t.value is not None], dtype=int)
         self._losses = np.array([context.task.loss(t.value) for t in context.finished if t.value is not None])
+        self._prior_weight = self._weigh_prior()
         if context.failed:
             ended = np.array([k for k, t in enumerate(trials) if t.outcome is not None])
             failed = np.array([trials[k].value is None for k in ended])
@@ -48,28 +49,52 @@ class Screen:
             keep = _subset(self._losses, _MAX_POINTS)
             self._warp: Warp = (fit_noisy_warp if context.task.noisy else fit_warp)(self._losses)
             self._X, z = self.encoded[ok[keep]], self._warp.forward(self._losses[keep])
-            self._gp = GaussianProcess(space.groups, noisy=context.task.noisy)
-            self._gp.fit(self._X, z)
+            everything = (self.encoded[ok], self._losses)
+            self._model = choose(self._X, z, space.groups, noisy=context.task.noisy, history=everything)
             # The luckiest of noisy values is no goal: what is to be improved on is the best expected one.
-            self._best = float((self._gp.predict(self._X).mean if context.task.noisy else z).min())
+            self._best = float((self._model.predict(self._X).mean if context.task.noisy else z).min())
 
     @property
     def fitted(self) -> bool:
         """Whether enough trials ended well for a fit."""
-        return self._gp is not None
+        return self._model is not None
 
     def score(self, configurations: Sequence[Params]) -> Array:
-        """Logarithm of expected improvement times feasibility, (n,), higher is better; 0 without a fit.
+        """Logarithm of expected improvement times feasibility times prior, (n,), higher is better; 0 without a fit.
 
-        Improvement is counted on the warped scale; pending trials count as observed at their predicted means.
+        Improvement is counted on the warped scale; pending trials count as observed at their predicted means. The prior is
+        what the model said in words, as far as the trials have not outvoted it.
         """
-        return self.score_encoded(self._context.space.encode(configurations))
+        if self._model is None or not configurations:
+            return np.zeros(len(configurations))
+        return self.score_encoded(self._context.space.encode(configurations)) + self._log_prior_of(configurations)
 
     def score_encoded(self, X: Array) -> Array:
-        """`score` of encoded configurations (n, d)."""
-        if self._gp is None or len(X) == 0:
+        """`score` of encoded configurations (n, d), without the prior."""
+        if self._model is None or len(X) == 0:
             return np.zeros(len(X))
         return _Batch(self, X).score()
+
+    def log_prior(self, U: Array) -> Array:
+        """What the prior adds to the score at points `U` (n, p) of the unit cube, (n,); 0 where nothing was said."""
+        prior = self._context.prior
+        if prior is None or self._prior_weight <= 0.0 or len(U) == 0:
+            return np.zeros(len(U))
+        return self._prior_weight * prior.log_density(self._context.space, U)
+
+    def _log_prior_of(self, configurations: Sequence[Params]) -> Array:
+        if self._context.prior is None:
+            return np.zeros(len(configurations))
+        return self.log_prior(np.array([self._context.space.to_unit(c) for c in configurations]))
+
+    def _weigh_prior(self) -> float:
+        """The exponent of the prior: it falls with every trial, and faster where trials contradict."""
+        context = self._context
+        if context.prior is None:
+            return 0.0
+        planned = None if context.budget_left is None else len(context.trials) + context.budget_left
+        tried = np.array([context.space.to_unit(t.params) for t in context.finished])
+        return context.prior.weight(context.space, tried.reshape(-1, len(context.space)), self._losses, planned)
 
     def predict(self, configurations: Sequence[Params]) -> Prediction:
         """Prediction in the metric's own units: the median, and half the width of the band of one standard deviation.
@@ -77,11 +102,11 @@ class Screen:
         Without a fit: mean and spread of what was seen; NaN where nothing was.
         """
         n = len(configurations)
-        if self._gp is None:
+        if self._model is None:
             seen = self._losses if len(self._losses) else np.array([np.nan])
             loss = Prediction(np.full(n, seen.mean()), np.full(n, seen.std()))
         else:
-            loss = self._warp.unwarp(self._gp.predict(self._context.space.encode(configurations)))
+            loss = self._warp.unwarp(self._model.predict(self._context.space.encode(configurations)))
         return Prediction(loss.mean if self._context.task.direction == "minimize" else -loss.mean, loss.std)
 
     def pick(self, candidates: Sequence[Proposal], n: int, rng: np.random.Generator) -> list[Proposal]:
@@ -95,19 +120,22 @@ class Screen:
             if key not in self._tried:
                 fresh.setdefault(key, proposal)
         proposals = list(fresh.values())
-        if self._gp is None or len(proposals) <= 1:
+        if self._model is None or len(proposals) <= 1:
             return proposals[:n]
         X = self._context.space.encode([p.params for p in proposals])
-        return [proposals[k] for k in self.pick_encoded(X, n, rng)]
+        return [proposals[k] for k in self.pick_encoded(X, self._log_prior_of([p.params for p in proposals]), n, rng)]
 
-    def pick_encoded(self, X: Array, n: int, rng: np.random.Generator) -> list[int]:
-        """Rows of `X` (m, d) that `pick` would choose, in its order; repeats are not looked for."""
-        assert self._gp is not None
+    def pick_encoded(self, X: Array, bonus: Array, n: int, rng: np.random.Generator) -> list[int]:
+        """Rows of `X` (m, d) that `pick` would choose, in its order; repeats are not looked for.
+
+        `bonus` (m,) is added to the scores of `score_encoded`.
+        """
+        assert self._model is not None
         batch = _Batch(self, X)
         left = np.ones(len(X), dtype=bool)
         picked: list[int] = []
         while len(picked) < min(n, len(X)):
-            score = np.where(left, batch.score(), -np.inf)
+            score = np.where(left, batch.score() + bonus, -np.inf)
             ties = np.flatnonzero(score == score.max())
             k = int(ties[0] if len(ties) == 1 else rng.choice(ties))
             picked.append(k)
@@ -121,7 +149,7 @@ class Screen:
 
         The variance along one parameter while the others are held, averaged over where they are held.
         """
-        if self._gp is None:
+        if self._model is None:
             return {}
         space = self._context.space
         levels, held = 8, np.random.default_rng(0).random((32, len(space)))
@@ -129,7 +157,7 @@ class Screen:
         for p in range(len(space)):
             U = np.tile(held, (levels, 1))
             U[:, p] = np.repeat((np.arange(levels) + 0.5) / levels, len(held))
-            shares[p] = self._gp.predict(space.encode_unit(U)).mean.reshape(levels, -1).var(axis=0).mean()
+            shares[p] = self._model.predict(space.encode_unit(U)).mean.reshape(levels, -1).var(axis=0).mean()
         total = float(shares.sum())
         if not total > 1e-12:
             return {}
@@ -140,9 +168,9 @@ class _Batch:
     """Candidates under one screen, with pending trials and earlier picks as fantasies."""
 
     def __init__(self, screen: Screen, X: Array) -> None:
-        assert screen._gp is not None
+        assert screen._model is not None
         pending = screen._pending
-        self._state: State = screen._gp.state(np.vstack([pending, X]))
+        self._state: Posterior = screen._model.state(np.vstack([pending, X]))
         self._skip = len(pending)
         self._best = screen._best
         self._log_feasible = screen._feasibility.log_weight(X)

@@ -4,10 +4,8 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 
-import pytest
-
 from llmhpo.agents.consult import Consultant
-from llmhpo.agents.portfolio import Portfolio, trust
+from llmhpo.agents.portfolio import Portfolio
 from llmhpo.llm.scripted import ScriptedModel
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial
@@ -125,27 +123,6 @@ def test_suggestions_depend_on_the_context_alone() -> None:
     assert portfolio().suggest(current, 4) == portfolio().suggest(current, 4)
 
 
-@pytest.mark.parametrize(
-    "trials, low, high",
-    [
-        ([], 0.6, 0.7),
-        ([("default", 0.5), ("llm", 0.1), ("llm", 0.1), ("llm", 0.1)], 0.8, 1.0),
-        ([("default", 0.5), ("llm", 0.9), ("llm", 0.9), ("llm", 0.9)], 0.0, 0.4),
-        ([("default", 0.5), ("llm", None), ("llm", None), ("llm", None)], 0.0, 0.4),
-        ([("default", 0.5), ("llm", 0.5), ("llm", 0.5)], 0.5, 0.7),
-    ],
-)
-def test_trust_follows_what_the_models_trials_are_worth(
-    trials: list[tuple[str, float | None]], low: float, high: float
-) -> None:
-    assert low <= trust(context(trials)) <= high
-
-
-def test_trust_knows_the_direction() -> None:
-    trials = context([("default", 0.5), ("llm", 0.9)])
-    assert trust(replace(trials, task=Task("t", "loss", "maximize"))) > trust(trials)
-
-
 def test_fruitless_consultations_double_the_distance() -> None:
     empty = Batch("warmstart", 0, 5, error="no server")
     trials: list[tuple[str, float | None]] = [("gp", 1.0)] * 3
@@ -154,3 +131,12 @@ def test_fruitless_consultations_double_the_distance() -> None:
     twice = (empty, replace(empty, at=4))
     assert portfolio().wants(context([("gp", 1.0)] * 11, batches=twice)) == 0
     assert portfolio().wants(context([("gp", 1.0)] * 12, batches=twice)) > 0
+
+
+def test_a_plateau_calls_the_model_back_sooner() -> None:
+    asked = (replace(batch(), at=8, proposals=batch().proposals[:1]),)
+    falling = [("llm", 0.1)] + [("gp", 1.0 - 0.01 * i) for i in range(13)]
+    flat: list[tuple[str, float | None]] = [("gp", 1.0), ("llm", 0.1)] + [("gp", 1.0)] * 11
+    improving = [("gp", 1.0), *((s, 1.0 - 0.01 * i) for i, (s, _) in enumerate(falling[:12]))]
+    assert portfolio().wants(context(flat, batches=asked)) > 0
+    assert portfolio().wants(context(improving, batches=asked)) == 0

@@ -1,0 +1,152 @@
+"""Where the classical engine looks: points of the unit cube from several generators, to be ranked together."""
+
+from __future__ import annotations
+
+import heapq
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from optuna.distributions import FloatDistribution, IntDistribution
+
+from llmhpo.param import Param
+from llmhpo.space import SearchSpace
+from llmhpo.surrogates.screen import Screen
+from llmhpo.trial import Context
+
+Array = npt.NDArray[np.float64]
+Names = npt.NDArray[np.str_]
+
+GLOBAL = 1024  # a space with fewer configurations is listed whole
+_LOCAL = 512
+_ADAPTED = 128
+_FROM_PRIOR = 128
+_INCUMBENTS = 5
+_MOST_RANKED = 250
+_CLIMB_ROUNDS, _CLIMB_STARTS, _CLIMB_STEPS = 3, 8, 24
+_ELITE, _SPREAD = 0.2, 0.1  # gamma and alpha of the warm start of CMA-ES
+_FEWEST_FOR_CMA = 5
+
+
+class Pool(NamedTuple):
+    """Candidates: points of the unit cube (m, p), their encoding (m, d), who generated each (m,); acquisition and what the
+    prior adds to it, (m,) each."""
+
+    U: Array
+    X: Array
+    source: Names
+    acquisition: Array
+    log_prior: Array
+
+
+def candidates(context: Context, screen: Screen, rng: np.random.Generator) -> Pool:
+    """Points of all generators with their acquisition; none tried before, no two alike. The screen must have a fit.
+
+    "sobol": everywhere; "neighbour": near the best trials; "cmaes": a CMA-ES warm-started with the trials; "prior": where
+    the model's words say; "gp": hill climbing on the acquisition from the best of all these.
+    """
+    space = context.space
+    moves = _Moves(space)
+    loss = context.task.loss
+    ranked = heapq.nsmallest(_MOST_RANKED, context.finished, key=lambda t: (loss(t.value or 0.0), t.number))
+    best = np.array([space.to_unit(t.params) for t in ranked])
+    starts = best[np.minimum(rng.geometric(0.4, _LOCAL) - 1, min(len(best), _INCUMBENTS) - 1)]
+    drawn = {
+        "sobol": everywhere(space, rng),
+        "neighbour": moves.neighbours(starts, rng),
+        "cmaes": _adapted(best, len(context.finished), moves, rng),
+    }
+    if context.prior is not None:
+        drawn["prior"] = context.prior.sample(space, rng, _FROM_PRIOR)
+    names = np.repeat(list(drawn), [len(U) for U in drawn.values()])
+    newcomers = _Newcomers(context, screen)
+    pool = newcomers.pool(np.vstack(list(drawn.values())), names)
+    for _ in range(_CLIMB_ROUNDS):
+        if len(pool.U) == 0:
+            break
+        top = np.argsort(-pool.acquisition - pool.log_prior, kind="stable")[:_CLIMB_STARTS]
+        steps = moves.neighbours(np.repeat(pool.U[top], _CLIMB_STEPS, axis=0), rng)
+        climbed = newcomers.pool(steps, np.full(len(steps), "gp"))
+        pool = Pool(*(np.concatenate(pair) for pair in zip(pool, climbed, strict=True)))
+    return pool
+
+
+def everywhere(space: SearchSpace, rng: np.random.Generator) -> Array:
+    """Every configuration of a small space in random order, a scrambled Sobol sequence of a large one; (m, p)."""
+    if space.size > GLOBAL:
+        from scipy.stats import qmc
+
+        points: Array = qmc.Sobol(len(space), rng=rng).random(GLOBAL)
+        return points
+    centres = [_centres(param) for param in space.params]
+    grid = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, len(space))
+    return rng.permutation(grid)
+
+
+def _centres(param: Param) -> list[float]:
+    """The positions in [0, 1] of all values of a discrete parameter."""
+    d = param.distribution
+    if isinstance(d, IntDistribution | FloatDistribution):
+        return [param.to_unit(param.cast(d.low + k * (d.step or 0))) for k in range(int(param.size))]
+    return [param.to_unit(choice) for choice in param.choices]
+
+
+class _Moves:
+    """Steps within a space: how fine its parameters are, and which have no order."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.cells = np.array([p.size for p in space.params], dtype=float)
+        self.categories = np.array([bool(p.choices) and not p.ordered for p in space.params])
+
+    def neighbours(self, U: Array, rng: np.random.Generator) -> Array:
+        """One neighbour a row: a few coordinates moved, by a scale drawn anew, at least one grid cell, categories redrawn."""
+        m, p = U.shape
+        move = rng.random((m, p)) < min(1.0, 1.5 / p)
+        move[np.arange(m), rng.integers(p, size=m)] = True
+        scale = np.maximum(10.0 ** rng.uniform(-2.3, -0.5, size=(m, 1)), 0.8 / self.cells)
+        moved = _reflected(U + scale * rng.standard_normal((m, p)))
+        moved = np.where(self.categories, rng.random((m, p)), moved)
+        return np.where(move, moved, U)
+
+
+def _reflected(U: Array) -> Array:
+    U = np.abs(U)
+    return np.clip(np.where(U > 1.0, 2.0 - U, U), 0.0, 1.0)
+
+
+def _adapted(ranked: Array, n: int, moves: _Moves, rng: np.random.Generator) -> Array:
+    """Draws of a CMA-ES that starts from the best of `n` trials, the very best first; categories are those of good trials.
+
+    Source: warm-started CMA-ES, Nomura, Watanabe, Akimoto, Ozaki and Onishi, AAAI 2021, equations 5 and 6.
+    """
+    p = ranked.shape[1]
+    if n < _FEWEST_FOR_CMA:
+        return np.empty((0, p))
+    elite = ranked[: max(3, round(_ELITE * n))]
+    centre = elite.mean(axis=0)
+    covariance = (elite - centre).T @ (elite - centre) / len(elite) + _SPREAD**2 * np.eye(p)
+    U = _reflected(rng.multivariate_normal(centre, covariance, size=_ADAPTED, method="cholesky"))
+    return np.where(moves.categories, elite[rng.integers(len(elite), size=_ADAPTED)], U)
+
+
+class _Newcomers:
+    """Makes pools of what is new: neither tried before nor in an earlier pool."""
+
+    def __init__(self, context: Context, screen: Screen) -> None:
+        self._space, self._screen = context.space, screen
+        self._seen = {*_row_bytes(screen.encoded), *_row_bytes(screen.proposed)}
+
+    def pool(self, U: Array, names: Names) -> Pool:
+        """Candidates at the rows of `U` (m, p) that are new, generated by `names` (m,)."""
+        X = self._space.encode_unit(U)
+        keep = []
+        for k, row in enumerate(_row_bytes(X)):
+            if row not in self._seen:
+                self._seen.add(row)
+                keep.append(k)
+        U, X, names = U[keep], X[keep], names[keep]
+        return Pool(U, X, names, self._screen.score_encoded(X), self._screen.log_prior(U))
+
+
+def _row_bytes(X: Array) -> list[bytes]:
+    return [row.tobytes() for row in np.round(X, 9) + 0.0]
