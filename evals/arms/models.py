@@ -113,17 +113,37 @@ _GARBAGE_REPLIES = 200
 
 
 def garbage_model(task: Task, seed: int) -> LLM:
-    """Replies that fit the schema and help nobody: bounds, repeats, noise; every fifth one is missing or broken."""
+    """Replies that fit the schema and help nobody: bounds, repeats, noise, beliefs that are surely held and drawn by lot.
+
+    Of five replies one is missing and one is cut off.
+    """
     rng = np.random.default_rng([seed, 13])
+    beliefs = _drawn_beliefs(task, np.random.default_rng([seed, 14]))
     replies: dict[int, str] = {}
     corner = _corner(task, rng)
     for number in range(_GARBAGE_REPLIES):
         if number % 5 == 3:
             continue  # unavailable
         configurations = [corner, *(_corner(task, rng) for _ in range(4)), corner, *task.space.sample(rng, 5)]
-        reply = json.dumps({"configurations": [{**dict.fromkeys(task.space.names), **p} for p in configurations]})
+        keyed = [{**dict.fromkeys(task.space.names), **p} for p in configurations]
+        reply = json.dumps({"configurations": keyed, **(beliefs if number == 0 else {})})
         replies[number] = reply[: len(reply) // 2] if number % 5 == 4 else reply
     return ScriptedModel(replies, name="garbage")
+
+
+def _drawn_beliefs(task: Task, rng: np.random.Generator) -> dict[str, object]:
+    """A tenth of every range, one choice of every category, an end of every ordered list."""
+    stated: dict[str, list[dict[str, object]]] = {"ranges": [], "choices": [], "trends": []}
+    for param in task.space.params:
+        said: dict[str, object] = {"parameter": param.name, "confidence": 0.95}
+        low = float(rng.uniform(0.0, 0.9))
+        if param.ordered:
+            stated["trends"].append({**said, "better": "lower" if low < 0.45 else "higher"})
+        elif param.choices:
+            stated["choices"].append({**said, "likely": [param.from_unit(low)]})
+        else:
+            stated["ranges"].append({**said, "low": param.from_unit(low), "high": param.from_unit(low + 0.1)})
+    return {"beliefs": {name: entries for name, entries in stated.items() if entries}}
 
 
 def _corner(task: Task, rng: np.random.Generator) -> Params:
