@@ -13,7 +13,7 @@ import llmhpo
 ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
-    {"param", "space", "prior", "usage", "trial", "prompts", "history", "events", "job"},
+    {"param", "space", "prior", "usage", "trial", "trust", "prompts", "history", "events", "job"},
     {"store", "llm"},
     {"surrogates", "executors", "agents"},
     {"loop", "confirmation"},

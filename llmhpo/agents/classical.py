@@ -12,11 +12,11 @@ from optuna.distributions import BaseDistribution, IntDistribution
 
 from llmhpo.agents.base import generator
 from llmhpo.agents.candidates import GLOBAL, Pool, candidates, everywhere
-from llmhpo.agents.trust import gains, plateaued, unknown_gain
 from llmhpo.param import Param, ParamValue
 from llmhpo.space import Params, SearchSpace
 from llmhpo.surrogates.screen import MIN_FINISHED, fit_screen
 from llmhpo.trial import Context, Proposal, Trial
+from llmhpo.trust import gains, plateaued, unknown_gain
 
 Array = npt.NDArray[np.float64]
 

@@ -15,7 +15,6 @@ from llmhpo.agents.base import generator
 from llmhpo.agents.classical import classical_proposals
 from llmhpo.agents.consult import Consultant
 from llmhpo.agents.repeat import repeat_proposal
-from llmhpo.agents.trust import plateaued, trust
 from llmhpo.errors import ConfigError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import LLM
@@ -23,6 +22,7 @@ from llmhpo.llm.redact import Redactor
 from llmhpo.surrogates.incumbent import settled
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Batch, Context, Proposal, Trial
+from llmhpo.trust import plateaued, trust
 from llmhpo.usage import Caps, Price, Usage
 
 _log = logging.getLogger("llmhpo")

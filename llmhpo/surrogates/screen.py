@@ -14,6 +14,7 @@ from llmhpo.surrogates.choose import Chosen, choose
 from llmhpo.surrogates.feasibility import Feasibility
 from llmhpo.surrogates.warp import Warp, fit_noisy_warp, fit_warp
 from llmhpo.trial import REPEAT, Context, Proposal
+from llmhpo.trust import credit
 
 MIN_FINISHED = 3
 _MAX_POINTS = 250
@@ -88,13 +89,14 @@ class Screen:
         return self.log_prior(np.array([self._context.space.to_unit(c) for c in configurations]))
 
     def _weigh_prior(self) -> float:
-        """The exponent of the prior: it falls with every trial, and faster where trials contradict."""
+        """The exponent of the prior: it falls with every trial, faster where trials contradict, and with the model's credit."""
         context = self._context
         if context.prior is None:
             return 0.0
         planned = None if context.budget_left is None else len(context.trials) + context.budget_left
         tried = np.array([context.space.to_unit(t.params) for t in context.finished])
-        return context.prior.weight(context.space, tried.reshape(-1, len(context.space)), self._losses, planned)
+        weight = context.prior.weight(context.space, tried.reshape(-1, len(context.space)), self._losses, planned)
+        return weight * credit(context)
 
     def predict(self, configurations: Sequence[Params]) -> Prediction:
         """Prediction in the metric's own units: the median, and half the width of the band of one standard deviation.

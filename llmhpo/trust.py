@@ -36,6 +36,11 @@ def trust(context: Context, *, compact: bool = False) -> float:
     return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, log_odds))))
 
 
+def credit(context: Context) -> float:
+    """What a model's words count, in [0, 1]: all as long as its trials take nothing from the trust it began with."""
+    return min(1.0, trust(context) / (_PRIOR_ODDS / (1.0 + _PRIOR_ODDS)))
+
+
 def _evidence(context: Context, trial: Trial, others: list[float]) -> float:
     won = 0.0
     if trial.value is not None:

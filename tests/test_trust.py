@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from llmhpo.agents.trust import gains, plateaued, trust, unknown_gain
 from llmhpo.space import SearchSpace
 from llmhpo.trial import REPEAT, Context, Outcome, Proposal, Task, Trial
+from llmhpo.trust import credit, gains, plateaued, trust, unknown_gain
 
 SPACE = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
 Ended = list[tuple[str, float | None]]
@@ -56,6 +56,12 @@ def test_trust_knows_the_direction() -> None:
 def test_trust_stays_a_probability_however_much_is_seen() -> None:
     assert 0.0 < trust(context([*OTHERS, *[("llm", 0.9)] * 500])) < 1e-9
     assert 0.999 < trust(context([*OTHERS, *[("llm", 0.1)] * 500])) <= 1.0
+
+
+def test_a_models_words_lose_their_credit_with_its_trials() -> None:
+    assert credit(context([])) == 1.0
+    assert credit(context([*OTHERS, ("llm", 0.1)])) == 1.0
+    assert credit(context([*OTHERS, ("llm", 0.9), ("llm", 0.9)])) < 0.15
 
 
 def test_a_source_gains_by_improving_on_the_best_and_not_otherwise() -> None:
