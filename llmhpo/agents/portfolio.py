@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from llmhpo.agents import questions
 from llmhpo.agents.base import generator
-from llmhpo.agents.classical import classical_proposals
+from llmhpo.agents.classical import N_INITIAL, classical_proposals
 from llmhpo.agents.consult import Consultant
 from llmhpo.agents.repeat import repeat_proposal
 from llmhpo.errors import ConfigError
@@ -116,11 +116,11 @@ class Portfolio:
                 return waiting[0]  # the model put the most promising one first, and knows more than a young surrogate
             return (self._screened(context, ideas) or list(ideas))[0]
         classical = classical_proposals(context, 1)
-        if not ideas or self._is_classical_turn(context):
+        distrusted = self._trust(context) < _MIN_TRUST
+        # Ten ideas against the one point of an initial design: a young surrogate would choose among the ideas.
+        if not ideas or self._is_classical_turn(context) or (distrusted and len(context.trials) < N_INITIAL):
             return classical[0]
-        # While the screen has no fit it keeps the order: a model that has lost its trust stands behind.
-        in_order = (*ideas, *classical) if self._trust(context) >= _MIN_TRUST else (*classical, *ideas)
-        return (self._screened(context, in_order) or classical)[0]
+        return (self._screened(context, (*ideas, *classical)) or classical)[0]
 
     def _screened(self, context: Context, candidates: tuple[Proposal, ...]) -> list[Proposal]:
         return fit_screen(context).pick(candidates, 1, generator(context, "screen"))

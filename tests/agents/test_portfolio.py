@@ -140,3 +140,11 @@ def test_a_plateau_calls_the_model_back_sooner() -> None:
     improving = [("gp", 1.0), *((s, 1.0 - 0.01 * i) for i, (s, _) in enumerate(falling[:12]))]
     assert portfolio().wants(context(flat, batches=asked)) > 0
     assert portfolio().wants(context(improving, batches=asked)) == 0
+
+
+def test_a_model_that_lost_its_trust_has_no_part_in_the_initial_design() -> None:
+    lost: list[tuple[str, float | None]] = [("default", 0.1), ("llm", 0.9), ("llm", 0.9), ("random", 0.2)]
+    for number in (4, 5, 6):
+        trials = [*lost, *[("random", 0.3)] * (number - 4)]
+        (proposal,) = portfolio().suggest(context(trials, batches=(batch(n=8),)), 1)
+        assert proposal.source == "random"
