@@ -1,4 +1,4 @@
-"""The command line: python -m evals run | score | report."""
+"""The command line: python -m evals run | score | report | benchmark."""
 
 from __future__ import annotations
 
@@ -42,6 +42,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--per-task", action="store_true", help="also one line a task")
     for command in commands.choices.values():
         command.add_argument("--out", type=Path, required=True, help="folder of runs.jsonl")
+    whole = commands.add_parser("benchmark", help="run what README's section lacks, and write the section")
+    whole.add_argument("--data", type=Path, help="data folder, as for run")
+    whole.add_argument("--out", type=Path, default=Path("benchmark-runs"), help="folder for new runs")
+    whole.add_argument("--fresh", action="store_true", help="run everything again")
+    whole.add_argument("--jobs", type=_positive, default=1, help="processes at a time")
+    whole.add_argument("--quiet", action="store_true")
     return parser
 
 
@@ -87,6 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(
             f"{args.out / 'runs.jsonl'}: complete" if not problems else f"{len(problems)} runs failed", file=sys.stderr
         )
+        return int(bool(problems))
+    if args.command == "benchmark":
+        from evals.benchmark import benchmark
+
+        problems = benchmark(data_folder(args.data), args.out, fresh=args.fresh, jobs=args.jobs, show=not args.quiet)
         return int(bool(problems))
     from evals.record import read_runs
     from evals.score import compare, tables

@@ -59,6 +59,7 @@ class Run:
     output_tokens: int = 0
     usd: float | None = 0.0
     versions: dict[str, str] = field(default_factory=dict)
+    half: str = ""  # "a" or "b": what the optimizer's constants were chosen on, and what they were not
 
     def to_line(self) -> str:
         """JSON without a line's end."""

@@ -10,9 +10,9 @@ import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -186,18 +186,25 @@ def _work(data: Path, suite: str, key: Key, revision: str) -> Run:
     """A run in a process of its own, which keeps tasks and models from run to run."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    return run_one(_tasks(data, suite, key.anonymous)[key.task], key, revision)
+    done = run_one(_tasks(data, suite, key.anonymous)[key.task], key, revision)
+    return replace(done, half="b" if key.task in half_b(data, suite) else "a")
 
 
-def run(plan: Plan, out: Path, *, jobs: int = 1, show: bool = True) -> list[str]:
+@functools.lru_cache(maxsize=4)
+def half_b(data: Path, suite: str) -> frozenset[str]:
+    """Ids of the tasks of a suite that nothing is tuned on."""
+    return frozenset(task.id for task in load(data, suite, half="b"))
+
+
+def run(plan: Plan, out: Path, *, known: Collection[Key] = frozenset(), jobs: int = 1, show: bool = True) -> list[str]:
     """Run what is missing of a plan into `out`/runs.jsonl; `jobs` processes at a time. Returns what went wrong.
 
-    A run that raises is reported and left out; the same command tries it again.
+    `known` lists runs that lie elsewhere and are not missing. A run that raises is reported and left out; the same command tries it again.
     """
     out.mkdir(parents=True, exist_ok=True)
     path = out / RUNS
     mend(path)
-    done = {r.key for r in read_runs(path)}
+    done = {r.key for r in read_runs(path)} | set(known)
     tasks = load(plan.data, plan.suite, half=plan.half, pattern=plan.pattern)
     keys = list(plan.keys(tasks))
     missing = [key for key in keys if key not in done]

@@ -59,6 +59,11 @@ class Comparison:
             found[family[task]].append(task)
         return dict(sorted(found.items()))
 
+    @cached_property
+    def seeds(self) -> int:
+        """Seeds of the task that has fewest."""
+        return min(Counter(task for task, _ in self.pairs).values())
+
     @property
     def checkpoints(self) -> list[int]:
         """The budgets at which regret is shown."""
@@ -110,6 +115,22 @@ def compare(runs: Iterable[Run]) -> list[Comparison]:
         if set(full) != set(arms):
             found += _comparison(f"{title}, tasks of {', '.join(sorted(partial))}", budget, arms, list(arms))
     return found
+
+
+def compare_arms(runs: Iterable[Run], arms: Sequence[str], title: str = "") -> Comparison | None:
+    """The comparison of just these arms, on the (task, seed) pairs that all have run; None where there are none.
+
+    `runs` are of one start, batch size, budget and way of naming.
+    """
+    by_arm: dict[str, dict[Pair, Run]] = {arm: {} for arm in arms}
+    budget = 0
+    for run in runs:
+        if run.key.arm in by_arm:
+            by_arm[run.key.arm][run.key.task, run.key.seed] = run
+            budget = run.key.budget
+    if not arms:
+        return None
+    return next(iter(_comparison(title, budget, by_arm, arms)), None)
 
 
 def _tasks(pairs: Iterable[Pair]) -> set[str]:
@@ -263,7 +284,7 @@ def tables(comparisons: Sequence[Comparison], *, markdown: bool = False, per_tas
     parts = [provenance(comparisons)]
     for c in comparisons:
         parts.append(("## " if markdown else "\n=== ") + c.title)
-        parts += [(_markdown if markdown else _plain)(table) for table in all_tables(c, per_task=per_task)]
+        parts += [(to_markdown if markdown else _plain)(table) for table in all_tables(c, per_task=per_task)]
     return "\n\n".join(parts)
 
 
@@ -285,6 +306,7 @@ def _plain(table: Table) -> str:
     return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def _markdown(table: Table) -> str:
+def to_markdown(table: Table) -> str:
+    """A table as Markdown, numbers to the right."""
     lines = ["| " + " | ".join(row) + " |" for row in table]
     return "\n".join([lines[0], "|---" + "|---:" * (len(table[0]) - 1) + "|", *lines[1:]])
