@@ -24,7 +24,7 @@ N_INITIAL = 8  # 3 and 5 were worse at 25 and 50 trials, 10 worse at 10 (half a 
 _ALTERNATIVES = ("tpe", "cmaes", "neighbour", "sobol")
 _ALTERNATIVES_FROM, _EVERY = 24, 6  # TPE every fourth trial from the eighth on was worse
 _STUCK_FROM, _EVERY_STUCK = 16, 3
-_TPE_TRIALS = 1000  # the latest; its time grows with them
+_TPE_TRIALS = 400  # the latest; its time grows with them
 _SPARE = 64
 
 

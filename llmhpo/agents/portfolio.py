@@ -109,7 +109,7 @@ class Portfolio:
             return Proposal(context.space.default(), "default", "the defaults that the space declares")
         if (again := repeat_proposal(context)) is not None:
             return again
-        ideas = context.ideas
+        ideas = context.ideas if context.batches else ()
         if ideas and self._is_models_turn(context):
             first = next(b for b in context.batches if b.proposals)
             if waiting := [idea for idea in ideas if idea in first.proposals]:
