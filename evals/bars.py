@@ -51,6 +51,7 @@ def bars(runs: Iterable[Run]) -> list[Bar]:
         found += _none_bars(of_start, start)
         found += _pair_bars(of_start, start, "garbage", "none", {25: 1.02, 50: 1.02})
         found += _recorded_bars(of_start, start)
+        found += _pair_bars(of_start, start, "recorded", "recorded_tpe", {10: 1.0, 25: 1.0, 50: 1.0})
         found += _pair_bars(of_start, start, "smollm2", "none", {10: 1.0, 25: 1.0, 50: 1.0})
         found += _repeat_bars(of_start, start)
     found += _llambo_bars([r for r in named if r.key.budget == 25 and r.key.start == "unseeded"])

@@ -1,8 +1,9 @@
 """The arms of a comparison behind one protocol: classical optimizers, and llmhpo with one model or another.
 
 `random`, `tpe` (multivariate, grouped, constant liar), `tpe_default`, `gp`, `cmaes` and `smac` are classical; `none`,
-`recorded`, `garbage` and every model spec ("smollm2", "openai:MODEL", "scripted:FILE", ...) are llmhpo. `llambo:disc@SPEC`,
-`llambo:gen@SPEC`, `zhang:chat@SPEC` and `zhang:compressed@SPEC` are the methods of other authors on any of these models.
+`recorded`, `garbage` and every model spec ("smollm2", "openai:MODEL", "scripted:FILE", ...) are llmhpo. `recorded_tpe` tries
+all recorded proposals and hands over to TPE. `llambo:disc@SPEC`, `llambo:gen@SPEC`, `zhang:chat@SPEC` and
+`zhang:compressed@SPEC` are the methods of other authors on any of these models.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from evals.arms.llambo import LlamboArm
 from evals.arms.models import Meter, garbage_model, recorded_model, shared_model
 from evals.arms.optuna_arm import OptunaArm, classical_samplers
 from evals.arms.random_arm import RandomArm
+from evals.arms.replay_arm import ReplayArm
 from evals.arms.smac import SmacArm
 from evals.arms.zhang import ZhangArm
 from evals.tasks.base import Task
@@ -27,8 +29,8 @@ __all__ = ["CLASSICAL", "Arm", "Asked", "exists", "make_arm"]
 
 
 def exists(name: str, task: Task) -> bool:
-    """Whether there is such an arm for a task: `recorded` needs recorded replies."""
-    return name != "recorded" or bool(task.recorded)
+    """Whether there is such an arm for a task: `recorded` and `recorded_tpe` need recorded replies."""
+    return not name.startswith("recorded") or bool(task.recorded)
 
 
 def make_arm(name: str, task: Task, seed: int, budget: int) -> Arm:
@@ -42,6 +44,8 @@ def make_arm(name: str, task: Task, seed: int, budget: int) -> Arm:
         return SmacArm(task, seed, budget)
     if name in CLASSICAL:
         return OptunaArm(task, classical_samplers()[name](seed), name, ordinals_as_integers=True)
+    if name == "recorded_tpe":
+        return ReplayArm(task, make_arm("tpe", task, seed, budget))
     if name.startswith(("llambo:", "zhang:")):
         return _of_others(name, task, seed, budget)
     if name == "recorded":

@@ -236,3 +236,13 @@ def test_smollm2_plays_every_part(name: str, monkeypatch: pytest.MonkeyPatch) ->
     run = run_one(task(NUMERIC), key(NUMERIC, f"{name}@smollm2", budget=6))
     assert set(run.sources[1:]) & {"llambo", "zhang"}
     assert run.completions >= run.requests > 0
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_recorded_proposals_are_tried_first_and_handed_to_the_other_arm(batch: int) -> None:
+    (task,) = load(MINI, "mini", pattern="hpob/5859_9977")
+    run = run_one(task, Key(task.id, "recorded_tpe", 0, "seeded", batch, 16, False))
+    tried = run.sources.count("recorded")
+    assert run.sources == ["start", *["recorded"] * tried, *["tpe"] * (15 - tried)]
+    assert 5 <= tried <= 9  # the first one is where a seeded run starts
+    assert not any(run.seen[1 : 1 + tried])
