@@ -7,84 +7,154 @@ Our types go in and out here and nowhere else. What Optuna has no place for lies
 from __future__ import annotations
 
 import contextlib
-import datetime
-import logging
-import math
-import os
 import secrets
-import socket
-from collections.abc import Iterator, Mapping
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, TypeVar
 
 import optuna
-from optuna.storages import BaseStorage
+from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from llmhpo.errors import StoreError, StudyLockedError, StudyMismatchError
-from llmhpo.prior import prior_from_dict
+from llmhpo.attributes import (
+    ATTEMPT,
+    EVALUATED,
+    PREFIX,
+    STATES,
+    outcome_attrs,
+    proposal_attrs,
+    read_attempts,
+    read_batches,
+    trial_from_optuna,
+)
+from llmhpo.errors import StoreError, StudyMismatchError
+from llmhpo.journal import Journal
+from llmhpo.lease import Lease
+from llmhpo.ledger import Ledger, Record, batch_from_dict, batch_record, end_record, proposal_record
 from llmhpo.space import Params, SearchSpace
-from llmhpo.trial import Batch, Context, Outcome, Proposal, Provenance, Task, Trial
-from llmhpo.usage import Usage
+from llmhpo.storage import (
+    close_storage,
+    file_system,
+    one_transaction,
+    open_storage,
+    patiently,
+    quiet_optuna,
+    shown,
+    sqlite_path,
+    storage_errors,
+)
+from llmhpo.trial import Attempt, Batch, Context, Outcome, Proposal, Task, Trial
 
-_PREFIX = "llmhpo:"
-_EVALUATED = "evaluated"
-_LOG_CHARS = 2000  # of a trial's output in the storage; the whole log lies in the trial's directory
+__all__ = ["Store", "batch_from_dict", "load_study"]
+
+_T = TypeVar("_T")
+_MOST_UNLOGGED = 2  # events that a crash between commit and log can lose; more of them, and the log was cut
 _CURVE_POINTS = 100  # intermediate values written to Optuna for its plots; the whole curve lies in the attribute
 
 
 class Store:
-    """One study, opened by one controller.
+    """One study, opened by the one controller that may write to it.
 
-    Trials are kept in memory after the first read: while the store is open nobody else writes to the study. `seed` is
-    drawn and recorded when the study is created; an existing study keeps its own. A study that was ever opened with a `noisy`
-    task stays noisy.
+    Trials are kept in memory after the first read: while the store is open nobody else writes to the study, and if somebody
+    takes it over all the same, nothing more can be written here (see `Lease`). What a method has committed when it returns
+    survives any crash. `seed` is drawn and recorded when the study is created; an existing study keeps its own. A study that
+    was ever opened with a `noisy` task stays noisy. `log` is the file of the event log, if there shall be one.
 
     Raises: StoreError (cannot be opened), StudyMismatchError (another space, metric or direction), StudyLockedError.
     """
 
     def __init__(
-        self, storage: str | None, study_name: str, space: SearchSpace, task: Task, *, seed: int | None = None
+        self,
+        storage: str | None,
+        study_name: str,
+        space: SearchSpace,
+        task: Task,
+        *,
+        seed: int | None = None,
+        log: Path | None = None,
+        file_system: Callable[[Path], str] = file_system,
     ) -> None:
         self.space, self.task, self.study_name = space, task, study_name
-        self._lock = _lock(storage, study_name)
+        self._where = storage
+        self._lease: Lease | None = None
+        self._journal: Journal | None = None
+        self._storage = open_storage(storage, to_write=True, file_system=file_system)
+        self._close: weakref.finalize[..., Store] = weakref.finalize(self, close_storage, self._storage)
         try:
-            self._storage = _open_storage(storage)
-            with _storage_errors(storage):
-                self._study_id, created = self._create_or_load()
-                attrs = self._attrs()
-                if created or _PREFIX + "space" not in attrs:
-                    self._check_adoptable()
-                    self._set("task", asdict(task))
-                    self._set("seed", secrets.randbelow(2**31) if seed is None else seed)
-                    self._set("space", space.to_dict())  # last: it is what makes a study one of ours
-                else:
-                    self._check_same(attrs)
-                    self._keep_noisy(attrs[_PREFIX + "task"])
-                self.seed = int(self._attrs()[_PREFIX + "seed"])
-                self._trials = {t.number: self._ours(t) for t in self._frozen() if t.state != TrialState.WAITING}
-                self._batches = _read_batches(self._attrs())
+            self._lease = self._take_lease()
+            self._create_or_load(seed)
+            attrs = self._attrs()
+            self.seed = int(attrs[PREFIX + "seed"])
+            frozen = [t for t in self._frozen() if t.state != TrialState.WAITING]
+            self._trials = {t.number: self._ours(t) for t in frozen}
+            self._attempts = {t.number: read_attempts(t) for t in frozen if not t.state.is_finished()}
+            self._batches = read_batches(attrs)
+            if log is not None and self._lease is not None:
+                self._open_journal(log)
         except BaseException:
             self.close()
             raise
 
+    def _take_lease(self) -> Lease | None:
+        if not isinstance(self._storage, RDBStorage):
+            return None  # in memory: nobody else can see it
+        engine, one_machine = self._storage.engine, sqlite_path(self._where) is not None
+        with storage_errors(self._where):
+            lease = patiently(
+                lambda: Lease(engine, self.study_name, shown(self._where), one_machine=one_machine), self._where
+            )
+        self._close.detach()
+        self._close = weakref.finalize(self, _release, lease, self._storage)
+        return lease
+
+    def _open_journal(self, path: Path) -> None:
+        """Open the event log, and bring it and the store together: the store is the truth."""
+        self._journal = journal = Journal(path)
+        about = {"study": self.study_name, "seed": self.seed, "space": self.space.to_dict(), "task": asdict(self.task)}
+        kept, logged = Ledger.of(about, self.trials, self.batches), Ledger.read(journal.entries)
+        missing, wrong = logged.missing(kept), logged.contradictions(kept)
+        if journal.entries and (wrong or len(missing) > _MOST_UNLOGGED):
+            journal.set_aside(wrong[0] if wrong else f"it lacks {len(missing)} events of what the store holds")
+            logged = Ledger()
+        if logged.is_empty and not kept.is_empty and len(missing) > _MOST_UNLOGGED:
+            journal.append("snapshot", kept.snapshot())
+        else:
+            for kind, data in logged.missing(kept):
+                journal.append(kind, {**data, "recovered": True})
+        epoch, me = (0, "") if self._lease is None else (self._lease.epoch, str(self._lease.me))
+        journal.append("open", {**about, "epoch": epoch, "by": me, "revision": self.space.revision})
+
     # --- opening ----------------------------------------------------------------------------------------------------
 
-    def _create_or_load(self) -> tuple[int, bool]:
+    def _create_or_load(self, seed: int | None) -> None:
+        """Find the study or make it, and make it ours or check that it is."""
         direction = StudyDirection.MINIMIZE if self.task.direction == "minimize" else StudyDirection.MAXIMIZE
-        with _quiet_optuna():
+        with quiet_optuna():
             try:
-                return self._storage.create_new_study([direction], self.study_name), True
-            except optuna.exceptions.DuplicatedStudyError:
-                study_id = self._storage.get_study_id_from_name(self.study_name)
-        if self._storage.get_study_directions(study_id) != [direction]:
+                self._study_id = self._storage.get_study_id_from_name(self.study_name)
+            except KeyError:
+                self._study_id = self._write(lambda: self._storage.create_new_study([direction], self.study_name))
+        if self._storage.get_study_directions(self._study_id) != [direction]:
             raise StudyMismatchError(
                 f"study {self.study_name!r} was created with another direction than {self.task.direction!r}; "
                 "give the direction it has, or another study_name"
             )
-        return study_id, False
+        attrs = self._attrs()
+        if PREFIX + "space" not in attrs:
+            self._check_adoptable()
+            self._write(lambda: self._make_ours(seed))
+        else:
+            self._check_same(attrs)
+            self._keep_noisy(attrs[PREFIX + "task"])
+
+    def _make_ours(self, seed: int | None) -> None:
+        self._set("task", asdict(self.task))
+        self._set("seed", secrets.randbelow(2**31) if seed is None else seed)
+        self._set("space", self.space.to_dict())  # last: it is what makes a study one of ours
 
     def _check_adoptable(self) -> None:
         """An empty or a foreign Optuna study may become ours only while it has no trials of another space."""
@@ -95,13 +165,13 @@ class Store:
             )
 
     def _check_same(self, attrs: Mapping[str, Any]) -> None:
-        was = SearchSpace.from_dict(attrs[_PREFIX + "space"])
+        was = SearchSpace.from_dict(attrs[PREFIX + "space"])
         if was.revision != self.space.revision:
             raise StudyMismatchError(
                 f"study {self.study_name!r} was made with another search space (revision {was.revision}, now "
                 f"{self.space.revision}: {_difference(was, self.space)}); give another study_name or go back to that space"
             )
-        metric = attrs[_PREFIX + "task"]["metric"]
+        metric = attrs[PREFIX + "task"]["metric"]
         if metric != self.task.metric:
             raise StudyMismatchError(
                 f"study {self.study_name!r} was made for the metric {metric!r}, now {self.task.metric!r}; "
@@ -113,7 +183,7 @@ class Store:
         if was.get("noisy", False):
             self.task = replace(self.task, noisy=True)
         elif self.task.noisy:
-            self._set("task", {**was, "noisy": True})
+            self._write(lambda: self._set("task", {**was, "noisy": True}))
 
     def _ours(self, frozen: FrozenTrial) -> Trial:
         if frozen.params != self.space.coerce(frozen.params):
@@ -121,7 +191,7 @@ class Store:
                 f"trial {frozen.number} of study {self.study_name!r} does not fit its space ({self.space.coerce(frozen.params)}); "
                 "somebody else wrote it: give another study_name"
             )
-        trial = _from_optuna(frozen)
+        trial = trial_from_optuna(frozen)
         if trial.evaluated is not None and trial.evaluated != self.space.coerce(trial.evaluated):
             raise StudyMismatchError(
                 f"trial {frozen.number} of study {self.study_name!r} was told with a configuration that does not fit its "
@@ -153,20 +223,79 @@ class Store:
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
-    def begin(self, proposal: Proposal) -> Trial:
-        """Commit a trial as running, before its job is launched."""
+    def _write(self, work: Callable[[], _T]) -> _T:
+        """Do `work` as one transaction, which counts only while the study is ours."""
+
+        def attempt() -> _T:
+            with self._fenced():
+                return work()
+
+        with storage_errors(self._where):
+            return patiently(attempt, self._where)
+
+    @contextlib.contextmanager
+    def _fenced(self) -> Iterator[None]:
+        if self._lease is None or not isinstance(self._storage, RDBStorage):
+            yield
+            return
+        with one_transaction(self._storage) as connection:
+            self._lease.renew(connection)
+            yield
+
+    def log(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Write to the event log what the store has no place for. From any thread; nothing happens where there is no log.
+
+        Raises: StoreError.
+        """
+        if self._journal is not None and self._journal.is_open:
+            self._journal.append(kind, data)
+
+    def begin(self, proposal: Proposal, budget_left: int | None = None) -> Trial:
+        """Commit a trial as running, before its job is launched. `budget_left` is what its proposer was told."""
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=proposal.params,
             distributions={name: self.space[name].distribution for name in proposal.params},
-            user_attrs=_proposal_attrs(proposal),
+            user_attrs=proposal_attrs(proposal),
         )
-        with _storage_errors(self.study_name):
+
+        def work() -> int:
             trial_id = self._storage.create_new_trial(self._study_id, template)
-            number = self._storage.get_trial_number_from_id(trial_id)
+            return self._storage.get_trial_number_from_id(trial_id)
+
+        number = self._write(work)
         trial = Trial(number, proposal)
-        self._trials[number] = trial
+        self._trials[number], self._attempts[number] = trial, ()
+        self._log_if(
+            "decision", lambda: {"number": number, "budget_left": budget_left, "proposal": proposal_record(proposal)}
+        )
         return trial
+
+    def attempt(self, number: int, folder: str, seed: int, command: str = "") -> Attempt:
+        """Commit that a running trial is about to be launched, once more or for the first time, and with what."""
+        known = self._attempts[number]
+        epoch = 0 if self._lease is None else self._lease.epoch
+        attempt = Attempt(len(known) + 1, uuid.uuid4().hex, folder, seed, self.space.revision, command, epoch)
+        self._write(lambda: self._set_attempt(number, attempt))
+        self._attempts[number] = (*known, attempt)
+        self._log_if("launch", lambda: {"number": number, "attempt": asdict(attempt)})
+        return attempt
+
+    def attempts(self, number: int) -> tuple[Attempt, ...]:
+        """The launches of a trial that has not ended, oldest first."""
+        return self._attempts[number]
+
+    def cancel(self, number: int) -> None:
+        """Commit that the last attempt at a trial was ended by us: it does not count as lost."""
+        *before, last = self._attempts[number]
+        last = replace(last, cancelled=True)
+        self._write(lambda: self._set_attempt(number, last))
+        self._attempts[number] = (*before, last)
+        self._log_if("cancelled", lambda: {"number": number, "attempt": last.index})
+
+    def _set_attempt(self, number: int, attempt: Attempt) -> None:
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        self._storage.set_trial_user_attr(trial_id, f"{ATTEMPT}{attempt.index:03d}", asdict(attempt))
 
     def finish(self, number: int, outcome: Outcome, evaluated: Params | None = None) -> Trial:
         """Commit how a running trial ended, and what was `evaluated` where that was not the proposed configuration.
@@ -175,36 +304,46 @@ class Store:
         """
         trial = self._trials[number]
         assert trial.outcome is None, f"trial {number} has ended already"
-        with _storage_errors(self.study_name):
+
+        def work() -> None:
             trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
             for step, value in outcome.curve[:: max(1, -(-len(outcome.curve) // _CURVE_POINTS))]:
                 self._storage.set_trial_intermediate_value(trial_id, step, value)
-            for name, attr in _outcome_attrs(outcome).items():
+            for name, attr in outcome_attrs(outcome).items():
                 self._storage.set_trial_user_attr(trial_id, name, attr)
             if evaluated is not None:
-                self._storage.set_trial_user_attr(trial_id, _EVALUATED, evaluated)
+                self._storage.set_trial_user_attr(trial_id, EVALUATED, evaluated)
             values = None if outcome.value is None else [outcome.value]
-            self._storage.set_trial_state_values(trial_id, _STATE[outcome.status], values)
+            self._storage.set_trial_state_values(trial_id, STATES[outcome.status], values)
+
+        self._write(work)
         done = Trial(number, trial.proposal, outcome, evaluated)
         self._trials[number] = done
+        self._attempts.pop(number, None)
+        self._log_if("result", lambda: {"number": number, **end_record(done)})
         return done
 
     def record(self, batch: Batch) -> None:
         """Commit a consultation of the model: its proposals are paid for and survive a restart."""
-        with _storage_errors(self.study_name):
-            self._set(f"batch:{len(self._batches):05d}", asdict(batch))
+        number = len(self._batches)
+        self._write(lambda: self._set(f"batch:{number:05d}", asdict(batch)))
         self._batches.append(batch)
+        self._log_if("consulted", lambda: {"number": number, "batch": batch_record(batch)})
 
     def ask(self, context: Context) -> None:
         """Commit that the model is being asked about `context`, so that a restart can ask the same again."""
         pending = [t.number for t in context.pending]
         question = {"at": len(context.trials), "pending": pending, "budget_left": context.budget_left}
-        with _storage_errors(self.study_name):
-            self._set(f"question:{len(self._batches):05d}", question)
+        self._write(lambda: self._set(f"question:{len(self._batches):05d}", question))
+        self.log("question", {"number": len(self._batches), **question})
+
+    def _log_if(self, kind: str, data: Callable[[], Record]) -> None:
+        if self._journal is not None:
+            self._journal.append(kind, data())
 
     def open_question(self) -> Context | None:
         """The context of the last question, where its answer was never recorded."""
-        raw = self._attrs().get(f"{_PREFIX}question:{len(self._batches):05d}")
+        raw = self._attrs().get(f"{PREFIX}question:{len(self._batches):05d}")
         if raw is None:
             return None
         trials = tuple(
@@ -215,100 +354,24 @@ class Store:
 
     def remember(self, name: str, value: str) -> str:
         """Keep a note with the study unless it has one of that name; the note it has."""
-        known = self._attrs().get(_PREFIX + name)
+        known = self._attrs().get(PREFIX + name)
         if known is None:
-            with _storage_errors(self.study_name):
-                self._set(name, value)
+            self._write(lambda: self._set(name, value))
         return value if known is None else str(known)
 
     def _set(self, name: str, value: object) -> None:
-        self._storage.set_study_user_attr(self._study_id, _PREFIX + name, value)
+        self._storage.set_study_user_attr(self._study_id, PREFIX + name, value)
 
     def close(self) -> None:
         """Release the connections and the right to run this study."""
-        if storage := getattr(self, "_storage", None):
-            storage.remove_session()
-            if isinstance(storage, optuna.storages.RDBStorage):
-                storage.engine.dispose()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        if self._journal is not None:
+            self._journal.close()
+        self._close()
 
 
-# --- our types as attributes ------------------------------------------------------------------------------------------
-
-_STATE = {
-    "ok": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-    "timeout": TrialState.FAIL,
-    "oom": TrialState.FAIL,
-    "invalid": TrialState.FAIL,
-}
-
-
-def _proposal_attrs(proposal: Proposal) -> dict[str, Any]:
-    attrs: dict[str, Any] = {"source": proposal.source}
-    if proposal.rationale:
-        attrs["rationale"] = proposal.rationale
-    if proposal.provenance is not None:
-        attrs["provenance"] = asdict(proposal.provenance)
-    return attrs
-
-
-def _outcome_attrs(outcome: Outcome) -> dict[str, Any]:
-    attrs: dict[str, Any] = {"status": outcome.status, "seconds": round(outcome.seconds, 6)}
-    if outcome.metrics:
-        attrs["metrics"] = dict(outcome.metrics)
-    if outcome.curve:
-        attrs["curve"] = [list(point) for point in outcome.curve]
-    if outcome.message:
-        attrs["message"] = outcome.message
-    if outcome.log_tail and outcome.status != "ok":
-        attrs["log_tail"] = outcome.log_tail[-_LOG_CHARS:]
-    return attrs
-
-
-def _from_optuna(frozen: FrozenTrial) -> Trial:
-    attrs = frozen.user_attrs
-    provenance = attrs.get("provenance")
-    proposal = Proposal(
-        cast("Params", dict(frozen.params)),
-        attrs.get("source", "unknown"),
-        attrs.get("rationale", ""),
-        None if provenance is None else Provenance(**provenance),
-    )
-    if not frozen.state.is_finished():
-        return Trial(frozen.number, proposal)
-    ok = frozen.state == TrialState.COMPLETE and frozen.value is not None and math.isfinite(frozen.value)
-    outcome = Outcome(
-        status="ok" if ok else attrs.get("status", "failed"),
-        value=frozen.value if ok else None,
-        seconds=float(attrs.get("seconds", 0.0)),
-        metrics=attrs.get("metrics", {}),
-        curve=tuple((int(step), float(value)) for step, value in attrs.get("curve", ())),
-        message=attrs.get("message", ""),
-        log_tail=attrs.get("log_tail", ""),
-    )
-    return Trial(frozen.number, proposal, outcome, attrs.get(_EVALUATED))
-
-
-def _read_batches(attrs: Mapping[str, Any]) -> list[Batch]:
-    names = sorted(name for name in attrs if name.startswith(_PREFIX + "batch:"))
-    return [batch_from_dict(attrs[name]) for name in names]
-
-
-def batch_from_dict(raw: Mapping[str, Any]) -> Batch:
-    """A consultation as it stands in an attribute of a study, read back."""
-    proposals = tuple(
-        Proposal(
-            p["params"], p["source"], p["rationale"], None if p["provenance"] is None else Provenance(**p["provenance"])
-        )
-        for p in raw["proposals"]
-    )
-    prior = None if raw.get("prior") is None else prior_from_dict(raw["prior"])
-    usage, problems = Usage(**raw["usage"]), tuple(raw["problems"])
-    return Batch(**{**raw, "proposals": proposals, "usage": usage, "problems": problems, "prior": prior})
+def _release(lease: Lease, storage: RDBStorage) -> None:
+    lease.release()
+    close_storage(storage)
 
 
 def _difference(was: SearchSpace, now: SearchSpace) -> str:
@@ -319,86 +382,6 @@ def _difference(was: SearchSpace, now: SearchSpace) -> str:
     return "; ".join(f"{what} {', '.join(names)}" for what, names in parts if names) or "another order"
 
 
-# --- storages ---------------------------------------------------------------------------------------------------------
-
-
-def sqlite_path(storage: str | None) -> Path | None:
-    """The file behind a SQLite URL; None for any other storage."""
-    if storage is None or not storage.startswith("sqlite:///"):
-        return None
-    name = storage.removeprefix("sqlite:///").partition("?")[0]
-    return None if name in ("", ":memory:") else Path(name)
-
-
-def _open_storage(storage: str | None) -> BaseStorage:
-    with _storage_errors(storage), _quiet_optuna():
-        if storage is None:
-            return optuna.storages.InMemoryStorage()
-        return optuna.storages.RDBStorage(storage)
-
-
-@contextlib.contextmanager
-def _storage_errors(where: str | None) -> Iterator[None]:
-    """Turn what a storage raises into a StoreError that says where and what to do."""
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError, ImportError) as error:
-        cause = error.__cause__ or error
-        reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
-        raise StoreError(
-            f"storage {where!r} cannot be used: {reason}; check that the folder is there and can be written to, "
-            "or give another storage URL"
-        ) from error
-
-
-@contextlib.contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Keep Optuna's own notes about studies off the user's screen."""
-    logger = logging.getLogger("optuna")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _lock(storage: str | None, study_name: str) -> IO[str] | None:
-    """The right to run a study in a SQLite file, held until the file is closed or the process ends.
-
-    Raises: StudyLockedError naming the holder, StoreError where the folder cannot be written to.
-    """
-    path = sqlite_path(storage)
-    if path is None or os.name != "posix":
-        return None
-    import fcntl
-
-    lock_path = path.with_name(f"{path.name}.{study_name.replace(os.sep, '_')}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = lock_path.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise StoreError(
-            f"storage {storage!r} cannot be used: {error.strerror}: {error.filename!r}; give a folder that can be written to"
-        ) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise StudyLockedError(
-            f"study {study_name!r} in {path} is being run by {holder}; wait for it, stop it, or give another study_name"
-        ) from None
-    file.truncate(0)
-    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    file.write(f"pid {os.getpid()} on {socket.gethostname()} since {now}")
-    file.flush()
-    return file
-
-
 def load_study(storage: str, study_name: str) -> Context:
     """Read a study without running it. Needs no space and takes no lock.
 
@@ -407,19 +390,24 @@ def load_study(storage: str, study_name: str) -> Context:
     path = sqlite_path(storage)
     if path is not None and not path.exists():
         raise StoreError(f"there is no study yet: {path} does not exist; `llmhpo run` makes it")
-    store = _open_storage(storage)
-    with _storage_errors(storage):
+    store = open_storage(storage)
+    with contextlib.ExitStack() as stack, storage_errors(storage):
+        stack.callback(close_storage, store)
         try:
             study_id = store.get_study_id_from_name(study_name)
         except KeyError:
             names = ", ".join(repr(s.study_name) for s in store.get_all_studies()) or "none"
-            raise StoreError(f"{storage} holds no study named {study_name!r}; it holds: {names}") from None
+            raise StoreError(f"{shown(storage)} holds no study named {study_name!r}; it holds: {names}") from None
         attrs = store.get_study_user_attrs(study_id)
-        if not {_PREFIX + "space", _PREFIX + "task", _PREFIX + "seed"} <= set(attrs):
-            raise StoreError(f"study {study_name!r} in {storage} was not made by llmhpo; use optuna's own tools for it")
+        if not {PREFIX + "space", PREFIX + "task", PREFIX + "seed"} <= set(attrs):
+            raise StoreError(
+                f"study {study_name!r} in {shown(storage)} was not made by llmhpo; use optuna's own tools for it"
+            )
         trials = tuple(
-            _from_optuna(t) for t in store.get_all_trials(study_id, deepcopy=False) if t.state != TrialState.WAITING
+            trial_from_optuna(t)
+            for t in store.get_all_trials(study_id, deepcopy=False)
+            if t.state != TrialState.WAITING
         )
-    task = Task(**attrs[_PREFIX + "task"])
-    space = SearchSpace.from_dict(attrs[_PREFIX + "space"])
-    return Context(task, space, trials, None, int(attrs[_PREFIX + "seed"]), tuple(_read_batches(attrs)))
+    task = Task(**attrs[PREFIX + "task"])
+    space = SearchSpace.from_dict(attrs[PREFIX + "space"])
+    return Context(task, space, trials, None, int(attrs[PREFIX + "seed"]), tuple(read_batches(attrs)))

@@ -14,6 +14,7 @@ from llmhpo.space import Params, SearchSpace
 from llmhpo.usage import Usage
 
 __all__ = [
+    "Attempt",
     "Context",
     "Direction",
     "Outcome",
@@ -148,6 +149,24 @@ class Trial:
     def value(self) -> float | None:
         """The metric in the user's units; None while running and where the trial did not end well."""
         return None if self.outcome is None else self.outcome.value
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One launch of a trial, committed before it happens: a trial is launched again where a launch was lost or interrupted.
+
+    `index` counts from 1. `token` is random: it marks the processes and the result of this attempt. `folder` is the name
+    of its folder, `revision` that of the space, `epoch` that of the controller. `cancelled` says that we ended it.
+    """
+
+    index: int
+    token: str
+    folder: str
+    seed: int
+    revision: str
+    command: str = ""
+    epoch: int = 0
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

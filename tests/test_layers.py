@@ -14,7 +14,7 @@ ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
     {"param", "space", "prior", "usage", "trial", "trust", "prompts", "history", "events", "job"},
-    {"store", "llm"},
+    {"store", "storage", "lease", "journal", "ledger", "attributes", "llm"},
     {"surrogates", "executors", "agents"},
     {"loop", "confirmation"},
     {"config", "api", "study", "sampler", "progress", "cli", "__main__"},

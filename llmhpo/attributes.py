@@ -1,0 +1,88 @@
+"""Our types as attributes of Optuna's trials and studies, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, cast
+
+from optuna.trial import FrozenTrial, TrialState
+
+from llmhpo.ledger import batch_from_dict
+from llmhpo.trial import Attempt, Batch, Outcome, Params, Proposal, Provenance, Trial
+
+PREFIX = "llmhpo:"  # of a study's attributes
+EVALUATED = "evaluated"
+ATTEMPT = "attempt:"
+_LOG_CHARS = 2000  # of a trial's output in the storage; the whole log lies in the trial's directory
+
+STATES = {
+    "ok": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+    "timeout": TrialState.FAIL,
+    "oom": TrialState.FAIL,
+    "invalid": TrialState.FAIL,
+}
+
+
+def proposal_attrs(proposal: Proposal) -> dict[str, Any]:
+    """What Optuna has no place for in a proposal."""
+    attrs: dict[str, Any] = {"source": proposal.source}
+    if proposal.rationale:
+        attrs["rationale"] = proposal.rationale
+    if proposal.provenance is not None:
+        attrs["provenance"] = asdict(proposal.provenance)
+    return attrs
+
+
+def outcome_attrs(outcome: Outcome) -> dict[str, Any]:
+    """What Optuna has no place for in an outcome."""
+    attrs: dict[str, Any] = {"status": outcome.status, "seconds": round(outcome.seconds, 6)}
+    if outcome.metrics:
+        attrs["metrics"] = dict(outcome.metrics)
+    if outcome.curve:
+        attrs["curve"] = [list(point) for point in outcome.curve]
+    if outcome.message:
+        attrs["message"] = outcome.message
+    if outcome.log_tail and outcome.status != "ok":
+        attrs["log_tail"] = outcome.log_tail[-_LOG_CHARS:]
+    return attrs
+
+
+def trial_from_optuna(frozen: FrozenTrial) -> Trial:
+    """Our trial from Optuna's."""
+    attrs = frozen.user_attrs
+    provenance = attrs.get("provenance")
+    proposal = Proposal(
+        cast("Params", dict(frozen.params)),
+        attrs.get("source", "unknown"),
+        attrs.get("rationale", ""),
+        None if provenance is None else Provenance(**provenance),
+    )
+    if not frozen.state.is_finished():
+        return Trial(frozen.number, proposal)
+    ok = frozen.state == TrialState.COMPLETE and frozen.value is not None and math.isfinite(frozen.value)
+    outcome = Outcome(
+        status="ok" if ok else attrs.get("status", "failed"),
+        value=frozen.value if ok else None,
+        seconds=float(attrs.get("seconds", 0.0)),
+        metrics=attrs.get("metrics", {}),
+        curve=tuple((int(step), float(value)) for step, value in attrs.get("curve", ())),
+        message=attrs.get("message", ""),
+        log_tail=attrs.get("log_tail", ""),
+    )
+    return Trial(frozen.number, proposal, outcome, attrs.get(EVALUATED))
+
+
+def read_batches(attrs: Mapping[str, Any]) -> list[Batch]:
+    """The consultations in a study's attributes, in order."""
+    names = sorted(name for name in attrs if name.startswith(PREFIX + "batch:"))
+    return [batch_from_dict(attrs[name]) for name in names]
+
+
+def read_attempts(frozen: FrozenTrial) -> tuple[Attempt, ...]:
+    """The launches of a trial, in order."""
+    names = sorted(name for name in frozen.user_attrs if name.startswith(ATTEMPT))
+    return tuple(Attempt(**frozen.user_attrs[name]) for name in names)

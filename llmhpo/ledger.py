@@ -1,0 +1,165 @@
+"""What a study has come to, as plain JSON: the form in which store and event log are compared, and decisions are run again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
+
+from llmhpo.journal import Entry
+from llmhpo.prior import prior_from_dict
+from llmhpo.trial import Batch, Outcome, Proposal, Provenance, Trial
+from llmhpo.usage import Usage
+
+Record = dict[str, Any]
+_REDACTED = re.escape(json.dumps("[key]")[1:-1])
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Trials and consultations by number, and `about`: name, seed, space and task of the study.
+
+    An `end` holds `outcome` and `evaluated` of a trial that has ended.
+    """
+
+    about: Record = field(default_factory=dict)
+    proposals: dict[int, Record] = field(default_factory=dict)
+    ends: dict[int, Record] = field(default_factory=dict)
+    batches: list[Record] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, about: Record, trials: Iterable[Trial], batches: Iterable[Batch]) -> Self:
+        """What a store holds."""
+        ledger = cls(about)
+        for trial in trials:
+            ledger.proposals[trial.number] = proposal_record(trial.proposal)
+            if trial.outcome is not None:
+                ledger.ends[trial.number] = end_record(trial)
+        ledger.batches = [batch_record(b) for b in batches]
+        return ledger
+
+    @classmethod
+    def read(cls, entries: Iterable[Entry]) -> Self:
+        """What a log tells."""
+        ledger = cls()
+        for entry in entries:
+            ledger.apply(entry)
+        return ledger
+
+    def apply(self, entry: Entry) -> None:
+        """Take in the next event of a log."""
+        data = entry.data
+        if entry.kind == "open":
+            self.about = {k: data[k] for k in ("study", "seed", "space", "task")}
+        elif entry.kind == "decision":
+            self.proposals[int(data["number"])] = data["proposal"]
+        elif entry.kind == "result":
+            self.ends[int(data["number"])] = {"outcome": data["outcome"], "evaluated": data["evaluated"]}
+        elif entry.kind == "consulted":
+            self.batches.append(data["batch"])
+        elif entry.kind == "snapshot":
+            self.proposals = {int(n): p for n, p in data["proposals"].items()}
+            self.ends = {int(n): e for n, e in data["ends"].items()}
+            self.batches = list(data["batches"])
+
+    def snapshot(self) -> Record:
+        """All of it, as the data of an event."""
+        return {"proposals": self.proposals, "ends": self.ends, "batches": self.batches}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has happened yet."""
+        return not (self.proposals or self.ends or self.batches)
+
+    def contradictions(self, kept: Self) -> list[str]:
+        """What this log says and the store that is `kept` does not, one line each."""
+        out = [
+            f"the log is of {name} {self.about[name]!r}, the store of {kept.about[name]!r}"
+            for name in ("study", "seed")
+            if self.about and self.about[name] != kept.about[name]
+        ]
+        for what, mine, theirs in (
+            ("proposal of trial", self.proposals, kept.proposals),
+            ("result of trial", self.ends, kept.ends),
+            ("consultation", dict(enumerate(self.batches)), dict(enumerate(kept.batches))),
+        ):
+            out += [f"{what} {n} is in the log and not in the store" for n in mine if n not in theirs]
+            out += [
+                f"{what} {n} is another in the log than in the store"
+                for n in mine
+                if n in theirs and not _is_same(mine[n], theirs[n])
+            ]
+        return out
+
+    def missing(self, kept: Self) -> list[tuple[str, Record]]:
+        """The events that would bring this log up to the store that is `kept`."""
+        out: list[tuple[str, Record]] = [
+            ("consulted", {"number": n, "batch": batch})
+            for n, batch in enumerate(kept.batches)
+            if n >= len(self.batches)
+        ]
+        for n in sorted(kept.proposals):
+            if n not in self.proposals:
+                out.append(("decision", {"number": n, "budget_left": None, "proposal": kept.proposals[n]}))
+            if n in kept.ends and n not in self.ends:
+                out.append(("result", {"number": n, **kept.ends[n]}))
+        return out
+
+
+def _is_same(logged: object, kept: object) -> bool:
+    """Whether both say the same, where the log may have a secret left out."""
+    a, b = (json.dumps(x, sort_keys=True) for x in (logged, kept))
+    if a == b or "[key]" not in a:
+        return a == b
+    return re.fullmatch(re.escape(a).replace(_REDACTED, ".+?"), b) is not None
+
+
+# --- our types as JSON ------------------------------------------------------------------------------------------------
+
+
+def proposal_record(proposal: Proposal) -> Record:
+    """A proposal as JSON reads it back."""
+    return _plain(asdict(proposal))
+
+
+def end_record(trial: Trial) -> Record:
+    """How a trial ended, its curve and output left out: no proposer reads them."""
+    assert trial.outcome is not None
+    seconds = round(trial.outcome.seconds, 6)  # as the store keeps it
+    metrics = dict(trial.outcome.metrics)
+    outcome = replace(trial.outcome, seconds=seconds, metrics=metrics, curve=(), log_tail="")
+    return _plain({"outcome": asdict(outcome), "evaluated": trial.evaluated})
+
+
+def batch_record(batch: Batch) -> Record:
+    """A consultation as JSON reads it back."""
+    return _plain(asdict(batch))
+
+
+def _plain(record: Mapping[str, Any]) -> Record:
+    plain: Record = json.loads(json.dumps(record))
+    return plain
+
+
+def proposal_from_dict(raw: Mapping[str, Any]) -> Proposal:
+    """A proposal from what `proposal_record` gave."""
+    provenance = raw["provenance"]
+    return Proposal(
+        raw["params"], raw["source"], raw["rationale"], None if provenance is None else Provenance(**provenance)
+    )
+
+
+def outcome_from_dict(raw: Mapping[str, Any]) -> Outcome:
+    """An outcome from its fields as JSON has them."""
+    curve: Sequence[Any] = raw["curve"]
+    return Outcome(**{**raw, "curve": tuple((int(step), float(value)) for step, value in curve)})
+
+
+def batch_from_dict(raw: Mapping[str, Any]) -> Batch:
+    """A consultation as it stands in an attribute of a study, read back."""
+    proposals = tuple(proposal_from_dict(p) for p in raw["proposals"])
+    prior = None if raw.get("prior") is None else prior_from_dict(raw["prior"])
+    usage, problems = Usage(**raw["usage"]), tuple(raw["problems"])
+    return Batch(**{**raw, "proposals": proposals, "usage": usage, "problems": problems, "prior": prior})

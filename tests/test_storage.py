@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from llmhpo.errors import StoreError
+from llmhpo.space import SearchSpace
+from llmhpo.storage import file_system, shown, write_durably
+from llmhpo.store import Store
+from llmhpo.trial import Outcome, Proposal, Task
+
+SPACE = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
+
+
+def test_sqlite_is_durable_and_has_a_write_ahead_log(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 's.db'}", "s", SPACE, Task(), seed=1)
+    with store._storage.engine.connect() as connection:  # type: ignore[attr-defined]
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+    store.close()
+
+
+@pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "lustre", "ceph"])
+def test_sqlite_on_a_network_file_system_is_refused_with_the_reason(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(StoreError, match=rf"network file system \({kind}\).*PostgreSQL"):
+        Store(f"sqlite:///{tmp_path / 's.db'}", "s", SPACE, Task(), file_system=lambda _: kind)
+    assert not (tmp_path / "s.db").exists()
+
+
+def test_the_type_of_a_file_system_is_found() -> None:
+    assert file_system(Path("/proc/self/nowhere")) == "proc"
+    assert file_system(Path("/sys/nowhere")) == "sysfs"
+
+
+def test_a_password_is_not_shown() -> None:
+    assert "secret" not in shown("postgresql://me:secret@localhost/db")
+    assert shown("nonsense") == "nonsense"
+
+
+def test_a_store_waits_while_its_file_is_locked_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmhpo.storage._BUSY_S", 0.1)
+    store = Store(f"sqlite:///{tmp_path / 's.db'}", "s", SPACE, Task(), seed=1)
+    other = sqlite3.connect(tmp_path / "s.db", check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(1.5, other.rollback).start()
+    with caplog.at_level(logging.WARNING):
+        number = store.begin(Proposal({"x": 0.5}, "llm")).number
+    assert "keeps the file locked" in caplog.text
+    assert store.finish(number, Outcome("ok", 1.0)).value == 1.0
+    store.close()
+    other.close()
+
+
+def test_what_is_written_durably_is_there_as_a_whole(tmp_path: Path) -> None:
+    write_durably(tmp_path / "a" / "b.json", "1")
+    write_durably(tmp_path / "a" / "b.json", "2")
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.json"]
+    assert (tmp_path / "a" / "b.json").read_text() == "2"
