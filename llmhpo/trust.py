@@ -7,6 +7,7 @@ import math
 from llmhpo.trial import REPEAT, Context, Trial
 
 _PRIOR_ODDS = 4.0  # that a model knows something; most that people point at do
+UNTRIED = _PRIOR_ODDS / (1.0 + _PRIOR_ODDS)  # trust in a model of which nothing has been tried
 _COMPACT_ODDS = 0.4  # of one of a few hundred million weights: a fair guess, no more
 _KNOWING = 3.0  # share of others that a knowing model's trial beats: Beta(3, 1)
 _ENOUGH_OTHERS = 3  # trials to compare with for full evidence
@@ -38,7 +39,7 @@ def trust(context: Context, *, compact: bool = False) -> float:
 
 def credit(context: Context) -> float:
     """What a model's words count, in [0, 1]: all as long as its trials take nothing from the trust it began with."""
-    return min(1.0, trust(context) / (_PRIOR_ODDS / (1.0 + _PRIOR_ODDS)))
+    return min(1.0, trust(context) / UNTRIED)
 
 
 def _evidence(context: Context, trial: Trial, others: list[float]) -> float:

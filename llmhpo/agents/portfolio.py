@@ -22,7 +22,7 @@ from llmhpo.llm.redact import Redactor
 from llmhpo.surrogates.incumbent import settled
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Batch, Context, Proposal, Trial
-from llmhpo.trust import plateaued, trust
+from llmhpo.trust import UNTRIED, plateaued, trust
 from llmhpo.usage import Caps, Price, Usage
 
 _log = logging.getLogger("llmhpo")
@@ -111,8 +111,7 @@ class Portfolio:
             return again
         ideas = context.ideas if context.batches else ()
         if ideas and self._is_models_turn(context):
-            first = next(b for b in context.batches if b.proposals)
-            if waiting := [idea for idea in ideas if idea in first.proposals]:
+            if waiting := self._waiting(context):
                 return waiting[0]  # the model put the most promising one first, and knows more than a young surrogate
             return (self._screened(context, ideas) or list(ideas))[0]
         classical = classical_proposals(context, 1)
@@ -122,6 +121,11 @@ class Portfolio:
             return classical[0]
         return (self._screened(context, (*ideas, *classical)) or classical)[0]
 
+    def _waiting(self, context: Context) -> list[Proposal]:
+        """What is left of the warm start, in the model's order."""
+        first = next((b for b in context.batches if b.proposals), None)
+        return [] if first is None else [idea for idea in context.ideas if idea in first.proposals]
+
     def _screened(self, context: Context, candidates: tuple[Proposal, ...]) -> list[Proposal]:
         return fit_screen(context).pick(candidates, 1, generator(context, "screen"))
 
@@ -130,7 +134,12 @@ class Portfolio:
         return trust(context, compact=compact)
 
     def _is_classical_turn(self, context: Context) -> bool:
-        return len(context.trials) % _CLASSICAL_EVERY == _CLASSICAL_EVERY - 1
+        """Every fourth trial, but for a warm start whose trials have not disappointed: all of it is tried first."""
+        number = len(context.trials)
+        if number % _CLASSICAL_EVERY != _CLASSICAL_EVERY - 1:
+            return False
+        spared = number <= _WARM_MAX and self._trust(context) >= UNTRIED and self._waiting(context)
+        return not spared
 
     def _is_models_turn(self, context: Context) -> bool:
         """Whether the model's own order counts, without the surrogate's consent: while it has earned that."""

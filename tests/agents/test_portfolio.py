@@ -106,11 +106,21 @@ def test_a_good_models_first_ideas_are_tried_in_its_order() -> None:
     assert xs == sorted(xs)  # type: ignore[type-var]
 
 
-def test_every_fourth_trial_is_classical() -> None:
+def test_after_the_first_trials_every_fourth_is_classical() -> None:
     proposals = run(context([("default", 0.9)], batches=(batch(n=40),)), 20)
     for i, proposal in enumerate(proposals, start=1):
-        if i % 4 == 3:
+        if i > 10 and i % 4 == 3:
             assert proposal.source != "llm"
+
+
+def test_a_warm_start_that_does_not_disappoint_is_tried_first() -> None:
+    sources = [p.source for p in run(context([("default", 0.9)], batches=(batch(n=8),)), 8)]
+    assert sources.count("llm") >= 6  # by lot one of the others may come first
+
+
+def test_a_warm_start_that_disappoints_gives_way_at_the_fourth_trial() -> None:
+    trials = context([("default", 0.1), ("llm", 0.9), ("llm", 0.9)], batches=(batch(n=8),))
+    assert portfolio().suggest(trials, 1)[0].source != "llm"
 
 
 def test_a_batch_of_suggestions_has_no_repeats() -> None:
