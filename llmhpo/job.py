@@ -7,7 +7,7 @@
         job.report(step, loss)
     job.result(loss)
 
-Started by hand, outside llmhpo, `report` and `result` print. Imports nothing heavy.
+Started by hand, outside llmhpo, `report`, `result` and `prune` print. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import SupportsFloat, SupportsIndex
+from typing import NoReturn, SupportsFloat, SupportsIndex
 
 Number = SupportsFloat | SupportsIndex
 
@@ -31,6 +31,7 @@ class Notes:
     seed: int = 0
     reports: list[dict[str, object]] = field(default_factory=list)
     result: object = None
+    pruned: str | None = None
 
 
 current: ContextVar[Notes | None] = ContextVar("llmhpo_job", default=None)
@@ -94,6 +95,31 @@ def result(value: Number | Mapping[str, Number]) -> None:
         draft.replace(path)
     else:
         print(f"result: {ready}")
+
+
+def prune(reason: str = "") -> NoReturn:
+    """End this trial here, by `SystemExit`: it is not worth finishing. Recorded as "pruned", its reports are kept.
+
+    A script in another language writes the reason, or nothing, to the file LLMHPO_PRUNED and exits with 0.
+    """
+    if (notes := current.get()) is not None:
+        notes.pruned = reason
+    elif name := os.environ.get("LLMHPO_PRUNED"):
+        Path(name).write_text(reason + "\n", encoding="utf-8", errors="replace")
+    else:
+        print(f"pruned: {reason}")
+    raise SystemExit(0)
+
+
+def is_pruned(error: BaseException) -> bool:
+    """Whether an exception is `optuna.TrialPruned`, told without importing Optuna."""
+    kinds = type(error).__mro__
+    return any(kind.__name__ == "TrialPruned" and kind.__module__.partition(".")[0] == "optuna" for kind in kinds)
+
+
+def gpu_share() -> float:
+    """The share of its GPU that this job may use, 1.0 for all: `torch.cuda.set_per_process_memory_fraction(job.gpu_share())`."""
+    return float(os.environ.get("LLMHPO_GPU_SHARE", "1"))
 
 
 def plain(value: object) -> object:

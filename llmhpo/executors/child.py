@@ -20,7 +20,12 @@ def main(path: str) -> None:
         objective = pickle.load(file)
     from llmhpo import job  # only now: llmhpo may lie on the callable's path alone
 
-    value = objective(job.params())
+    try:
+        value = objective(job.params())
+    except Exception as error:
+        if not job.is_pruned(error):
+            raise
+        job.prune(str(error))
     if value is not None:  # else it called `job.result`, or the controller tells that there is none
         job.result(value)
 

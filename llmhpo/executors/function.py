@@ -20,11 +20,14 @@ from llmhpo.errors import ConfigError
 from llmhpo.executors import child
 from llmhpo.executors.base import Job, Objective
 from llmhpo.executors.command import CommandTemplate
+from llmhpo.executors.limits import Limits
 from llmhpo.executors.local import LocalExecutor
 from llmhpo.executors.log import tail
 from llmhpo.executors.pool import WorkerPool
 from llmhpo.executors.result import Reading, check_result, last_line, ran_out_of_memory, read_points
 from llmhpo.trial import Outcome, Status
+
+_REASON_CHARS = 200
 
 
 class FunctionExecutor:
@@ -43,6 +46,8 @@ class FunctionExecutor:
         *,
         workers: int = 1,
         gpus: Sequence[str] | None = None,
+        gpus_per_trial: float | None = None,
+        limits: Limits | None = None,
         grace_s: float = 5.0,
         env: Mapping[str, str] | None = None,
         pass_env: Sequence[str] = (),
@@ -58,6 +63,8 @@ class FunctionExecutor:
             CommandTemplate(escaped, None, Path.cwd()),
             workers=workers,
             gpus=gpus,
+            gpus_per_trial=gpus_per_trial,
+            limits=limits,
             grace_s=grace_s,
             env=env,
             pass_env=pass_env,
@@ -68,6 +75,10 @@ class FunctionExecutor:
     def submit(self, job: Job) -> Future[Outcome]:
         """Queue a job; see `LocalExecutor.submit`."""
         return self._local.submit(job)
+
+    def hasten(self, grace_s: float) -> None:
+        """See `LocalExecutor.hasten`."""
+        self._local.hasten(grace_s)
 
     def shutdown(self, *, kill: bool) -> None:
         """See `LocalExecutor.shutdown`. The pickle is removed."""
@@ -121,8 +132,11 @@ class InProcessExecutor:
         start = time.monotonic()
         try:
             value = self._objective(dict(job.params))
-        except (Exception, SystemExit):  # noqa: BLE001 - the user's code may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
             curve, _ = read_points(notes.reports, job.task.metric)
+            reason = str(error) if jobs.is_pruned(error) else notes.pruned
+            if reason is not None:
+                return Outcome("pruned", None, time.monotonic() - start, {}, tuple(curve), reason[:_REASON_CHARS])
             text = tail(traceback.format_exc().encode(errors="replace"))
             status: Status = "oom" if ran_out_of_memory(text) else "failed"
             return Outcome(status, None, time.monotonic() - start, {}, tuple(curve), last_line(text), text)

@@ -1,4 +1,4 @@
-"""Jobs as processes on this machine: a fresh process tree each, a time limit, a device slot, a bounded log."""
+"""Jobs as processes on this machine: a fresh process tree each, limits, a device slot, a bounded log."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,13 +14,17 @@ from pathlib import Path
 from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors.base import Job
 from llmhpo.executors.command import CommandTemplate
-from llmhpo.executors.log import read_bounded, tail
+from llmhpo.executors.devices import share_devices
+from llmhpo.executors.limits import Limits
+from llmhpo.executors.log import clean, read_bounded, tail
 from llmhpo.executors.pool import WorkerPool
 from llmhpo.executors.process import End, Supervised
 from llmhpo.executors.result import compile_pattern, last_line, ran_out_of_memory, read_reports, read_result
 from llmhpo.trial import Outcome, Status
 
 PARAMS_FILE, RESULT_FILE, REPORT_FILE, LOG_FILE = "params.json", "result.json", "report.jsonl", "output.log"
+PRUNED_FILE = "pruned.txt"
+_STOP_NEWS_S = 1.0  # a signal to all processes reaches the job before this process has cancelled it
 _PROVIDERS = (
     "ANTHROPIC|OPENAI|AZURE_OPENAI|GEMINI|GOOGLE_AI|MISTRAL|GROQ|TOGETHER|COHERE|DEEPSEEK|XAI|OPENROUTER|FIREWORKS|PERPLEXITY"
     "|REPLICATE|CEREBRAS|DASHSCOPE|HF|HUGGINGFACE|HUGGINGFACEHUB|HUGGING_FACE_HUB|LLMHPO"
@@ -43,8 +48,9 @@ class LocalExecutor:
     input. When its main process ends, whatever it left running is ended too. `Outcome.seconds` is the wall-clock time of
     the main process.
 
-    `gpus` holds one entry a worker, put into CUDA_VISIBLE_DEVICES ("0", or "0,1"); to share a GPU, list it twice.
-    `grace_s` lies between SIGTERM and SIGKILL. `env` is added to the environment of the job, which is this process's
+    `gpus` holds one entry a worker, put into CUDA_VISIBLE_DEVICES ("0", or "0,1"); with `gpus_per_trial`, each GPU once,
+    to be divided (0.5) or bundled (2), see `share_devices`. `limits` bound a job's memory, CPU time, processes, output and
+    disk space, see `Limits`. `grace_s` lies between SIGTERM and SIGKILL. `env` is added to the environment of the job, which is this process's
     without API keys; `pass_env` names keys that the job needs all the same (such as "WANDB_API_KEY"). Of the output,
     the first and the last half of `log_limit` bytes are kept.
 
@@ -59,6 +65,8 @@ class LocalExecutor:
         *,
         workers: int = 1,
         gpus: Sequence[str] | None = None,
+        gpus_per_trial: float | None = None,
+        limits: Limits | None = None,
         metric_pattern: str | None = None,
         grace_s: float = 5.0,
         env: Mapping[str, str] | None = None,
@@ -67,7 +75,9 @@ class LocalExecutor:
     ) -> None:
         self._pool = WorkerPool(workers, self._run)
         self.workers = workers
-        self._gpus = _check_gpus(gpus, workers)
+        self._devices = share_devices(gpus, gpus_per_trial, workers)
+        self._limits = limits or Limits()
+        self._running: set[Supervised] = set()
         self._command = command
         self._pattern = None if metric_pattern is None else compile_pattern(metric_pattern)
         if not 0 <= grace_s < float("inf"):
@@ -92,7 +102,17 @@ class LocalExecutor:
 
         Futures of queued and of killed jobs are cancelled: such a trial has no outcome and may be run again.
         """
-        self._pool.shutdown(kill=kill)
+        try:
+            self._pool.shutdown(kill=kill)
+        except BaseException:  # a second Ctrl-C
+            self.hasten(0.0)
+            raise
+
+    def hasten(self, grace_s: float) -> None:
+        """Leave jobs that are ended, now or later, at most so much time between SIGTERM and SIGKILL."""
+        self._grace_s = min(self._grace_s, grace_s)
+        for process in tuple(self._running):
+            process.hasten(grace_s)
 
     def _run(self, job: Job, slot: int, future: Future[Outcome]) -> Outcome | None:
         folder = job.directory.absolute()
@@ -113,20 +133,33 @@ class LocalExecutor:
             log_limit=self._log_limit,
             timeout_s=job.task.timeout_s,
             grace_s=self._grace_s,
+            limits=self._limits,
+            folders=[folder],
         )
+        self._running.add(process)
+        over = threading.Event()
         future.add_done_callback(lambda _: process.cancel())
-        end = process.wait()
-        return None if end.cause == "cancelled" and future.cancelled() else self._judge(job, folder, end)
+        future.add_done_callback(lambda _: over.set())
+        try:
+            end = process.wait()
+        finally:
+            self._running.discard(process)
+        if end.cause == "cancelled" or end.code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+            over.wait(_STOP_NEWS_S)
+            if future.cancelled():
+                return None
+        return self._judge(job, folder, end)
 
     def _job_env(self, job: Job, folder: Path, slot: int) -> dict[str, str]:
         env = self._env | dict(job.env)
-        if self._gpus is not None:
-            env["CUDA_VISIBLE_DEVICES"] = self._gpus[slot]
+        if self._devices is not None:
+            env |= self._devices.variables(slot, env)
         return env | {
             "LLMHPO_DIR": str(folder),
             "LLMHPO_PARAMS": str(folder / PARAMS_FILE),
             "LLMHPO_RESULT": str(folder / RESULT_FILE),
             "LLMHPO_REPORT": str(folder / REPORT_FILE),
+            "LLMHPO_PRUNED": str(folder / PRUNED_FILE),
             "LLMHPO_TRIAL": str(job.number),
             "LLMHPO_SEED": str(job.seed),
         }
@@ -138,7 +171,10 @@ class LocalExecutor:
         curve, note = read_reports(folder / REPORT_FILE, job.task.metric)
         value: float | None = None
         metrics: dict[str, float] = {}
-        status, problem = _status(end, text, job.task.timeout_s)
+        status, problem = _status(end, text, job.task.timeout_s, self._limits)
+        pruned, missing = read_bounded(folder / PRUNED_FILE, 1000)
+        if status == "ok" and missing != "is missing":
+            status, problem = "pruned", last_line(clean(pruned)) if pruned.strip() else ""
         if status == "ok":
             reading = read_result(folder / RESULT_FILE, job.task.metric, folder / LOG_FILE, self._pattern)
             value, metrics, problem = reading
@@ -156,31 +192,18 @@ class LocalExecutor:
         )
 
 
-def _check_gpus(gpus: Sequence[str] | None, workers: int) -> tuple[str, ...] | None:
-    if gpus is None:
-        return None
-    if isinstance(gpus, str) or not all(isinstance(gpu, str) and gpu for gpu in gpus):
-        raise ConfigError(f'gpus={gpus!r} is not a list of names; write one entry a worker, such as ["0", "1"]')
-    if len(gpus) < workers:
-        raise ConfigError(
-            f"workers={workers} but gpus={list(gpus)!r} has {len(gpus)} entries: every worker needs one of its own; "
-            "lower workers, or list a GPU twice to share it"
-        )
-    return tuple(gpus)
-
-
 def _prepare(folder: Path, job: Job) -> None:
     """Write the parameters; remove what an earlier, interrupted run of the same trial left."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (RESULT_FILE, REPORT_FILE, LOG_FILE, PARAMS_FILE):
+        for name in (RESULT_FILE, REPORT_FILE, LOG_FILE, PARAMS_FILE, PRUNED_FILE):
             (folder / name).unlink(missing_ok=True)
         (folder / PARAMS_FILE).write_text(json.dumps(job.params) + "\n", encoding="utf-8")
     except OSError as error:
         raise ExecutorError(f"trial {job.number}: cannot prepare {str(folder)!r}: {error}") from error
 
 
-def _status(end: End, text: str, timeout_s: float | None) -> tuple[Status, str]:
+def _status(end: End, text: str, timeout_s: float | None, limits: Limits) -> tuple[Status, str]:
     """What the end of the process says; "ok" still needs a result."""
     match end:
         case End("timeout"):
@@ -189,10 +212,13 @@ def _status(end: End, text: str, timeout_s: float | None) -> tuple[Status, str]:
             return "failed", "the process that watched over the job was killed, by the job itself or from outside"
         case End("cancelled"):
             return "failed", "a SIGTERM or SIGINT from outside ended the job"
-        case End(code=0):
+        case End("exited", 0):
             return "ok", ""
+        case End(cause, figure=figure) if cause != "exited":
+            return limits.judge(cause, figure)
     if end.code in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        return "oom", "killed by SIGKILL, which llmhpo did not send: most likely the computer ran out of memory"
+        seen = f" (its processes had {end.peak / 1e9:.3g} GB when last looked at)" if end.peak else ""
+        return "oom", f"killed by SIGKILL, which llmhpo did not send: most likely the computer ran out of memory{seen}"
     what = f"killed by {_signal_name(-end.code)}" if end.code < 0 else f"exit code {end.code}"
     return "oom" if ran_out_of_memory(text) else "failed", f"{what}: {last_line(text)}"
 

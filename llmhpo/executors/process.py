@@ -7,35 +7,46 @@ import os
 import select
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast, get_args
 
 from llmhpo.errors import ExecutorError
-from llmhpo.executors import supervisor
+from llmhpo.executors import tree
+from llmhpo.executors.limits import Limits
 
-Cause = Literal["exited", "timeout", "cancelled", "lost"]
+Cause = Literal["exited", "timeout", "cancelled", "lost", "memory", "cpu", "processes", "output", "disk"]
 _SLACK_S = 5.0  # what a healthy supervisor may be late by
+_START = (  # llmhpo's own __init__ is passed over, and unlike a script a module is compiled once
+    "import sys; p = type(sys)('llmhpo'); p.__path__ = [sys.argv.pop(1)]; sys.modules['llmhpo'] = p; "
+    "from llmhpo.executors.supervisor import main; main(sys.argv[1:])"
+)
+_HOME = str(Path(tree.__file__).parent.parent)
 
 
 class End(NamedTuple):
     """How a process ended. `code` is negative for a signal; `survivors` counts processes that SIGKILL did not end.
 
-    "lost" means that the supervisor itself was killed, by the job or from outside; `code` says nothing then.
+    "lost" means that the supervisor itself was killed, by the job or from outside; `code` says nothing then. "memory" and
+    so on are limits that the job passed by using `figure`; `peak` is the largest memory seen, in bytes (0: none was).
     """
 
     cause: Cause
     code: int
     seconds: float
     survivors: int
+    figure: float = 0.0
+    peak: float = 0.0
 
 
 class Supervised:
     """A command in a session of its own, with a bounded log, a time limit, and no one left behind.
 
-    Its tree ends with it, on `cancel`, at the time limit, and when this controller dies.
+    Its tree ends with it, on `cancel`, at the time limit, beyond one of `limits`, and when this controller dies. What lies
+    in `folders` counts as its disk space.
 
     Raises: ExecutorError where the process cannot be started.
     """
@@ -50,18 +61,22 @@ class Supervised:
         log_limit: int,
         timeout_s: float | None,
         grace_s: float,
+        limits: Limits | None = None,
+        folders: Sequence[Path] = (),
     ) -> None:
         self._marker = uuid.uuid4().hex
         self._start = time.monotonic()
         self._grace_s = grace_s
         self._late = float("inf") if timeout_s is None else self._start + timeout_s + self._patience_s
         self._is_cancelled = False
-        limits = [repr(float("inf") if timeout_s is None else timeout_s), repr(grace_s), str(log), str(log_limit)]
+        self._lock = threading.Lock()  # around the control pipe: a number once closed may be another file's
+        settings = [repr(float("inf") if timeout_s is None else timeout_s), repr(grace_s), str(log), str(log_limit)]
+        settings += [(limits or Limits()).as_argument(), "\n".join(map(str, folders))]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", supervisor.__file__, self._marker, *limits, *argv],
+                [sys.executable, "-I", "-S", "-c", _START, _HOME, self._marker, *settings, *argv],
                 cwd=cwd,
-                env={**env, supervisor.MARKER: self._marker},
+                env={**env, tree.MARKER: self._marker},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -73,26 +88,40 @@ class Supervised:
 
     @property
     def _patience_s(self) -> float:
-        return self._grace_s + supervisor.KILL_PATIENCE_S + _SLACK_S
+        return self._grace_s + tree.KILL_LIMIT_S + _SLACK_S
 
     def cancel(self) -> None:
         """Begin to end the tree; `wait` returns when it is gone. May be called from any thread, more than once."""
         self._is_cancelled = True
         self._late = min(self._late, time.monotonic() + self._patience_s)
-        self._close_control()
+        self._tell_grace()
+
+    def hasten(self, grace_s: float) -> None:
+        """Leave at most so much time between SIGTERM and SIGKILL, also where the tree is being ended already."""
+        self._grace_s = min(self._grace_s, grace_s)
+        if self._is_cancelled:
+            self.cancel()
+
+    def _tell_grace(self) -> None:
+        assert self._process.stdin is not None
+        with self._lock, contextlib.suppress(OSError, ValueError):  # it has ended
+            os.write(self._process.stdin.fileno(), f"{self._grace_s!r}\n".encode())
 
     def wait(self) -> End:
         """Wait until the whole tree is gone.
 
         Raises: ExecutorError where the command could not be executed.
         """
-        words = self._last_line().split(" ", 4)
+        words = self._last_line().split(" ", 6)
         match words:
-            case ["end", ("exited" | "timeout" | "cancelled") as cause, code, seconds, survivors]:
-                return End(cause, int(code), float(seconds) or self._seconds, int(survivors))
+            case ["end", cause, code, seconds, survivors, figure, peak] if cause in get_args(Cause):
+                known = cast("Cause", cause)
+                return End(
+                    known, int(code), float(seconds) or self._seconds, int(survivors), float(figure), float(peak)
+                )
             case ["error", *_]:
                 raise ExecutorError(f"cannot execute {self._program!r}: {' '.join(words[1:])}")
-        survivors_left = supervisor.sweep(self._marker)
+        survivors_left = tree.sweep(self._marker)
         if self._is_cancelled:
             return End("cancelled", -9, self._seconds, survivors_left)
         return End("timeout" if time.monotonic() >= self._late else "lost", -9, self._seconds, survivors_left)
@@ -120,5 +149,5 @@ class Supervised:
 
     def _close_control(self) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):
+        with self._lock, contextlib.suppress(OSError, ValueError):
             self._process.stdin.close()

@@ -1,13 +1,15 @@
-"""The small process between the controller and a job: it keeps the log bounded and leaves nobody behind.
+"""The small process between the controller and a job: it keeps log and limits, and leaves nobody behind.
 
-It is started by file name with `python -I -S`, so it imports nothing but light parts of the standard library. Why a
-process and not a thread: when the controller is killed, its end of the control pipe closes and the job's whole tree is
-ended; as the "child subreaper" (Linux) it inherits double-forked daemons, so that walking down from it misses none.
+It is started by `python -I -S` and imports nothing but light parts of the standard library. Why a process and not a
+thread: when the controller is killed, its end of the control pipe closes and the job's whole tree is ended; as the "child
+subreaper" (Linux) it inherits double-forked daemons, so that walking down from it misses none.
 
-    supervisor.py MARKER TIMEOUT_S GRACE_S LOG LOG_LIMIT PROGRAM ARGUMENT...
+    MARKER TIMEOUT_S GRACE_S LOG LOG_LIMIT LIMITS FOLDERS PROGRAM ARGUMENT...
 
-Standard input is the control pipe: its end means "end the job". Standard output gets one line in the end:
-`end CAUSE EXIT_CODE SECONDS SURVIVORS` or `error MESSAGE`.
+LIMITS and FOLDERS are as for `Watchdog`. Standard input is the control pipe: a line with a number means "end the job,
+with a grace of so many seconds"; its end means the same with GRACE_S. Standard output gets one line in the end:
+`end CAUSE EXIT_CODE SECONDS SURVIVORS FIGURE PEAK` or `error MESSAGE`. CAUSE is "exited", "timeout", "cancelled" or the
+limit that was passed; FIGURE is by what, PEAK the largest memory seen, in bytes.
 """
 
 from __future__ import annotations
@@ -18,94 +20,22 @@ import signal
 import sys
 import time
 
-MARKER = "LLMHPO_JOB"
-KILL_PATIENCE_S = 5.0  # a process in uninterruptible sleep outlives SIGKILL; do not wait for ever
-_TICK_S = 0.02
+from llmhpo.executors.tree import (
+    KILL_LIMIT_S,
+    KILL_PATIENCE_S,
+    TICK_S,
+    can_walk,
+    count_living,
+    descendants,
+    find_tree,
+    send,
+)
+from llmhpo.executors.watchdog import AT_ONCE, Watchdog
+
 _CHUNK = 1 << 16
 _LOG_FLUSH_S = 2.0
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _OOM_SCORE = "500"  # where memory runs out the kernel shall take the job, not the controller
-
-
-def find_marked(marker: str, session: int = 0, parents: dict[int, int] | None = None) -> set[int]:
-    """Living processes with `marker` in their environment or in `session` (0: none); never this one or process 1.
-
-    `parents`, where given, is filled with the parent of every living process. Empty where there is no /proc.
-    """
-    wanted = f"{MARKER}={marker}".encode()
-    found: set[int] = set()
-    try:
-        names = [n for n in os.listdir("/proc") if n.isdigit()]  # noqa: PTH208 - pathlib costs 10 ms of start-up
-    except OSError:
-        return set()
-    for name in names:
-        try:
-            fields = _read(f"/proc/{name}/stat").rpartition(b")")[2].split()
-            if fields[0] in b"ZX":
-                continue
-            if parents is not None:
-                parents[int(name)] = int(fields[1])
-            if (session > 1 and int(fields[3]) == session) or wanted in _read(f"/proc/{name}/environ").split(b"\0"):
-                found.add(int(name))
-        except (OSError, IndexError):  # ended meanwhile, or not ours to look at
-            continue
-    return found - {1, os.getpid()}
-
-
-def find_tree(marker: str, session: int) -> set[int]:
-    """What `find_marked` finds, and every living descendant of this process."""
-    root = os.getpid()
-    parents: dict[int, int] = {}
-    found = find_marked(marker, session, parents)
-    for pid in parents:
-        line, at = [pid], parents[pid]
-        while at > 1 and at != root and at in parents:  # 0 is the parent of process 1: never a root
-            line.append(at)
-            at = parents[at]
-        if at == root:
-            found.update(line)
-    return found - {1, root}
-
-
-def _read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while part := os.read(fd, _CHUNK):
-            parts.append(part)
-        return b"".join(parts)
-    finally:
-        os.close(fd)
-
-
-def send(number: int, group: int, pids: set[int]) -> None:
-    """Send a signal to a process group and to single processes; those that are gone are passed over."""
-    assert group > 1, group  # kill takes 0, 1 and -1 for "my group", "init" and "everybody"
-    assert all(pid > 1 for pid in pids), pids
-    for kill, target in [(os.killpg, group), *((os.kill, pid) for pid in pids)]:
-        try:
-            kill(target, number)
-        except (ProcessLookupError, PermissionError):  # macOS says "permission" for a group of zombies
-            continue
-
-
-def sweep(marker: str) -> int:
-    """Kill what is left of a job whose supervisor is gone, by marker alone. Returns how many would not die."""
-    assert len(marker) >= 32, marker  # a random one: an empty marker might belong to someone else
-    deadline = time.monotonic() + KILL_PATIENCE_S
-    empty = 0
-    while empty < 2:  # a process in the midst of exec shows no environment for an instant
-        left = find_marked(marker)
-        empty = 0 if left else empty + 1
-        for pid in left:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                continue
-        if time.monotonic() > deadline:
-            return len(left)
-        time.sleep(_TICK_S)
-    return 0
 
 
 class BoundedLog:
@@ -118,9 +48,11 @@ class BoundedLog:
         self._tail = bytearray()
         self._dropped = 0
         self._dirty = False
+        self.taken = 0
 
     def write(self, data: bytes) -> None:
         """Take `data` in; memory stays below `limit` and a chunk."""
+        self.taken += len(data)
         if self._head < self._half:
             part, data = data[: self._half - self._head], data[self._half - self._head :]
             self._put(part)
@@ -158,9 +90,10 @@ class BoundedLog:
 class Supervisor:
     """Runs one command to its end and ends what it leaves behind."""
 
-    def __init__(self, marker: str, grace_s: float, log: BoundedLog) -> None:
-        self.marker, self.grace_s, self.log = marker, grace_s, log
+    def __init__(self, marker: str, grace_s: float, log: BoundedLog, watchdog: Watchdog) -> None:
+        self.marker, self.grace_s, self.log, self.watchdog = marker, grace_s, log, watchdog
         self.is_subreaper = _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._can_walk = self.is_subreaper and can_walk()
         self.pid = 0
         self.code: int | None = None
         self.seconds = 0.0
@@ -186,6 +119,7 @@ class Supervisor:
         self.pid = os.fork()
         if self.pid == 0:
             _become(argv, out_w, error_w)
+        _take_precedence(True)
         os.close(out_w)
         os.close(error_w)
         if problem := os.read(error_r, 100):
@@ -200,29 +134,49 @@ class Supervisor:
         self._stopped = True
 
     def run(self, timeout_s: float) -> str:
-        """Wait for the command. Returns why the waiting ended: "exited", "timeout" or "cancelled"."""
+        """Wait for the command. Returns why the waiting ended: a CAUSE as above."""
         deadline = self._start + timeout_s
         while self.code is None:
             if self._stopped:
                 return "cancelled"
-            if (left := deadline - time.monotonic()) <= 0:
+            if (now := time.monotonic()) >= deadline:
                 return "timeout"
-            self._step(min(left, 1.0))
+            if now >= self.watchdog.due and (passed := self.watchdog.look(self.log.taken)):
+                return passed
+            self._step(max(0.0, min(deadline, self.watchdog.due) - now))
         return "exited"
 
-    def end_tree(self) -> int:
-        """SIGTERM, the grace, SIGKILL. Returns how many processes would not die."""
-        number, until = signal.SIGTERM, time.monotonic() + self.grace_s
+    def end_tree(self, cause: str) -> int:
+        """SIGTERM, the grace, SIGKILL; SIGKILL at once where the computer suffers. Returns how many would not die."""
+        start = time.monotonic()
         asked: set[int] = set()
+        is_harmful = cause in AT_ONCE
         while self._is_alive(tree := self._tree()):
-            if time.monotonic() > until:
-                if number == signal.SIGKILL:
-                    return max(len(tree), 1)
-                number, until = signal.SIGKILL, time.monotonic() + KILL_PATIENCE_S
-            if number == signal.SIGKILL or tree - asked or not asked:
-                send(number, self.pid, tree - asked if number == signal.SIGTERM else tree)
+            now = time.monotonic()
+            if is_harmful or now - start >= self.grace_s:  # the controller may have shortened it
+                return self._kill_tree()
+            if tree - asked or not asked:
+                send(signal.SIGTERM, self.pid, tree - asked)
                 asked |= tree | {self.pid}
-            self._step(_TICK_S)
+            self._step(TICK_S)
+            is_harmful = now >= self.watchdog.due and self.watchdog.look(self.log.taken) in AT_ONCE
+        return 0
+
+    def _kill_tree(self) -> int:
+        start = progress = time.monotonic()
+        seen: set[int] = set()
+        most_gone = -1
+        while self._is_alive(tree := self._tree()):
+            now, living = time.monotonic(), count_living(tree)
+            is_growing = not tree <= seen
+            seen |= tree
+            if (gone := len(seen) - living) > most_gone:
+                most_gone, progress = gone, now
+            if now > min(progress + KILL_PATIENCE_S, start + KILL_LIMIT_S):
+                return living
+            send(signal.SIGKILL, self.pid, tree)  # to a group it is atomic: no fork escapes it
+            _take_precedence(is_growing)  # a thousand take their time to die: do not be in their way
+            self._step(0.0 if is_growing else TICK_S + len(tree) / 10_000)
         return 0
 
     def close(self) -> None:
@@ -235,13 +189,15 @@ class Supervisor:
     def _tree(self) -> set[int]:
         if self.is_subreaper and not self._has_children:
             return set()
-        return find_tree(self.marker, self.pid)
+        return descendants(os.getpid()) if self._can_walk else find_tree(self.marker, self.pid)
 
     def _is_alive(self, tree: set[int]) -> bool:
-        if tree or self.code is None:
+        if self.code is None:
             return True
         if self.is_subreaper:
-            return False
+            return self._has_children
+        if tree:
+            return True
         try:
             os.killpg(self.pid, 0)
         except (ProcessLookupError, PermissionError):
@@ -254,14 +210,20 @@ class Supervisor:
             if fd == self._output:
                 self._drain(chunks=16)
             elif fd == 0:
-                self._stopped = True  # nothing is ever written: the pipe has ended
-                self._poll.unregister(0)
+                self._listen()
             else:
                 os.read(fd, _CHUNK)
         self._reap()
         if time.monotonic() - self._flushed > _LOG_FLUSH_S:
             self.log.flush()
             self._flushed = time.monotonic()
+
+    def _listen(self) -> None:
+        self._stopped = True
+        if words := os.read(0, _CHUNK).split():
+            self.grace_s = float(words[-1])
+        else:
+            self._poll.unregister(0)
 
     def _drain(self, chunks: int = 1) -> bool:
         for _ in range(chunks):
@@ -317,6 +279,15 @@ def _become(argv: list[str], output: int, error: int) -> None:
         os._exit(127)
 
 
+def _take_precedence(is_wanted: bool) -> None:
+    """Run before ordinary processes, where this is allowed (root): a fork bomb leaves them no time to end it."""
+    try:
+        policy = os.SCHED_RR if is_wanted else os.SCHED_OTHER
+        os.sched_setscheduler(0, policy, os.sched_param(int(is_wanted)))
+    except (OSError, AttributeError):
+        return
+
+
 def _prctl(option: int, value: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
@@ -330,19 +301,18 @@ def _prctl(option: int, value: int) -> bool:
 
 def main(argv: list[str]) -> None:
     """Supervise one command, as described at the top."""
-    marker, timeout_s, grace_s, log_path, log_limit, *command = argv
-    supervisor = Supervisor(marker, float(grace_s), BoundedLog(log_path, int(log_limit)))
+    marker, timeout_s, grace_s, log_path, log_limit, limits, folders, *command = argv
+    log, watchdog = BoundedLog(log_path, int(log_limit)), Watchdog(limits, folders)
+    supervisor = Supervisor(marker, float(grace_s), log, watchdog)
     try:
         supervisor.launch(command)
     except OSError as error:
         os.write(1, f"error {error}\n".encode())
         return
     cause = supervisor.run(float(timeout_s))
-    left = supervisor.end_tree()
+    left = supervisor.end_tree(cause)
     supervisor.close()
+    if cause == "exited":
+        cause = watchdog.look_back(log.taken) or cause
     code = -9 if supervisor.code is None else supervisor.code
-    os.write(1, f"end {cause} {code} {supervisor.seconds!r} {left}\n".encode())
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    os.write(1, f"end {cause} {code} {supervisor.seconds!r} {left} {watchdog.figure!r} {watchdog.peak!r}\n".encode())

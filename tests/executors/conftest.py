@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llmhpo.executors import supervisor
+from llmhpo.executors import tree
 from llmhpo.executors.base import Job
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.local import LocalExecutor
@@ -55,8 +55,8 @@ class Bench:
         wanted, found = f"TEST_TAG={self.tag}".encode(), []
         for name in filter(str.isdigit, (path.name for path in Path("/proc").iterdir())):
             try:
-                state = supervisor._read(f"/proc/{name}/stat").rpartition(b")")[2].split()[0]
-                if state not in (b"Z", b"X") and wanted in supervisor._read(f"/proc/{name}/environ").split(b"\0"):
+                state = tree.read(f"/proc/{name}/stat").rpartition(b")")[2].split()[0]
+                if state not in (b"Z", b"X") and wanted in tree.read(f"/proc/{name}/environ").split(b"\0"):
                     found.append(int(name))
             except OSError:
                 continue

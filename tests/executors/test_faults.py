@@ -181,7 +181,7 @@ def test_a_job_that_kills_its_supervisor_fails_and_leaves_nothing(bench):  # 12
 @needs_proc
 def test_a_job_that_stops_its_supervisor_is_ended_all_the_same(bench, monkeypatch):
     monkeypatch.setattr("llmhpo.executors.process._SLACK_S", 0.2)
-    monkeypatch.setattr("llmhpo.executors.supervisor.KILL_PATIENCE_S", 0.2)
+    monkeypatch.setattr("llmhpo.executors.tree.KILL_LIMIT_S", 0.2)
     outcome = bench.run("import os, time; os.kill(os.getppid(), 19); time.sleep(60)", timeout_s=0.5)
     assert outcome.status == "timeout"
     bench.wait_for(lambda: bench.living() == [])

@@ -1,0 +1,83 @@
+"""What a job may use besides time, and what is said of one that used more."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from llmhpo.errors import ConfigError
+from llmhpo.executors import tree
+from llmhpo.trial import Status
+
+_GB, _MB = 1e9, 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one job, over its whole process tree; None is no limit. GB are 10^9 bytes, MB 10^6.
+
+    A job over `memory_gb` ends as "oom", over `cpu_s` (of all cores together) as "timeout", over `processes` at once,
+    `output_mb` (printed; the log keeps a part) or `disk_mb` (files in its folder, LLMHPO_DIR, at least 4 kB each) as
+    "failed". Each is looked at every 0.25 s, and so may be passed by what a job uses in that time; files that a job writes
+    elsewhere are not counted, nor is memory on a GPU.
+
+    Raises: ConfigError for what is no positive number, and where the system has no /proc to look at.
+    """
+
+    memory_gb: float | None = None
+    cpu_s: float | None = None
+    processes: float | None = 1000
+    output_mb: float | None = None
+    disk_mb: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ConfigError(f"limits.{field.name}={value!r} is not a positive number; leave it out for no limit")
+            if value != field.default and field.name != "output_mb" and not tree.can_walk():
+                raise ConfigError(
+                    f"limits.{field.name}={value!r} cannot be watched: this system has no list of a process's children in "
+                    "/proc; leave it out, or run on Linux"
+                )
+
+    @classmethod
+    def of(cls, table: Limits | Mapping[str, float] | None) -> Limits:
+        """Limits from a table such as `{"memory_gb": 8}`. Raises: ConfigError."""
+        if isinstance(table, Limits):
+            return table
+        if not isinstance(table, Mapping | None):
+            raise ConfigError(f'limits={table!r} is not a table; write limits = {{"memory_gb": 8}}')
+        known = [field.name for field in fields(cls)]
+        for name in table or {}:
+            if name not in known:
+                close = difflib.get_close_matches(str(name), known, 1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+                raise ConfigError(f"limits has {name!r}, which is no limit; {hint}")
+        return cls(**(table or {}))
+
+    def as_argument(self) -> str:
+        """The limits as `watchdog.Watchdog` reads them."""
+        scales = (
+            (self.memory_gb, _GB), (self.cpu_s, 1.0), (self.processes, 1.0), (self.output_mb, _MB), (self.disk_mb, _MB),
+        )  # fmt: skip
+        return ",".join(repr(math.inf if value is None else value * scale) for value, scale in scales)
+
+    def judge(self, passed: str, figure: float) -> tuple[Status, str]:
+        """Status and message of a job that passed the limit `passed` of `watchdog.NAMES` by having used `figure`."""
+        match passed:
+            case "memory":
+                used = f"{figure / _GB:.3g} GB of memory in all its processes"
+                return "oom", f"used {used}; limits.memory_gb={self.memory_gb:g} allows no more"
+            case "cpu":
+                return "timeout", f"used {figure:.3g} s of CPU time; limits.cpu_s={self.cpu_s:g} allows no more"
+            case "processes":
+                return "failed", f"had {figure:.0f} processes; limits.processes={self.processes:g} allows no more"
+            case "output":
+                return "failed", f"printed {figure / _MB:.3g} MB; limits.output_mb={self.output_mb:g} allows no more"
+        assert passed == "disk", passed
+        return "failed", f"filled its folder with {figure / _MB:.3g} MB; limits.disk_mb={self.disk_mb:g} allows no more"
