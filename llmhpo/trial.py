@@ -6,12 +6,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from llmhpo.errors import ConfigError
-from llmhpo.prior import Prior
-from llmhpo.space import Params, SearchSpace
 from llmhpo.usage import Usage
+
+if TYPE_CHECKING:
+    from llmhpo.prior import Prior
+    from llmhpo.space import Params, SearchSpace
+else:
+    Params = dict  # names of types alone: Optuna costs a node of a cluster, which only runs jobs, a second and an install
 
 __all__ = [
     "Attempt",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import os
 import re
@@ -10,10 +11,12 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmhpo.errors import ConfigError
-from llmhpo.space import SearchSpace
+
+if TYPE_CHECKING:
+    from llmhpo.space import SearchSpace
 
 RESERVED = ("params_file", "result_file", "report_file", "trial", "seed", "python")
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -59,6 +62,20 @@ class CommandTemplate:
                 f"the program {words[0]!r} may not hang on a parameter; put the placeholder into an argument"
             )
         self._program = _find_program("".join(self._fill(p, {}) for p in self._words[0]), self.cwd)
+
+    def moved(self, cwd: Path) -> CommandTemplate:
+        """The same command in another folder, on another computer perhaps: what it names in its old folder, it names there.
+
+        Raises: ConfigError where the program is not found there.
+        """
+        other, old, new = copy.copy(self), f"{self.cwd}{os.sep}", f"{cwd.absolute()}{os.sep}"
+        other.cwd = cwd.absolute()
+        other._words = tuple(
+            tuple(p if p.is_placeholder else Piece(p.text.replace(old, new), is_placeholder=False) for p in word)
+            for word in self._words
+        )
+        other._program = _find_program("".join(self._fill(p, {}) for p in other._words[0]), other.cwd)
+        return other
 
     def __repr__(self) -> str:
         return f"CommandTemplate({' '.join(_source(w) for w in self._words)!r}, cwd={str(self.cwd)!r})"

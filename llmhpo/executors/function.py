@@ -53,7 +53,7 @@ class FunctionExecutor:
         pass_env: Sequence[str] = (),
         log_limit: int = 1 << 20,
     ) -> None:
-        payload = _pickle(objective)
+        payload = pickled(objective)
         folder = Path(tempfile.mkdtemp(prefix="llmhpo-"))
         self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         (folder / "objective.pkl").write_bytes(payload)
@@ -86,7 +86,8 @@ class FunctionExecutor:
         self._remove()
 
 
-def _pickle(objective: Objective) -> bytes:
+def pickled(objective: Objective) -> bytes:
+    """What `child` runs: a line with this process's `sys.path`, then the pickle. Raises: ConfigError where there is none."""
     if not callable(objective):
         raise ConfigError(f"objective={objective!r} is not callable; give a function of one dict of parameters")
     try:

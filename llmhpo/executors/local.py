@@ -124,7 +124,7 @@ class LocalExecutor:
             result_file=folder / RESULT_FILE,
             report_file=folder / REPORT_FILE,
         )
-        _prepare(folder, job)
+        prepare(folder, job)
         process = Supervised(
             argv,
             cwd=self._command.cwd,
@@ -192,8 +192,8 @@ class LocalExecutor:
         )
 
 
-def _prepare(folder: Path, job: Job) -> None:
-    """Write the parameters; remove what an earlier, interrupted run of the same trial left."""
+def prepare(folder: Path, job: Job) -> None:
+    """Write the parameters; remove what an earlier, interrupted run of the same trial left. Raises: ExecutorError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (RESULT_FILE, REPORT_FILE, LOG_FILE, PARAMS_FILE, PRUNED_FILE):

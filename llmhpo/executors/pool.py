@@ -59,7 +59,7 @@ class WorkerPool:
                 except queue.Empty:
                     break
                 if item is not None:
-                    _cancel(item[1])
+                    cancel(item[1])
             active = tuple(self._active) if kill else ()
             for _ in self._threads:
                 self._queue.put(None)
@@ -77,7 +77,7 @@ class WorkerPool:
             job, future = item
             with self._lock:
                 if self._is_closed or future.cancelled():
-                    _cancel(future)
+                    cancel(future)
                     continue
                 self._active.add(future)
             try:
@@ -90,7 +90,8 @@ class WorkerPool:
                 self._active.discard(future)
 
 
-def _cancel(future: Future[Outcome]) -> None:
+def cancel(future: Future[Outcome]) -> None:
+    """Cancel a future and tell those who wait for it."""
     future.cancel()
     future.set_running_or_notify_cancel()  # without this, concurrent.futures.wait never hears of it
 
@@ -103,4 +104,4 @@ def _settle(future: Future[Outcome], end: Outcome | BaseException | None) -> Non
         if end is not None:
             future.set_exception(end)
             return
-    _cancel(future)
+    cancel(future)

@@ -1,5 +1,7 @@
+import os
 import time
 import uuid
+import warnings
 from pathlib import Path
 
 import pytest
@@ -34,13 +36,25 @@ class Bench:
         return executor
 
     def executor(self, code, **settings):
-        script = self.folder / f"job{len(self.executors)}.py"
-        script.write_text(code)
         settings.setdefault("env", {})
         settings["env"]["TEST_TAG"] = self.tag
         settings.setdefault("grace_s", 0.3)
-        command = CommandTemplate(["{python}", str(script)], SPACE, self.folder)
-        return self.keep(LocalExecutor(command, **settings))
+        return self.keep(LocalExecutor(self.script(code), **settings))
+
+    def script(self, code):
+        script = self.folder / f"job{len(self.executors)}.py"
+        script.write_text(code)
+        return CommandTemplate(["{python}", str(script)], SPACE, self.folder)
+
+    def ray(self, work, **settings):
+        """A command (source of a script) or a callable on the test cluster."""
+        from llmhpo.executors.ray_cluster import RayExecutor
+
+        settings.setdefault("env", {})
+        settings["env"]["TEST_TAG"] = self.tag
+        settings.setdefault("grace_s", 0.3)
+        work = self.script(work) if isinstance(work, str) else work
+        return self.keep(RayExecutor(work, cwd=self.folder, **settings))
 
     def job(self, number=0, timeout_s=20.0, metric="value", **fields):
         fields.setdefault("params", PARAMS)
@@ -78,3 +92,38 @@ def bench(tmp_path):
     yield bench
     for executor in bench.executors:
         executor.shutdown(kill=True)
+
+
+NODE = {"object_store_memory": 80 << 20, "include_dashboard": False}
+SYSTEM = {
+    "worker_niceness": 0,
+    "prestart_worker_first_driver": False,
+}  # Ray's own 15 starves a worker on a busy machine
+HERE = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]  # loopback; Ray replaces 127.0.0.1 by an outside address
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A head and a second node on this machine, to which this process is connected."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray = pytest.importorskip("ray", reason="needs the ray extra")
+    from ray.cluster_utils import Cluster
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args=NODE
+            | {"num_cpus": 3, "resources": {"head": 100}, "node_ip_address": HERE[0], "_system_config": SYSTEM},
+        )
+        cluster.add_node(num_cpus=3, resources={"second": 100}, node_ip_address=HERE[1], **NODE)
+        ray.init(
+            cluster.address,
+            log_to_driver=False,
+            configure_logging=False,
+            logging_level="ERROR",
+            _node_ip_address=HERE[0],
+        )
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()

@@ -48,12 +48,32 @@ def make_objective(body):
     return scope["objective"]
 
 
-@pytest.fixture(params=["command", "function", "in-process"])
+KINDS = [
+    "command",
+    "function",
+    "in-process",
+    pytest.param("ray command", marks=pytest.mark.ray),
+    pytest.param("ray function", marks=pytest.mark.ray),
+]
+
+
+def script(body):
+    tail = "value = objective(job.params())\nif value is not None: job.result(value)\n"
+    return "from llmhpo import job\n" + source(body) + tail
+
+
+@pytest.fixture(params=KINDS)
 def make(request, bench):
+    if request.param.startswith("ray"):
+        request.getfixturevalue("ray_cluster")
+
     def make(name, workers=1):
         if request.param == "command":
-            tail = "value = objective(job.params())\nif value is not None: job.result(value)\n"
-            return bench.executor("from llmhpo import job\n" + source(BODIES[name]) + tail, workers=workers)
+            return bench.executor(script(BODIES[name]), workers=workers)
+        if request.param == "ray command":
+            return bench.ray(script(BODIES[name]), workers=workers)
+        if request.param == "ray function":
+            return bench.ray(make_objective(BODIES[name]), workers=workers)
         if request.param == "function":
             return bench.keep(FunctionExecutor(make_objective(BODIES[name]), workers=workers))
         return bench.keep(InProcessExecutor(make_objective(BODIES[name]), workers=workers))

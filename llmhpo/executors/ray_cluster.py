@@ -1,0 +1,256 @@
+"""Jobs on a Ray cluster: each a Ray task, which runs its command or callable in processes of its own on some node.
+
+One thread with an event loop watches all trials, however many are in flight. Ray retries nothing by itself: a lost attempt
+is counted here and sent again under the same trial number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import llmhpo
+from llmhpo.errors import ConfigError, ExecutorError
+from llmhpo.executors import parcel, ray_node
+from llmhpo.executors.base import Job, Objective
+from llmhpo.executors.command import CommandTemplate
+from llmhpo.executors.function import pickled
+from llmhpo.executors.local import REPORT_FILE, LocalExecutor, prepare
+from llmhpo.executors.pool import cancel
+from llmhpo.executors.ray_session import Session
+from llmhpo.executors.resources import Resources
+from llmhpo.trial import Outcome
+
+CODE_LIMIT = 100 * 10**6
+DATA_LIMIT = 2 * 10**9
+_PATIENCE_S = 15.0  # beyond the grace: how long an attempt may take to end after it was asked to
+
+
+class RayExecutor:
+    """Runs a command or a callable on a Ray cluster, `workers` trials in flight; Ray places and queues them by `resources`.
+
+    The folder of the command (of a callable: `cwd`) is archived once, here, and unpacked once on each node, where the job
+    runs in it; so is llmhpo itself. Nodes need the controller's versions of Python and Ray and whatever the job imports, and
+    no shared file system. `data` names files and folders inside that folder which are sent apart from the code, under a cap
+    of their own; what .gitignore lists is not sent, unless it is `data`. Parameters go in, and result, output and reports
+    come back into the job's directory, the reports while it runs; other files that a job writes stay behind and are removed.
+
+    The job has the environment of the node, without API keys, and `env`; `pass_env` names keys that it may take from the
+    node: none is sent. A trial whose node or worker dies is tried again, `retries` times, as the same trial;
+    LLMHPO_ATTEMPT counts from 1. Ray's memory request places trials and limits nothing.
+
+    `address` is that of a running cluster ("auto", or None: RAY_ADDRESS, else the one of this machine), or "local", which
+    starts one here for the time being. A connection that the program has made already is used as it is.
+
+    Other arguments as for `LocalExecutor`. Raises: ConfigError, MissingExtraError.
+    """
+
+    def __init__(
+        self,
+        work: CommandTemplate | Objective,
+        *,
+        address: str | None = None,
+        workers: int = 1,
+        resources: Mapping[str, float] | None = None,
+        cwd: Path | None = None,
+        data: Sequence[str] = (),
+        retries: int = 2,
+        metric_pattern: str | None = None,
+        grace_s: float = 5.0,
+        env: Mapping[str, str] | None = None,
+        pass_env: Sequence[str] = (),
+        log_limit: int = 1 << 20,
+        code_limit: int = CODE_LIMIT,
+        data_limit: int = DATA_LIMIT,
+    ) -> None:
+        self._settings: dict[str, Any] = {
+            "metric_pattern": metric_pattern,
+            "grace_s": grace_s,
+            "env": dict(env or {}),
+            "pass_env": tuple(pass_env),
+            "log_limit": log_limit,
+        }
+        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+            raise ConfigError(f"retries={retries!r} is not a whole number from 0 on")
+        asked = Resources.of(resources)
+        objective = None if isinstance(work, CommandTemplate) else pickled(work)
+        self._command = (
+            work if isinstance(work, CommandTemplate) else CommandTemplate("{python}", None, cwd or Path.cwd())
+        )
+        LocalExecutor(self._command, workers=workers, **self._settings)  # its checks of the settings
+        parcels = _pack(self._command.cwd, data, code_limit, data_limit)
+        if objective is not None:
+            parcels["objective"] = parcel.pack_bytes("objective.pkl", objective)
+        self.workers, self._retries, self._grace_s = workers, retries, grace_s
+        self._session = Session(address)
+        try:
+            self._digests = {name: p.digest for name, p in parcels.items()}
+            self._parcels = {p.digest: self._session.put(p.chunks()) for p in parcels.values()}
+            self._remote = self._session.task(ray_node.attempt, asked)
+        except BaseException:
+            self._session.close()
+            raise
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._begun: set[Future[Outcome]] = set()
+        self._waiting: set[Future[Outcome]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._slots = asyncio.Semaphore(workers)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="llmhpo-ray", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Queue a job. Its future raises ExecutorError where it cannot be launched at all.
+
+        Raises: ExecutorError after `shutdown`.
+        """
+        future: Future[Outcome] = Future()
+        with self._lock:
+            if self._is_closed:
+                raise ExecutorError(f"trial {job.number} was submitted after shutdown; make a new executor")
+            self._waiting.add(future)
+            self._loop.call_soon_threadsafe(self._begin, job, future)
+        return future
+
+    def shutdown(self, *, kill: bool) -> None:
+        """Wait for the running jobs, or (`kill`) end their process trees; queued jobs are cancelled. May be called again.
+
+        A cluster that was started for this executor is stopped, another one is left.
+        """
+        with self._lock:
+            self._is_closed = True
+            futures = tuple(self._waiting | self._begun if kill else self._waiting)
+        for future in futures:
+            future.cancel()
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._drain(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        if not self._loop.is_closed():
+            self._loop.close()
+            self._parcels.clear()
+            self._session.close()
+
+    async def _drain(self) -> None:
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    # --- in the loop's thread -----------------------------------------------------------------------------------------
+
+    def _begin(self, job: Job, future: Future[Outcome]) -> None:
+        task = self._loop.create_task(self._trial(job, future))
+        self._tasks.add(task)
+
+        def stop(ended: Future[Outcome]) -> None:
+            if ended.cancelled():
+                self._loop.call_soon_threadsafe(task.cancel)
+
+        def forget(_: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            with self._lock:
+                self._waiting.discard(future)
+                self._begun.discard(future)
+            if not future.done() or future.cancelled():
+                cancel(future)
+
+        future.add_done_callback(stop)
+        task.add_done_callback(forget)
+
+    async def _trial(self, job: Job, future: Future[Outcome]) -> None:
+        async with self._slots:
+            with self._lock:
+                self._waiting.discard(future)
+                self._begun.add(future)
+            try:
+                end: Outcome | BaseException = await self._attempts(job)
+            except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+                end = error
+            with suppress(InvalidStateError):  # cancelled just now
+                if isinstance(end, Outcome):
+                    future.set_result(end)
+                else:
+                    future.set_exception(end)
+
+    async def _attempts(self, job: Job) -> Outcome:
+        reason = ""
+        for attempt in range(1, self._retries + 2):
+            end = await self._attempt(job, attempt)
+            if isinstance(end, Outcome):
+                note = f"attempt {attempt}, after {reason}" if reason else ""
+                return replace(end, message="; ".join(part for part in (end.message, note) if part)) if note else end
+            reason = end
+        return Outcome("failed", message=f"lost {self._retries + 1} times, the last time as {reason}")
+
+    async def _attempt(self, job: Job, attempt: int) -> Outcome | str:
+        """The outcome; or, where the attempt was lost with its node, how."""
+        folder = job.directory.absolute()
+        prepare(folder, job)
+        stream = self._remote.options(name=f"llmhpo-trial-{job.number}").remote(
+            self._digests["library"], self._parcels, pickle.dumps(self._order(job, attempt))
+        )
+        outcome: Outcome | None = None
+        try:
+            async for reference in stream:
+                item = await reference
+                if isinstance(item, bytes):
+                    with (folder / REPORT_FILE).open("ab") as file:
+                        file.write(item)
+                else:
+                    for name, content in item.files.items():
+                        (folder / name).write_bytes(content)
+                    outcome = item.outcome
+        except asyncio.CancelledError:
+            await self._end(stream)
+            raise
+        except Exception as error:  # noqa: BLE001 - sorted by the session
+            return self._session.judge(error, job.number)
+        assert outcome is not None  # a stream that ends well ends with one
+        return outcome
+
+    def _order(self, job: Job, attempt: int) -> ray_node.Order:
+        return ray_node.Order(
+            self._command, job, attempt, self._digests["code"], self._digests.get("objective", ""), self._settings
+        )
+
+    async def _end(self, stream: Any) -> None:
+        """Cancel an attempt and wait until its processes are gone, first with its own grace, then by force."""
+        for force in (False, True):
+            self._session.cancel(stream, force=force)
+            with suppress(Exception):  # how it ended does not matter any more
+                await asyncio.wait_for(asyncio.shield(stream.completed()), self._grace_s + _PATIENCE_S)
+                return
+            if stream.completed().future().done():
+                return
+        logging.getLogger("llmhpo").warning(
+            "a cancelled trial did not end within %g s", 2 * (self._grace_s + _PATIENCE_S)
+        )
+
+
+def _pack(cwd: Path, data: Sequence[str], code_limit: int, data_limit: int) -> dict[str, parcel.Parcel]:
+    """The archives: "library", "code", and the data by path. The code refers to the data by links to where they lie."""
+    parcels, links, paths = {}, [], set()
+    for name in data:
+        path = Path(cwd, name)
+        if not path.absolute().is_relative_to(cwd) or ".." in path.parts or path == cwd:
+            raise ConfigError(
+                f"data {name!r} is not inside {str(cwd)!r}; what lies on storage that all nodes share need not be sent"
+            )
+        parcels[f"data {name}"] = packed = parcel.pack_folder(path, parcel.list_data(path, data_limit))
+        where = path.relative_to(cwd)
+        target = Path(*[".."] * len(where.parts), packed.digest, path.name if path.is_file() else "")
+        links.append((where.as_posix(), target.as_posix()))
+        paths.add(path)
+    parcels["code"] = parcel.pack_folder(cwd, parcel.list_code(cwd, paths, code_limit), links)
+    home = Path(llmhpo.__file__).parent
+    library = [parcel.Entry(p, f"llmhpo/{p.relative_to(home).as_posix()}") for p in sorted(home.rglob("*.py"))]
+    parcels["library"] = parcel.pack_folder(home, library)
+    return parcels
