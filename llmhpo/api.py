@@ -19,6 +19,7 @@ from llmhpo.confirmation import Confirmation, check_rounds, open_plan, run_plan
 from llmhpo.errors import ConfigError, MissingExtraError
 from llmhpo.events import Event, Stopped, StopReason
 from llmhpo.executors.base import Executor, Objective
+from llmhpo.executors.cluster import Placement, make_remote
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.function import FunctionExecutor, InProcessExecutor
 from llmhpo.executors.local import LocalExecutor
@@ -160,6 +161,7 @@ def optimize(
     metric_pattern: str | None = None,
     cwd: str | Path = ".",
     isolated: bool | None = None,
+    placement: Placement | str = "local",
     progress: bool | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Result:
@@ -179,6 +181,8 @@ def optimize(
     `noisy` says that a configuration gives another value with another seed (`llmhpo.job.seed()`, `{seed}`): every trial then
     has a seed of its own, some run a leading configuration again, and the best is the one expected to be best. `confirm`
     runs the best and the default that many times more, as the function `confirm` does.
+
+    `placement` says where the jobs run: "local", "ray" (a cluster that runs already), or a `Placement` with all there is to say.
 
     Raises: ConfigError, SpaceError, StoreError. A failing trial is recorded, not raised. KeyboardInterrupt ends the
     running jobs (a callable in this process is left to end by itself), and they are run again when the study goes on.
@@ -210,6 +214,7 @@ def optimize(
             seed=seed,
             gpus=None if gpus is None else gpus if isinstance(gpus, str) else tuple(gpus),  # type: ignore[arg-type]
             metric_pattern=metric_pattern,
+            placement=placement if isinstance(placement, Placement) else Placement(placement),
         )
         function = objective if callable(objective) else None
         if on_event is None and progress is not False:
@@ -281,6 +286,7 @@ def confirm(
     metric_pattern: str | None = None,
     cwd: str | Path = ".",
     isolated: bool | None = None,
+    placement: Placement | str = "local",
     on_event: Callable[[Event], None] | None = None,
 ) -> Confirmation:
     """Run the best configuration of `result` and the space's default again, `k` times each, on seeds the search never used.
@@ -305,6 +311,7 @@ def confirm(
             n_workers=n_workers,
             gpus=None if gpus is None else gpus if isinstance(gpus, str) else tuple(gpus),  # type: ignore[arg-type]
             metric_pattern=metric_pattern,
+            placement=placement if isinstance(placement, Placement) else Placement(placement),
         )
         function = objective if callable(objective) else None
         return run_confirmation(config, result, k, on_event or (lambda _: None), function, isolated=isolated)
@@ -348,6 +355,8 @@ def _note_another_command(store: Store, config: RunConfig) -> None:
 
 
 def _executor(config: RunConfig, objective: Objective | None, isolated: bool | None) -> Executor:
+    if config.placement.kind != "local":
+        return _remote(config, objective)
     if objective is None:
         assert config.command is not None
         template = CommandTemplate(config.command, config.space, config.cwd)
@@ -370,6 +379,20 @@ def _executor(config: RunConfig, objective: Objective | None, isolated: bool | N
     if needs_process if isolated is None else isolated:
         return FunctionExecutor(objective, workers=config.n_workers, gpus=config.gpus, pass_env=config.pass_env)
     return InProcessExecutor(objective, workers=config.n_workers)
+
+
+def _remote(config: RunConfig, objective: Objective | None) -> Executor:
+    work = objective or CommandTemplate(config.command or (), config.space, config.cwd)
+    return make_remote(
+        config.placement,
+        work,
+        workers=config.n_workers,
+        cwd=config.cwd,
+        folder=config.directory,
+        gpus=config.gpus,
+        metric_pattern=config.metric_pattern,
+        pass_env=config.pass_env,
+    )
 
 
 def as_space(space: Space) -> SearchSpace:

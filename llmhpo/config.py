@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from llmhpo.errors import ConfigError, LLMHPOError
+from llmhpo.executors.cluster import Placement
 from llmhpo.llm.base import LLM
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Direction, Task
@@ -44,6 +45,7 @@ class RunConfig:
     gpus: tuple[str, ...] | None = None
     metric_pattern: str | None = None
     pass_env: tuple[str, ...] = ()
+    placement: Placement = field(default_factory=Placement)
 
     def __post_init__(self) -> None:
         for name, value in (("n_trials", self.n_trials), ("n_workers", self.n_workers)):
@@ -85,6 +87,12 @@ class _StudyFile(BaseModel):
     gpus: list[str] | None = None
     metric_pattern: str | None = None
     pass_env: list[str] = []
+    executor: str = "local"
+    ray_address: str | None = None
+    resources: dict[str, float] = {}
+    data: list[str] = []
+    retries: int = 2
+    slurm: dict[str, JsonValue] = {}
     llm: str = "auto"
     base_url: str | None = None
     deadline_s: float = 120.0
@@ -150,6 +158,9 @@ def _to_config(path: Path, parsed: _StudyFile) -> RunConfig:
         gpus=None if parsed.gpus is None else tuple(parsed.gpus),
         metric_pattern=parsed.metric_pattern,
         pass_env=tuple(parsed.pass_env),
+        placement=Placement(
+            parsed.executor, parsed.ray_address, parsed.resources, tuple(parsed.data), parsed.retries, parsed.slurm
+        ),
     )
 
 

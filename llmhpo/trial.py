@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmhpo.prior import Prior
     from llmhpo.space import Params, SearchSpace
 else:
-    Params = dict  # names of types alone: Optuna costs a node of a cluster, which only runs jobs, a second and an install
+    Params = dict  # a name of a type: a cluster's node only runs jobs, and needs no Optuna
 
 __all__ = [
     "Attempt",

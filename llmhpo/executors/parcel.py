@@ -10,9 +10,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from llmhpo.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 IGNORE_FILE = ".llmhpoignore"
 MAX_FILES = 20_000
@@ -174,7 +177,7 @@ class _Rules:
                     verdict = answer
         return bool(verdict)
 
-    def _read(self, folder: Path) -> Iterator[object]:
+    def _read(self, folder: Path) -> Iterator[GitIgnoreSpec]:
         for name in (".gitignore", IGNORE_FILE):
             if (path := folder / name).is_file():
                 yield self._spec.from_lines(path.read_text(encoding="utf-8", errors="replace").splitlines())

@@ -86,12 +86,12 @@ class RayExecutor:
             work if isinstance(work, CommandTemplate) else CommandTemplate("{python}", None, cwd or Path.cwd())
         )
         LocalExecutor(self._command, workers=workers, **self._settings)  # its checks of the settings
-        parcels = _pack(self._command.cwd, data, code_limit, data_limit)
-        if objective is not None:
-            parcels["objective"] = parcel.pack_bytes("objective.pkl", objective)
         self.workers, self._retries, self._grace_s = workers, retries, grace_s
         self._session = Session(address)
         try:
+            parcels = _pack(self._command.cwd, data, code_limit, data_limit)
+            if objective is not None:
+                parcels["objective"] = parcel.pack_bytes("objective.pkl", objective)
             self._digests = {name: p.digest for name, p in parcels.items()}
             self._parcels = {p.digest: self._session.put(p.chunks()) for p in parcels.values()}
             self._remote = self._session.task(ray_node.attempt, asked)
@@ -223,33 +223,38 @@ class RayExecutor:
 
     async def _end(self, stream: Any) -> None:
         """Cancel an attempt and wait until its processes are gone, first with its own grace, then by force."""
-        for force in (False, True):
+        # Asked twice: Ray's interrupt is lost on a worker that is still being made ready.
+        for force, patience_s in ((False, 2.0), (False, self._grace_s + _PATIENCE_S), (True, _PATIENCE_S)):
             self._session.cancel(stream, force=force)
-            with suppress(Exception):  # how it ended does not matter any more
-                await asyncio.wait_for(asyncio.shield(stream.completed()), self._grace_s + _PATIENCE_S)
+            ended = asyncio.ensure_future(_over(stream.completed()))
+            if (await asyncio.wait([ended], timeout=patience_s))[0]:
                 return
-            if stream.completed().future().done():
-                return
-        logging.getLogger("llmhpo").warning(
-            "a cancelled trial did not end within %g s", 2 * (self._grace_s + _PATIENCE_S)
-        )
+            ended.cancel()
+        logging.getLogger("llmhpo").warning("a cancelled trial on the cluster did not end; look for it there")
+
+
+async def _over(reference: Any) -> None:
+    with suppress(Exception):  # how it ended does not matter any more
+        await reference
 
 
 def _pack(cwd: Path, data: Sequence[str], code_limit: int, data_limit: int) -> dict[str, parcel.Parcel]:
     """The archives: "library", "code", and the data by path. The code refers to the data by links to where they lie."""
-    parcels, links, paths = {}, [], set()
-    for name in data:
-        path = Path(cwd, name)
-        if not path.absolute().is_relative_to(cwd) or ".." in path.parts or path == cwd:
+    places = [Path(cwd, name) for name in data]
+    for path, name in zip(places, data, strict=True):
+        if not path.is_relative_to(cwd) or ".." in path.parts or path == cwd:
             raise ConfigError(
                 f"data {name!r} is not inside {str(cwd)!r}; what lies on storage that all nodes share need not be sent"
             )
-        parcels[f"data {name}"] = packed = parcel.pack_folder(path, parcel.list_data(path, data_limit))
+    lists = [parcel.list_data(path, data_limit) for path in places]
+    code = parcel.list_code(cwd, places, code_limit)  # all checks come before the first archive
+    parcels, links = {}, []
+    for path, entries in zip(places, lists, strict=True):
         where = path.relative_to(cwd)
+        parcels[f"data {where}"] = packed = parcel.pack_folder(path, entries)
         target = Path(*[".."] * len(where.parts), packed.digest, path.name if path.is_file() else "")
         links.append((where.as_posix(), target.as_posix()))
-        paths.add(path)
-    parcels["code"] = parcel.pack_folder(cwd, parcel.list_code(cwd, paths, code_limit), links)
+    parcels["code"] = parcel.pack_folder(cwd, code, links)
     home = Path(llmhpo.__file__).parent
     library = [parcel.Entry(p, f"llmhpo/{p.relative_to(home).as_posix()}") for p in sorted(home.rglob("*.py"))]
     parcels["library"] = parcel.pack_folder(home, library)

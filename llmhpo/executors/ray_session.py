@@ -142,7 +142,7 @@ def _connect(ray: Any, address: str | None) -> None:
         with without_keys(), warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")  # Ray's plans for its next versions
             ray.init(address or "auto", **settings)
-    except ConnectionError as error:
+    except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"ray_address={address!r}: no Ray cluster there ({str(error).splitlines()[0]}); start one with `ray start --head`, "
             "correct the address, or give 'local' to start one on this machine for this run"

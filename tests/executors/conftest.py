@@ -56,6 +56,17 @@ class Bench:
         work = self.script(work) if isinstance(work, str) else work
         return self.keep(RayExecutor(work, cwd=self.folder, **settings))
 
+    def slurm(self, work, **settings):
+        """A command (source of a script) or a callable by submitit, on this machine."""
+        pytest.importorskip("submitit", reason="needs the slurm extra")
+        from llmhpo.executors.slurm import SlurmExecutor
+
+        settings.setdefault("env", {})
+        settings["env"]["TEST_TAG"] = self.tag
+        settings = {"grace_s": 0.3, "cluster": "local", "parameters": {"timeout_min": 5}} | settings
+        work = self.script(work) if isinstance(work, str) else work
+        return self.keep(SlurmExecutor(work, folder=self.folder / "slurm", **settings))
+
     def job(self, number=0, timeout_s=20.0, metric="value", **fields):
         fields.setdefault("params", PARAMS)
         task = Task(metric=metric, timeout_s=timeout_s)

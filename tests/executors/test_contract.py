@@ -54,6 +54,7 @@ KINDS = [
     "in-process",
     pytest.param("ray command", marks=pytest.mark.ray),
     pytest.param("ray function", marks=pytest.mark.ray),
+    pytest.param("slurm", marks=pytest.mark.slow),
 ]
 
 
@@ -70,6 +71,8 @@ def make(request, bench):
     def make(name, workers=1):
         if request.param == "command":
             return bench.executor(script(BODIES[name]), workers=workers)
+        if request.param == "slurm":
+            return bench.slurm(script(BODIES[name]), workers=workers)
         if request.param == "ray command":
             return bench.ray(script(BODIES[name]), workers=workers)
         if request.param == "ray function":

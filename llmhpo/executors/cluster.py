@@ -1,0 +1,70 @@
+"""The executors of other machines, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmhpo.errors import ConfigError
+from llmhpo.executors.base import Executor, Objective
+from llmhpo.executors.command import CommandTemplate
+
+KINDS = ("local", "ray", "slurm")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where jobs run: on this machine, or as `RayExecutor` or `SlurmExecutor` describe. `slurm` holds submitit's parameters.
+
+    Raises: ConfigError.
+    """
+
+    kind: str = "local"
+    ray_address: str | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
+    data: tuple[str, ...] = ()
+    retries: int = 2
+    slurm: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"executor={self.kind!r} is unknown; write one of: {', '.join(map(repr, KINDS))}")
+        only = {"ray_address": ("ray",), "data": ("ray",), "resources": ("ray", "slurm"), "slurm": ("slurm",)}
+        for name, kinds in only.items():
+            if getattr(self, name) and self.kind not in kinds:
+                others = " or ".join(f"executor = {kind!r}" for kind in kinds)
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} does nothing with executor={self.kind!r}; it needs {others}"
+                )
+
+
+def make_remote(
+    placement: Placement,
+    work: CommandTemplate | Objective,
+    *,
+    workers: int,
+    cwd: Path,
+    folder: Path,
+    gpus: object = None,
+    **settings: Any,
+) -> Executor:
+    """The executor of a `placement` that is not local; `settings` are those of `LocalExecutor`. Raises: ConfigError."""
+    if gpus is not None:
+        raise ConfigError(
+            f"gpus={gpus!r} names devices of this machine; on a cluster write resources = {{gpus = 1}} (for each trial)"
+        )
+    common: dict[str, Any] = {
+        "workers": workers,
+        "resources": placement.resources,
+        "retries": placement.retries,
+        **settings,
+    }
+    if placement.kind == "ray":
+        from llmhpo.executors.ray_cluster import RayExecutor
+
+        return RayExecutor(work, address=placement.ray_address, cwd=cwd, data=placement.data, **common)
+    from llmhpo.executors.slurm import SlurmExecutor
+
+    return SlurmExecutor(work, folder=folder / "slurm", parameters=placement.slurm, **common)
