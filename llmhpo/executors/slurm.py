@@ -143,7 +143,9 @@ class SlurmExecutor:
                         cancel(flight.future)
                     with self._lock:
                         self._running.remove(flight)
-            self._wake.wait(self._period_s if self._running else None)
+            with self._lock:
+                is_idle = not (self._running or self._queue or self._is_closed)
+            self._wake.wait(None if is_idle else self._period_s)
             self._wake.clear()
 
     def _step(self, flight: _Flight) -> bool:
