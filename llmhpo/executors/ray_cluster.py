@@ -224,7 +224,11 @@ class RayExecutor:
     async def _end(self, stream: Any) -> None:
         """Cancel an attempt and wait until its processes are gone, first with its own grace, then by force."""
         # Asked twice: Ray's interrupt is lost on a worker that is still being made ready.
-        for force, patience_s in ((False, 2.0), (False, self._grace_s + _PATIENCE_S), (True, _PATIENCE_S)):
+        for force, patience_s in (
+            (False, self._grace_s + 2.0),
+            (False, self._grace_s + _PATIENCE_S),
+            (True, _PATIENCE_S),
+        ):
             self._session.cancel(stream, force=force)
             ended = asyncio.ensure_future(_over(stream.completed()))
             if (await asyncio.wait([ended], timeout=patience_s))[0]:
