@@ -21,6 +21,7 @@ from llmhpo.events import Event, Stopped, StopReason
 from llmhpo.executors.base import Executor, Objective
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.function import FunctionExecutor, InProcessExecutor
+from llmhpo.executors.limits import Limits
 from llmhpo.executors.local import LocalExecutor
 from llmhpo.llm.base import LLM
 from llmhpo.loop import Loop
@@ -157,6 +158,8 @@ def optimize(
     price: Price | None = None,
     deadline_s: float = 120.0,
     gpus: Sequence[str] | None = None,
+    gpus_per_trial: float | None = None,
+    limits: Limits | Mapping[str, float] | None = None,
     metric_pattern: str | None = None,
     cwd: str | Path = ".",
     isolated: bool | None = None,
@@ -172,7 +175,9 @@ def optimize(
 
     A study with a `study_name` or a `storage` is kept, and the same call goes on where it stopped; a callable without
     either is kept in memory only. `n_trials` counts the trials of all sessions. Callables run in this process, unless
-    `n_workers` > 1, `timeout_s` or `gpus` asks for processes, or `isolated` says so. `max_tokens` and `max_usd` are hard
+    `n_workers` > 1, `timeout_s`, `gpus` or `limits` asks for processes, or `isolated` says so. `gpus` has an entry for each
+    worker, or with `gpus_per_trial` (0.5: two trials share one) for each GPU; `limits` such as `{"memory_gb": 8}` end a
+    trial that uses more, see `Limits`. `max_tokens` and `max_usd` are hard
     caps on the model's use; when they are reached, the classical optimizer goes on alone. `progress` draws a table
     (default: where stderr is a terminal); `on_event` sees everything that happens.
 
@@ -208,6 +213,8 @@ def optimize(
             price=price,
             caps=Caps(max_tokens, max_usd),
             seed=seed,
+            gpus_per_trial=gpus_per_trial,
+            limits=Limits.of(limits),
             gpus=None if gpus is None else gpus if isinstance(gpus, str) else tuple(gpus),  # type: ignore[arg-type]
             metric_pattern=metric_pattern,
         )
@@ -278,6 +285,8 @@ def confirm(
     *,
     n_workers: int = 1,
     gpus: Sequence[str] | None = None,
+    gpus_per_trial: float | None = None,
+    limits: Limits | Mapping[str, float] | None = None,
     metric_pattern: str | None = None,
     cwd: str | Path = ".",
     isolated: bool | None = None,
@@ -303,6 +312,8 @@ def confirm(
             command=_command(objective),
             cwd=Path(cwd).resolve(),
             n_workers=n_workers,
+            gpus_per_trial=gpus_per_trial,
+            limits=Limits.of(limits),
             gpus=None if gpus is None else gpus if isinstance(gpus, str) else tuple(gpus),  # type: ignore[arg-type]
             metric_pattern=metric_pattern,
         )
@@ -355,6 +366,8 @@ def _executor(config: RunConfig, objective: Objective | None, isolated: bool | N
             template,
             workers=config.n_workers,
             gpus=config.gpus,
+            gpus_per_trial=config.gpus_per_trial,
+            limits=config.limits,
             metric_pattern=config.metric_pattern,
             pass_env=config.pass_env,
         )
@@ -362,13 +375,20 @@ def _executor(config: RunConfig, objective: Objective | None, isolated: bool | N
         raise ConfigError(
             f"metric_pattern={config.metric_pattern!r} reads a command's output; a callable returns its metric"
         )
-    needs_process = config.n_workers > 1 or config.task.timeout_s is not None or config.gpus is not None
-    if isolated is False and (config.task.timeout_s is not None or config.gpus is not None):
+    is_bound = config.task.timeout_s is not None or config.gpus is not None or config.limits != Limits()
+    if isolated is False and is_bound:
         raise ConfigError(
-            "isolated=False runs the callable in this process, which can keep no timeout_s and no gpus; drop one"
+            "isolated=False runs the callable in this process, which can keep no timeout_s, gpus or limits; drop one"
         )
-    if needs_process if isolated is None else isolated:
-        return FunctionExecutor(objective, workers=config.n_workers, gpus=config.gpus, pass_env=config.pass_env)
+    if config.n_workers > 1 or is_bound if isolated is None else isolated:
+        return FunctionExecutor(
+            objective,
+            workers=config.n_workers,
+            gpus=config.gpus,
+            gpus_per_trial=config.gpus_per_trial,
+            limits=config.limits,
+            pass_env=config.pass_env,
+        )
     return InProcessExecutor(objective, workers=config.n_workers)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import signal
 import sys
 from dataclasses import replace
 from importlib import resources
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llmhpo import __version__
+from llmhpo import __version__, stopping
 from llmhpo.api import Result, result_of, run, run_confirmation
 from llmhpo.config import RunConfig, read_study_file
 from llmhpo.confirmation import LEVEL, Confirmation, Interval, Reruns
@@ -193,7 +192,7 @@ def confirm_command(
         with make_progress(config, force=True, console=Console(stderr=True, force_terminal=False)) as on_event:
             confirmation = run_confirmation(config, result, k, on_event)
     except KeyboardInterrupt:
-        errors.print("stopped; runs that ended are kept, run the same command to go on", highlight=False)
+        errors.print(stopping.farewell("runs"), highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
     _print_confirmation(confirmation)
 
@@ -231,7 +230,7 @@ def _run(config: RunConfig, *, plain: bool) -> Result:
         with make_progress(config, force=True, console=progress_console) as on_event:
             return run(config, on_event)
     except KeyboardInterrupt:
-        errors.print("stopped; finished trials are kept, run the same command to go on", highlight=False)
+        errors.print(stopping.farewell("trials"), highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
 
 
@@ -384,15 +383,14 @@ def _as_text(trial: Trial, form: str, config: RunConfig, seed: int) -> str:
     return shlex.join(words)
 
 
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point: errors of ours are told without a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    stopping.install()
     try:
         app()
+    except SystemExit as end:
+        stopping.leave_if_stopped(end.code)
+        raise
     except LLMHPOError as error:
         errors.print(Text(f"error: {error}", style="red"), soft_wrap=True)
         raise SystemExit(2) from None

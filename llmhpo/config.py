@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from llmhpo.errors import ConfigError, LLMHPOError
+from llmhpo.executors.limits import Limits
 from llmhpo.llm.base import LLM
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Direction, Task
@@ -42,6 +43,8 @@ class RunConfig:
     caps: Caps = field(default_factory=Caps)
     seed: int | None = None
     gpus: tuple[str, ...] | None = None
+    gpus_per_trial: float | None = None
+    limits: Limits = field(default_factory=Limits)
     metric_pattern: str | None = None
     pass_env: tuple[str, ...] = ()
 
@@ -83,6 +86,8 @@ class _StudyFile(BaseModel):
     timeout_s: float | None = None
     noisy: bool = False
     gpus: list[str] | None = None
+    gpus_per_trial: float | None = None
+    limits: dict[str, float] = {}
     metric_pattern: str | None = None
     pass_env: list[str] = []
     llm: str = "auto"
@@ -148,6 +153,8 @@ def _to_config(path: Path, parsed: _StudyFile) -> RunConfig:
         caps=Caps(parsed.max_tokens, parsed.max_usd, parsed.max_requests),
         seed=parsed.seed,
         gpus=None if parsed.gpus is None else tuple(parsed.gpus),
+        gpus_per_trial=parsed.gpus_per_trial,
+        limits=Limits.of(parsed.limits),
         metric_pattern=parsed.metric_pattern,
         pass_env=tuple(parsed.pass_env),
     )

@@ -17,7 +17,7 @@ LAYERS = [
     {"store", "storage", "lease", "journal", "ledger", "attributes", "llm"},
     {"surrogates", "executors", "agents"},
     {"loop", "confirmation"},
-    {"config", "api", "study", "sampler", "progress", "cli", "__main__"},
+    {"config", "api", "study", "sampler", "progress", "stopping", "cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
