@@ -14,7 +14,7 @@ ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
     {"param", "space", "prior", "usage", "trial", "trust", "prompts", "history", "events", "job"},
-    {"store", "storage", "lease", "journal", "ledger", "attributes", "llm"},
+    {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading"},
     {"surrogates", "executors", "agents"},
     {"loop", "confirmation"},
     {"config", "api", "study", "sampler", "progress", "stopping", "cli", "__main__"},
