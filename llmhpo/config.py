@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from llmhpo.attempts import RETRIES
 from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.executors.limits import Limits
 from llmhpo.llm.base import LLM
@@ -23,8 +24,8 @@ from llmhpo.usage import Caps, Price
 class RunConfig:
     """One run, complete and checked.
 
-    `directory` holds what belongs to the study besides its storage: a folder for each trial, and the SQLite file where
-    `storage` is None. `command` is None where the objective is a Python callable.
+    `directory` holds what belongs to the study besides its storage: a folder for each trial, the event log, and the SQLite
+    file where `storage` is None. `retries`: see `Attempts`. `command` is None where the objective is a Python callable.
     """
 
     space: SearchSpace
@@ -47,11 +48,14 @@ class RunConfig:
     limits: Limits = field(default_factory=Limits)
     metric_pattern: str | None = None
     pass_env: tuple[str, ...] = ()
+    retries: int = RETRIES
 
     def __post_init__(self) -> None:
         for name, value in (("n_trials", self.n_trials), ("n_workers", self.n_workers)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}={value!r} is not a whole number from 1 on")
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
+            raise ConfigError(f"retries={self.retries!r} is not a whole number from 0 on")
         if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < 2**31):
             raise ConfigError(f"seed={self.seed!r} is not a whole number from 0 to 2147483647")
         if not isinstance(self.deadline_s, int | float) or not self.deadline_s > 0:
@@ -90,6 +94,7 @@ class _StudyFile(BaseModel):
     limits: dict[str, float] = {}
     metric_pattern: str | None = None
     pass_env: list[str] = []
+    retries: int = RETRIES
     llm: str = "auto"
     base_url: str | None = None
     deadline_s: float = 120.0
@@ -157,6 +162,7 @@ def _to_config(path: Path, parsed: _StudyFile) -> RunConfig:
         limits=Limits.of(parsed.limits),
         metric_pattern=parsed.metric_pattern,
         pass_env=tuple(parsed.pass_env),
+        retries=parsed.retries,
     )
 
 

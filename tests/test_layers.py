@@ -16,7 +16,7 @@ LAYERS = [
     {"param", "space", "prior", "usage", "trial", "trust", "prompts", "history", "events", "job"},
     {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading"},
     {"surrogates", "executors", "agents"},
-    {"loop", "confirmation"},
+    {"attempts", "audit", "loop", "confirmation"},
     {"config", "api", "study", "sampler", "progress", "stopping", "cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
