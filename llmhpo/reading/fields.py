@@ -58,7 +58,7 @@ def _uses(source: Source, classes: dict[str, ast.ClassDef]) -> Iterator[tuple[st
             yield from ((n, _Use("flag", dashes=func in ("tyro.cli", "cli"))) for n in named)
         elif func.endswith(".add_arguments"):
             yield from ((n, _Use("flag")) for n in named)
-        elif func.endswith((".store", "OmegaConf.structured")):
+        elif getattr(call.func, "attr", "") in ("store", "structured"):
             yield from ((n, _Use("override")) for n in named)
 
 

@@ -49,7 +49,7 @@ def _file(folder: Path, name: str) -> Path | None:
 
 def _is_stored(source: Source, name: str) -> bool:
     """Whether a ConfigStore of the script holds a config of this name; its fields are read as dataclasses."""
-    calls = [n for n in ast.walk(source.tree) if isinstance(n, ast.Call) and dotted(n.func).endswith(".store")]
+    calls = [n for n in ast.walk(source.tree) if isinstance(n, ast.Call) and getattr(n.func, "attr", "") == "store"]
     return any(source.scope.value(keyword(c, "name")) == name for c in calls)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from llmhpo.reading.base import Found
 from llmhpo.reading.script import Reading, read
 
 Read = Callable[..., Reading]
@@ -24,7 +23,3 @@ def read_text(tmp_path: Path) -> Read:
         return read(path)
 
     return write_and_read
-
-
-def by_name(reading: Reading) -> dict[str, Found]:
-    return {f.name: f for f, _ in reading.items}
