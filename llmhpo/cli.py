@@ -21,6 +21,7 @@ from llmhpo.api import Result, result_of, run, run_confirmation
 from llmhpo.audit import Audit, replay, verify
 from llmhpo.config import RunConfig, read_study_file
 from llmhpo.confirmation import LEVEL, Confirmation, Interval, Reruns
+from llmhpo.draft import init_command
 from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import one_line, show_number
@@ -34,6 +35,7 @@ from llmhpo.trial import Context, Provenance, Trial
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 model_app = typer.Typer(no_args_is_help=True, help="Models that run on this machine.")
 app.add_typer(model_app, name="model")
+app.command("init")(init_command)
 console = Console()
 errors = Console(stderr=True)
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading"},
     {"surrogates", "executors", "agents"},
     {"attempts", "audit", "loop", "confirmation"},
-    {"config", "api", "study", "sampler", "progress", "stopping", "cli", "__main__"},
+    {"config", "api", "study", "sampler", "progress", "stopping", "draft", "cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
