@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench carps clean
+.PHONY: demo test lint bench clusters carps clean
 demo: $(VENV)/demo
 	$(BIN)/llmhpo demo
 
 test: $(VENV)/test
 	$(BIN)/llmhpo model install smollm2
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not carps"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not carps and not ray and not slurm"
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
@@ -20,6 +20,11 @@ lint: $(VENV)/test
 
 bench: $(VENV)/test
 	$(BIN)/python -m evals.bench_ask
+
+# Ray and submitit: minutes on two cores.
+clusters: $(VENV)/test
+	$(PIP) --editable '.[ray,slurm]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray or slurm" tests/executors
 
 # CARP-S in an environment of its own: it brings sixty packages that nothing else here needs.
 carps:
@@ -39,7 +44,7 @@ $(VENV)/demo: $(VENV)/torch pyproject.toml
 
 $(VENV)/test: $(VENV)/torch pyproject.toml
 	$(PIP) --upgrade pip
-	$(PIP) --editable '.[local,demo,pandas,bench,ray,slurm]' --group test --group lint
+	$(PIP) --editable '.[local,demo,pandas,bench]' --group test --group lint
 	touch $@
 
 $(VENV)/carps: $(VENV)/torch pyproject.toml evals/carps-constraints.txt

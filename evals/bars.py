@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from evals.score import Comparison, Table, against, compare_arms
 _RIVALS = tuple(arm for arm in CLASSICAL if arm != "tpe_default")
 _OURS = ("none", "recorded", "garbage", "smollm2")
 _FAMILY_BOUND = 1.10
+_LEAST = 0.01  # a hundredth of the way from best to median: less counts as that much in a family's ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,17 @@ class Bar:
     high: float
     tasks: int
     seeds: int
+    primary: bool = True  # False for the same bar against another set of rivals, on more or fewer seeds
 
     @property
     def held(self) -> bool:
         """Whether the bar is reached, without regard to noise."""
         return self.measured <= self.bound
+
+    @property
+    def interval(self) -> str:
+        """[low, high], or nothing."""
+        return "" if np.isnan(self.low) else f" [{self.low:.2f}, {self.high:.2f}]"
 
 
 def bars(runs: Iterable[Run]) -> list[Bar]:
@@ -59,29 +66,38 @@ def bars(runs: Iterable[Run]) -> list[Bar]:
 
 
 def _none_bars(runs: Sequence[Run], start: Start) -> Iterator[Bar]:
-    for rivals in _rival_sets(runs):
+    for rivals, primary in _rival_sets(runs):
         c = compare_arms(runs, ["none", *rivals])
-        if c is None:
-            continue
-        for trial in (25, 50):
-            best = c.best_classical(trial)
-            assert best is not None
-            yield _ratio(c, "none", best, trial, 0.90, start, f"none / best of {', '.join(rivals)} ({best})")
-        ranks = {arm: float(c.ranks[arm][:, 49].mean()) for arm in c.arms}
-        next_best = min(rank for arm, rank in ranks.items() if arm != "none")
-        yield _bar(
-            c, f"mean rank of none, against the best rank of {', '.join(rivals)}", start, 50, ranks["none"], next_best
-        )
-        yield from _family_bars(c, start, rivals)
+        if c is not None:
+            yield from (replace(bar, primary=primary) for bar in _none_against(c, start, rivals))
 
 
-def _rival_sets(runs: Sequence[Run]) -> list[list[str]]:
-    """The classical arms; where one of them has fewer runs than the rest, the others once more without it."""
+def _none_against(c: Comparison, start: Start, rivals: Sequence[str]) -> Iterator[Bar]:
+    for trial in (25, 50):
+        best = c.best_classical(trial)
+        assert best is not None
+        yield _ratio(c, "none", best, trial, 0.90, start, f"none / best of {', '.join(rivals)} ({best})")
+    ranks = {arm: float(c.ranks[arm][:, 49].mean()) for arm in c.arms}
+    next_best = min(rank for arm, rank in ranks.items() if arm != "none")
+    yield _bar(
+        c, f"mean rank of none, against the best rank of {', '.join(rivals)}", start, 50, ranks["none"], next_best
+    )
+    yield from _family_bars(c, start, rivals)
+
+
+def _rival_sets(runs: Sequence[Run]) -> list[tuple[list[str], bool]]:
+    """The classical arms; where some have fewer runs than the rest, the others once more without them.
+
+    SMAC3, of which one seed is all that could be afforded, is not in the set of the primary bars.
+    """
     count = {arm: sum(r.key.arm == arm for r in runs) for arm in _RIVALS}
     present = [arm for arm in _RIVALS if count[arm]]
+    if not present:
+        return []
     fewer = sorted({count[arm] for arm in present})[:-1]
     sets = [present, *([arm for arm in present if count[arm] > size] for size in fewer)]
-    return [rivals for rivals in sets if rivals]
+    first = next((rivals for rivals in sets if "smac" not in rivals), sets[0])
+    return [(rivals, rivals is first) for rivals in sets if rivals]
 
 
 def _family_bars(c: Comparison, start: Start, rivals: Sequence[str]) -> Iterator[Bar]:
@@ -91,7 +107,7 @@ def _family_bars(c: Comparison, start: Start, rivals: Sequence[str]) -> Iterator
             rows = [c.tasks.index(task) for task in tasks]
             own = float(c.regrets["none"][rows, trial - 1].mean())
             best = min(float(c.regrets[arm][rows, trial - 1].mean()) for arm in rivals)
-            worst[family] = own / best if best > 0 else (1.0 if own == 0 else float("inf"))
+            worst[family] = max(own, _LEAST) / max(best, _LEAST)
         above = sorted((f for f in worst if worst[f] > _FAMILY_BOUND), key=lambda f: -worst[f])
         listed = ", ".join(f"{f} {worst[f]:.2f}" for f in above) or "none above"
         claim = f"worst family, none / best of {', '.join(rivals)} there; above {_FAMILY_BOUND}: {listed}"
@@ -100,7 +116,7 @@ def _family_bars(c: Comparison, start: Start, rivals: Sequence[str]) -> Iterator
 
 def _recorded_bars(runs: Sequence[Run], start: Start) -> Iterator[Bar]:
     bounds = {10: 0.45, 25: 0.50, 50: 0.55} if start == "unseeded" else {10: 0.75, 25: 0.80, 50: 0.80}
-    for rivals in _rival_sets(runs):
+    for rivals, primary in _rival_sets(runs):
         c = compare_arms(runs, ["recorded", *rivals])
         if c is None:
             continue
@@ -108,7 +124,7 @@ def _recorded_bars(runs: Sequence[Run], start: Start) -> Iterator[Bar]:
             best = c.best_classical(trial)
             assert best is not None
             claim = f"recorded / best of {', '.join(rivals)} ({best})"
-            yield _ratio(c, "recorded", best, trial, bound, start, claim)
+            yield replace(_ratio(c, "recorded", best, trial, bound, start, claim), primary=primary)
 
 
 def _pair_bars(runs: Sequence[Run], start: Start, arm: str, other: str, bounds: Mapping[int, float]) -> Iterator[Bar]:
@@ -152,8 +168,7 @@ def bar_table(found: Sequence[Bar]) -> Table:
     """One row a bar."""
     rows = []
     for b in found:
-        interval = "" if np.isnan(b.low) else f" [{b.low:.2f}, {b.high:.2f}]"
         verdict = "yes" if b.held else "**no**"
         size = f"{b.tasks} x {b.seeds}"
-        rows.append([b.claim, b.start, str(b.trial), f"{b.measured:.3f}{interval}", f"{b.bound:.2f}", size, verdict])
+        rows.append([b.claim, b.start, str(b.trial), f"{b.measured:.3f}{b.interval}", f"{b.bound:.2f}", size, verdict])
     return [["bar", "start", "@", "measured", "asked", "tasks x seeds", "held"], *rows]

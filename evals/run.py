@@ -81,15 +81,17 @@ class _Diary:
         self.seen: list[bool] = []
         self.best: Result | None = None
         self._evaluated: set[str] = set()
+        self._asked: set[str] = set()
 
     def note(self, batch: Sequence[tuple[Params, str, Result]]) -> None:
         """Add trials that were asked for together: what was asked, who proposed it, what came of it."""
-        known = set(self._evaluated)
+        known = self._evaluated | self._asked
         for params, source, result in batch:
             asked, evaluated = self._task.space.key(params), self._task.space.key(result.params)
             self.repeat.append(asked in known)
             self.seen.append(evaluated in self._evaluated)
             known.add(asked)
+            self._asked.add(asked)
             self._evaluated.add(evaluated)
             if result.value is not None and (self.best is None or self._better(result.value, self.best.value)):
                 self.best = result

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmhpo.agents.portfolio import make_portfolio
+from llmhpo.attempts import RETRIES
 from llmhpo.config import RunConfig, file_name
 from llmhpo.confirmation import Confirmation, check_rounds, open_plan, run_plan
 from llmhpo.errors import ConfigError, MissingExtraError
@@ -22,7 +23,9 @@ from llmhpo.executors.base import Executor, Objective
 from llmhpo.executors.cluster import Placement, make_remote
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.function import FunctionExecutor, InProcessExecutor
+from llmhpo.executors.limits import Limits
 from llmhpo.executors.local import LocalExecutor
+from llmhpo.journal import journal_path
 from llmhpo.llm.base import LLM
 from llmhpo.loop import Loop
 from llmhpo.space import Params, SearchSpace
@@ -158,7 +161,10 @@ def optimize(
     price: Price | None = None,
     deadline_s: float = 120.0,
     gpus: Sequence[str] | None = None,
+    gpus_per_trial: float | None = None,
+    limits: Limits | Mapping[str, float] | None = None,
     metric_pattern: str | None = None,
+    retries: int = RETRIES,
     cwd: str | Path = ".",
     isolated: bool | None = None,
     placement: Placement | str = "local",
@@ -174,9 +180,12 @@ def optimize(
 
     A study with a `study_name` or a `storage` is kept, and the same call goes on where it stopped; a callable without
     either is kept in memory only. `n_trials` counts the trials of all sessions. Callables run in this process, unless
-    `n_workers` > 1, `timeout_s` or `gpus` asks for processes, or `isolated` says so. `max_tokens` and `max_usd` are hard
+    `n_workers` > 1, `timeout_s`, `gpus` or `limits` asks for processes, or `isolated` says so. `gpus` has an entry for each
+    worker, or with `gpus_per_trial` (0.5: two trials share one) for each GPU; `limits` such as `{"memory_gb": 8}` end a
+    trial that uses more, see `Limits`. `max_tokens` and `max_usd` are hard
     caps on the model's use; when they are reached, the classical optimizer goes on alone. `progress` draws a table
-    (default: where stderr is a terminal); `on_event` sees everything that happens.
+    (default: where stderr is a terminal); `on_event` sees everything that happens. `retries` says how often a trial is run
+    again that was cut off by the death of this process or of the machine; its files in LLMHPO_CHECKPOINT_DIR are kept.
 
     `noisy` says that a configuration gives another value with another seed (`llmhpo.job.seed()`, `{seed}`): every trial then
     has a seed of its own, some run a leading configuration again, and the best is the one expected to be best. `confirm`
@@ -212,9 +221,12 @@ def optimize(
             price=price,
             caps=Caps(max_tokens, max_usd),
             seed=seed,
+            gpus_per_trial=gpus_per_trial,
+            limits=Limits.of(limits),
             gpus=None if gpus is None else gpus if isinstance(gpus, str) else tuple(gpus),  # type: ignore[arg-type]
             metric_pattern=metric_pattern,
             placement=placement if isinstance(placement, Placement) else Placement(placement),
+            retries=retries,
         )
         function = objective if callable(objective) else None
         if on_event is None and progress is not False:
@@ -252,10 +264,20 @@ def run(
     portfolio = make_portfolio(
         config.llm, base_url=config.base_url, price=config.price, caps=config.caps, deadline_s=config.deadline_s
     )
-    store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed)
+    log = journal_path(config.storage, config.study_name, config.directory)
+    store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed, log=log)
     try:
-        _note_another_command(store, config)
-        loop = Loop(store, portfolio, executor, n_trials=config.n_trials, directory=config.directory / "trials")
+        command = _note_another_command(store, config)
+        portfolio.log_requests(store.log)
+        loop = Loop(
+            store,
+            portfolio,
+            executor,
+            n_trials=config.n_trials,
+            directory=config.directory / "trials",
+            retries=config.retries,
+            command=command,
+        )
         events, stopped = loop.run(), None
         try:
             for event in events:
@@ -283,6 +305,8 @@ def confirm(
     *,
     n_workers: int = 1,
     gpus: Sequence[str] | None = None,
+    gpus_per_trial: float | None = None,
+    limits: Limits | Mapping[str, float] | None = None,
     metric_pattern: str | None = None,
     cwd: str | Path = ".",
     isolated: bool | None = None,
@@ -309,6 +333,8 @@ def confirm(
             command=_command(objective),
             cwd=Path(cwd).resolve(),
             n_workers=n_workers,
+            gpus_per_trial=gpus_per_trial,
+            limits=Limits.of(limits),
             gpus=None if gpus is None else gpus if isinstance(gpus, str) else tuple(gpus),  # type: ignore[arg-type]
             metric_pattern=metric_pattern,
             placement=placement if isinstance(placement, Placement) else Placement(placement),
@@ -344,7 +370,7 @@ def run_confirmation(
         plan.store.close()
 
 
-def _note_another_command(store: Store, config: RunConfig) -> None:
+def _note_another_command(store: Store, config: RunConfig) -> str:
     now = config.command if isinstance(config.command, str) else shlex.join(config.command or ())
     was = store.remember("command", now)
     if was != now:
@@ -352,6 +378,7 @@ def _note_another_command(store: Store, config: RunConfig) -> None:
             "study %r began with the command %r and goes on with %r; where the two give other values, give another study_name",
             config.study_name, was, now,
         )  # fmt: skip
+    return now
 
 
 def _executor(config: RunConfig, objective: Objective | None, isolated: bool | None) -> Executor:
@@ -364,6 +391,8 @@ def _executor(config: RunConfig, objective: Objective | None, isolated: bool | N
             template,
             workers=config.n_workers,
             gpus=config.gpus,
+            gpus_per_trial=config.gpus_per_trial,
+            limits=config.limits,
             metric_pattern=config.metric_pattern,
             pass_env=config.pass_env,
         )
@@ -371,13 +400,20 @@ def _executor(config: RunConfig, objective: Objective | None, isolated: bool | N
         raise ConfigError(
             f"metric_pattern={config.metric_pattern!r} reads a command's output; a callable returns its metric"
         )
-    needs_process = config.n_workers > 1 or config.task.timeout_s is not None or config.gpus is not None
-    if isolated is False and (config.task.timeout_s is not None or config.gpus is not None):
+    is_bound = config.task.timeout_s is not None or config.gpus is not None or config.limits != Limits()
+    if isolated is False and is_bound:
         raise ConfigError(
-            "isolated=False runs the callable in this process, which can keep no timeout_s and no gpus; drop one"
+            "isolated=False runs the callable in this process, which can keep no timeout_s, gpus or limits; drop one"
         )
-    if needs_process if isolated is None else isolated:
-        return FunctionExecutor(objective, workers=config.n_workers, gpus=config.gpus, pass_env=config.pass_env)
+    if config.n_workers > 1 or is_bound if isolated is None else isolated:
+        return FunctionExecutor(
+            objective,
+            workers=config.n_workers,
+            gpus=config.gpus,
+            gpus_per_trial=config.gpus_per_trial,
+            limits=config.limits,
+            pass_env=config.pass_env,
+        )
     return InProcessExecutor(objective, workers=config.n_workers)
 
 

@@ -1,11 +1,10 @@
-"""The command line: `llmhpo demo`, `run`, `show`, `export`, `confirm`, `model install`."""
+"""The command line: `llmhpo demo`, `run`, `show`, `export`, `confirm`, `verify`, `replay`, `model install`."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import shutil
-import signal
 import sys
 from dataclasses import replace
 from importlib import resources
@@ -17,13 +16,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llmhpo import __version__
+from llmhpo import __version__, stopping
 from llmhpo.api import Result, result_of, run, run_confirmation
+from llmhpo.audit import Audit, replay, verify
 from llmhpo.config import RunConfig, read_study_file
 from llmhpo.confirmation import LEVEL, Confirmation, Interval, Reruns
+from llmhpo.draft import init_command
 from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import one_line, show_number
+from llmhpo.journal import journal_path
 from llmhpo.progress import make_progress, usage_text, value_text
 from llmhpo.prompts import as_line
 from llmhpo.store import load_study
@@ -33,6 +35,7 @@ from llmhpo.trial import Context, Provenance, Trial
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 model_app = typer.Typer(no_args_is_help=True, help="Models that run on this machine.")
 app.add_typer(model_app, name="model")
+app.command("init")(init_command)
 console = Console()
 errors = Console(stderr=True)
 
@@ -68,12 +71,14 @@ def run_command(
     max_usd: Annotated[float | None, typer.Option(help="cap on the model's bill")] = None,
     study_name: Annotated[str | None, typer.Option(help="another name starts another study")] = None,
     storage: Annotated[str | None, typer.Option(help="any Optuna storage URL instead of the SQLite file")] = None,
+    retries: Annotated[int | None, typer.Option(help="of a trial that was cut off by a crash")] = None,
     plain: Plain = False,
 ) -> None:
     """Run a study; run the same command again to go on where it stopped."""
     overrides: dict[str, object] = {
         "n_trials": n_trials, "n_workers": n_workers, "llm": llm, "base_url": base_url, "noisy": noisy, "seed": seed,
         "max_tokens": max_tokens, "max_usd": max_usd, "study_name": study_name, "storage": storage,
+        "retries": retries,
     }  # fmt: skip
     config = read_study_file(_file(study), overrides)
     _finish(config, _run(config, plain=plain), f"llmhpo run {study}")
@@ -193,9 +198,34 @@ def confirm_command(
         with make_progress(config, force=True, console=Console(stderr=True, force_terminal=False)) as on_event:
             confirmation = run_confirmation(config, result, k, on_event)
     except KeyboardInterrupt:
-        errors.print("stopped; runs that ended are kept, run the same command to go on", highlight=False)
+        errors.print(stopping.farewell("runs"), highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
     _print_confirmation(confirmation)
+
+
+@app.command("verify")
+def verify_command(
+    study: StudyFile = Path("study.toml"),
+    study_name: Annotated[str | None, typer.Option()] = None,
+    storage: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Check the event log of a study: that nobody changed it, and that it says what the storage says."""
+    config = read_study_file(_file(study), {"study_name": study_name, "storage": storage})
+    context = load_study(str(config.storage), config.study_name)
+    found = verify(_log_path(config), context, config.study_name)
+    _print_audit(found, f"{found.checked} events, {len(context.trials)} trials: log and storage agree")
+
+
+@app.command("replay")
+def replay_command(
+    study: StudyFile = Path("study.toml"),
+    study_name: Annotated[str | None, typer.Option()] = None,
+    storage: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Decide again what the event log says was decided, with no model and no training: the trials must be the same."""
+    config = read_study_file(_file(study), {"study_name": study_name, "storage": storage})
+    found = replay(_log_path(config))
+    _print_audit(found, f"{found.checked} decisions: all of them come out the same")
 
 
 @model_app.command()
@@ -218,6 +248,22 @@ def _file(study: Path) -> Path:
     return study / "study.toml" if study.is_dir() else study
 
 
+def _log_path(config: RunConfig) -> Path:
+    path = journal_path(config.storage, config.study_name, config.directory)
+    assert path is not None
+    return path
+
+
+def _print_audit(found: Audit, all_well: str) -> None:
+    for note in found.notes:
+        console.print(Text(f"note: {as_line(note, 500)}"), soft_wrap=True)
+    for problem in found.problems:
+        console.print(Text(f"problem: {as_line(problem, 500)}", style="red"), soft_wrap=True)
+    if not found.is_clean:
+        raise typer.Exit(1)
+    console.print(Text(all_well), soft_wrap=True)
+
+
 def _run(config: RunConfig, *, plain: bool) -> Result:
     assert config.command is not None
     if unused := CommandTemplate(config.command, config.space, config.cwd).unused:
@@ -231,7 +277,7 @@ def _run(config: RunConfig, *, plain: bool) -> Result:
         with make_progress(config, force=True, console=progress_console) as on_event:
             return run(config, on_event)
     except KeyboardInterrupt:
-        errors.print("stopped; finished trials are kept, run the same command to go on", highlight=False)
+        errors.print(stopping.farewell("trials"), highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
 
 
@@ -384,15 +430,14 @@ def _as_text(trial: Trial, form: str, config: RunConfig, seed: int) -> str:
     return shlex.join(words)
 
 
-def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point: errors of ours are told without a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    stopping.install()
     try:
         app()
+    except SystemExit as end:
+        stopping.leave_if_stopped(end.code)
+        raise
     except LLMHPOError as error:
         errors.print(Text(f"error: {error}", style="red"), soft_wrap=True)
         raise SystemExit(2) from None

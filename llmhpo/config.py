@@ -11,8 +11,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from llmhpo.attempts import RETRIES
 from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.executors.cluster import Placement
+from llmhpo.executors.limits import Limits
 from llmhpo.llm.base import LLM
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Direction, Task
@@ -23,8 +25,8 @@ from llmhpo.usage import Caps, Price
 class RunConfig:
     """One run, complete and checked.
 
-    `directory` holds what belongs to the study besides its storage: a folder for each trial, and the SQLite file where
-    `storage` is None. `command` is None where the objective is a Python callable.
+    `directory` holds what belongs to the study besides its storage: a folder for each trial, the event log, and the SQLite
+    file where `storage` is None. `retries`: see `Attempts`. `command` is None where the objective is a Python callable.
     """
 
     space: SearchSpace
@@ -43,14 +45,19 @@ class RunConfig:
     caps: Caps = field(default_factory=Caps)
     seed: int | None = None
     gpus: tuple[str, ...] | None = None
+    gpus_per_trial: float | None = None
+    limits: Limits = field(default_factory=Limits)
     metric_pattern: str | None = None
     pass_env: tuple[str, ...] = ()
     placement: Placement = field(default_factory=Placement)
+    retries: int = RETRIES
 
     def __post_init__(self) -> None:
         for name, value in (("n_trials", self.n_trials), ("n_workers", self.n_workers)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}={value!r} is not a whole number from 1 on")
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
+            raise ConfigError(f"retries={self.retries!r} is not a whole number from 0 on")
         if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < 2**31):
             raise ConfigError(f"seed={self.seed!r} is not a whole number from 0 to 2147483647")
         if not isinstance(self.deadline_s, int | float) or not self.deadline_s > 0:
@@ -85,14 +92,16 @@ class _StudyFile(BaseModel):
     timeout_s: float | None = None
     noisy: bool = False
     gpus: list[str] | None = None
+    gpus_per_trial: float | None = None
+    limits: dict[str, float] = {}
     metric_pattern: str | None = None
     pass_env: list[str] = []
     executor: str = "local"
     ray_address: str | None = None
     resources: dict[str, float] = {}
     data: list[str] = []
-    retries: int = 2
     slurm: dict[str, JsonValue] = {}
+    retries: int = RETRIES
     llm: str = "auto"
     base_url: str | None = None
     deadline_s: float = 120.0
@@ -156,11 +165,14 @@ def _to_config(path: Path, parsed: _StudyFile) -> RunConfig:
         caps=Caps(parsed.max_tokens, parsed.max_usd, parsed.max_requests),
         seed=parsed.seed,
         gpus=None if parsed.gpus is None else tuple(parsed.gpus),
+        gpus_per_trial=parsed.gpus_per_trial,
+        limits=Limits.of(parsed.limits),
         metric_pattern=parsed.metric_pattern,
         pass_env=tuple(parsed.pass_env),
         placement=Placement(
             parsed.executor, parsed.ray_address, parsed.resources, tuple(parsed.data), parsed.retries, parsed.slurm
         ),
+        retries=parsed.retries,
     )
 
 

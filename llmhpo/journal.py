@@ -216,11 +216,14 @@ class Journal:
         return self._fd >= 0
 
 
-def journal_path(storage: str | None, study_name: str) -> Path | None:
-    """Where the log of a study lies that has no folder of its own: beside its SQLite file; None for other storages."""
+def journal_path(storage: str | None, study_name: str, folder: Path | None = None) -> Path | None:
+    """Where the log of a study lies: beside its SQLite file; with another storage in the study's own `folder`, if it has one."""
     path = sqlite_path(storage)
-    name = re.sub(r"[^\w.-]+", "-", study_name)
-    return None if path is None else path.with_name(f"{path.name}.{name}.events.jsonl")
+    if path is None:
+        return None if folder is None else folder / "events.jsonl"
+    name = re.sub(r"[^\w.-]+", "-", study_name).strip(".-") or "study"
+    alone = path.name == "study.db" and path.parent.name == name
+    return path.with_name("events.jsonl" if alone else f"{path.name}.{name}.events.jsonl")
 
 
 def _redacted(value: object, redact: Redactor) -> object:

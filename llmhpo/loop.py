@@ -6,7 +6,6 @@ store included, happens in the thread that drives the generator.
 
 from __future__ import annotations
 
-import itertools
 import re
 import statistics
 import threading
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from llmhpo.agents.portfolio import Portfolio
-from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Opened, Stopped
-from llmhpo.executors.base import Executor, Job
+from llmhpo.attempts import RETRIES, Attempts
+from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Opened, Stopped, StopReason
+from llmhpo.executors.base import Executor
 from llmhpo.store import Store
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Batch, Context, Outcome, Trial
@@ -40,15 +40,22 @@ class Loop:
 
     A session whose first trials all fail with the same message ends early: a missing package is no matter of tuning.
 
-    `directory` gets one folder for each attempt at a trial, `00012`, then `00012.2`, with parameters, result and logs: what
-    an attempt that was cut off still writes is never taken for another's.
+    `directory`, `retries` and `command` (a note on what is run): see `Attempts`.
     """
 
     def __init__(
-        self, store: Store, portfolio: Portfolio, executor: Executor, *, n_trials: int, directory: Path
+        self,
+        store: Store,
+        portfolio: Portfolio,
+        executor: Executor,
+        *,
+        n_trials: int,
+        directory: Path,
+        retries: int = RETRIES,
+        command: str = "",
     ) -> None:
-        self.store, self.portfolio, self.executor = store, portfolio, executor
-        self.n_trials, self.directory = n_trials, directory
+        self.store, self.portfolio, self.executor, self.n_trials = store, portfolio, executor, n_trials
+        self._attempts = Attempts(store, executor, directory, retries=retries, command=command)
         self._running: dict[Future[Outcome], int] = {}
         self._consultation: Future[Batch] | None = None
         self._question = store.open_question()  # asked by a session that was stopped before the answer came
@@ -62,12 +69,14 @@ class Loop:
         KeyboardInterrupt (or closing the generator) ends the running jobs; their trials stay open in the store and
         are run again, under the same numbers, by the next session.
         """
-        orphans = [t for t in self.store.trials if t.outcome is None]
+        done = sum(t.outcome is not None for t in self.store.trials)
+        ended, orphans = self._attempts.recover([t for t in self.store.trials if t.outcome is None])
         start = self._context()
+        self._log_session()
         self._best = incumbent(start)
         yield Opened(
             self.store.study_name,
-            len(start.trials) - len(orphans),
+            done,
             len(orphans),
             self.n_trials,
             self._best,
@@ -75,6 +84,8 @@ class Loop:
         )
         clean, hopeless = False, False
         try:
+            for trial in ended:
+                yield Finished(trial, is_best=trial is self._best, best=self._best)
             for trial in orphans:
                 self._launch(trial)
                 yield Launched(trial)
@@ -87,12 +98,20 @@ class Loop:
             clean = not hopeless
         finally:
             self.executor.shutdown(kill=not clean)
-            self._record_outcomes()  # what had ended when the run was interrupted is not run again
+            self._record_outcomes(cancelled=True)  # what had ended when the run was interrupted is not run again
             if self._consultation is not None and self._consultation.done():
                 self.store.record(self._consultation.result())  # paid for
                 self._consultation = None
         yield from self._last_words()
-        yield Stopped("hopeless" if hopeless else "budget", self._best, self._context().usage)
+        reason: StopReason = "hopeless" if hopeless else "budget"
+        self.store.log("stop", {"reason": reason, "trials": self._begun})
+        yield Stopped(reason, self._best, self._context().usage)
+
+    def _log_session(self) -> None:
+        """What a replay must know of this session besides the store."""
+        model = self.portfolio.model
+        about = None if model is None else {"name": model.name, "compact": model.compact}
+        self.store.log("session", {"n_trials": self.n_trials, "workers": self.executor.workers, "model": about})
 
     def _is_hopeless(self) -> bool:
         """Whether the trials of this session have all failed for one reason that lies in the set-up, in no configuration."""
@@ -115,25 +134,14 @@ class Loop:
                 yield from self._maybe_consult()
                 if self._patience_left() > 0:
                     return
-            trial = self.store.begin(self.portfolio.suggest(self._context(), 1)[0])
+            context = self._context()
+            trial = self.store.begin(self.portfolio.suggest(context, 1)[0], context.budget_left)
             self._launch(trial)
             yield Launched(trial)
             yield from self._maybe_consult()
 
     def _launch(self, trial: Trial) -> None:
-        directory = self.directory / f"{trial.number:05d}"
-        for attempt in itertools.count(2):
-            if not directory.exists():
-                break
-            directory = self.directory / f"{trial.number:05d}.{attempt}"
-        job = Job(
-            trial.number,
-            trial.params,
-            self.store.task,
-            directory,
-            seed=self.store.task.job_seed(self.store.seed, trial.number),
-        )
-        self._running[self.executor.submit(job)] = trial.number
+        self._running[self._attempts.launch(trial)] = trial.number
 
     def _collect(self) -> Generator[Event, None, None]:
         """Wait until a job or the model is done, and record what ended, in the order of trial numbers."""
@@ -149,14 +157,20 @@ class Loop:
             yield Consulted(batch)
         yield from self._record_outcomes()
 
-    def _record_outcomes(self) -> list[Finished]:
-        """Commit every outcome there is, in the order of trial numbers, before anybody is told of one."""
+    def _record_outcomes(self, *, cancelled: bool = False) -> list[Finished]:
+        """Commit every outcome there is, in the order of trial numbers, before anybody is told of one.
+
+        A `cancelled` job was ended by us: its trial stays open and is run again.
+        """
         events = []
         for future in sorted((f for f in self._running if f.done()), key=lambda f: self._running[f]):
             number = self._running.pop(future)
             if future.cancelled():
-                continue  # ended by us: the trial stays open and is run again
+                if cancelled:
+                    self.store.cancel(number)
+                continue
             trial = self.store.finish(number, future.result())
+            self._attempts.clear(number)
             self._ended.append(None if trial.outcome is None or trial.value is not None else trial.outcome.message)
             before, self._best = self._best, incumbent(self._context())
             is_best = self._best is not None and self._best is not before and self._best.params == trial.params

@@ -143,7 +143,7 @@ class _Table(NamedTuple):
 @lru_cache(maxsize=256)
 def _table(param: Param, beliefs: tuple[Belief, ...]) -> _Table:
     cells = (np.arange(_CELLS) + 0.5) / _CELLS
-    discrete = param.size <= _MOST_VALUES
+    discrete = bool(param.choices) or param.size <= _MOST_VALUES
     if discrete:
         units = _value_units(param)
         fine = (np.arange(16 * _CELLS) + 0.5) / (16 * _CELLS)  # the last values of a logarithmic range are close

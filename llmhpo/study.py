@@ -12,6 +12,7 @@ from llmhpo.api import Result, Space, as_space, result_of
 from llmhpo.config import file_name
 from llmhpo.confirmation import Confirmation, Plan, Rerun, open_plan
 from llmhpo.errors import ConfigError
+from llmhpo.journal import journal_path
 from llmhpo.llm.base import LLM
 from llmhpo.space import Params
 from llmhpo.store import Store
@@ -57,7 +58,10 @@ class Study:
         caps = Caps(max_tokens, max_usd)
         self._portfolio = make_portfolio(llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s)
         self._confirm_store: Store | None = None  # opened when it is needed
-        self._store = Store(storage, self.study_name, self.space, Task(task, metric, direction, noisy=noisy), seed=seed)
+        objective = Task(task, metric, direction, noisy=noisy)
+        log = journal_path(storage, self.study_name)
+        self._store = Store(storage, self.study_name, self.space, objective, seed=seed, log=log)
+        self._portfolio.log_requests(self._store.log)
 
     def ask(self, n: int = 1) -> list[Trial]:
         """Begin `n` trials: committed as running before they are returned. Waits for the model where it is due."""
@@ -67,7 +71,7 @@ class Study:
         if self._portfolio.wants(context) and not (n == 1 and self._portfolio.is_default_next(context)):
             self._store.record(self._portfolio.consult(context))
             context = self._context()
-        return [self._store.begin(proposal) for proposal in self._portfolio.suggest(context, n)]
+        return [self._store.begin(proposal, context.budget_left) for proposal in self._portfolio.suggest(context, n)]
 
     def tell(
         self,

@@ -61,7 +61,7 @@ def gains(context: Context) -> dict[str, float]:
             continue
         source = trial.proposal.source
         loss = math.inf if trial.value is None else context.task.loss(trial.value)
-        gain = float(loss < best) if math.isfinite(best) else 0.5
+        gain = float(loss < best) if math.isfinite(best) or trial.value is None else 0.5
         best = min(best, loss)
         a[source] = _MEMORY * a.get(source, 0.0) + gain
         b[source] = _MEMORY * b.get(source, 0.0) + 1.0 - gain

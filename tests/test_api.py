@@ -4,6 +4,7 @@ import json
 import math
 import random
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -282,3 +283,23 @@ def test_a_noisy_study_that_was_stopped_goes_on_as_one_that_was_not(tmp_path: Pa
 
 def _stop() -> float:
     raise KeyboardInterrupt
+
+
+def test_a_limited_callable_runs_in_a_process_and_is_ended_there() -> None:
+    def hog(params: dict[str, object]) -> float:
+        data = bytearray(b"x" * 150_000_000)
+        time.sleep(20)
+        return float(len(data))
+
+    space = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
+    result = llmhpo.optimize(hog, space, llm="none", n_trials=1, limits={"memory_gb": 0.1}, progress=False)
+    outcome = result.trials[0].outcome
+    assert outcome is not None
+    assert outcome.status == "oom"
+    assert "limits.memory_gb=0.1" in outcome.message
+
+
+def test_limits_cannot_be_kept_in_this_process() -> None:
+    space = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
+    with pytest.raises(ConfigError, match="limits"):
+        llmhpo.optimize(lambda p: 1.0, space, llm="none", isolated=False, limits={"memory_gb": 1})

@@ -187,7 +187,8 @@ def test_a_signal_ends_the_run_and_the_next_goes_on(folder: Path) -> None:
             process.send_signal(signal.SIGTERM)
             break
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == 0
+    assert "preempted" in err
     assert "run the same command to go on" in err
     again = llmhpo(folder, "run")
     assert again.returncode == 0

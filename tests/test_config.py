@@ -6,6 +6,7 @@ import pytest
 
 from llmhpo.config import read_study_file
 from llmhpo.errors import ConfigError, LLMHPOError
+from llmhpo.executors.limits import Limits
 from llmhpo.usage import Price
 
 GOOD = """
@@ -122,3 +123,24 @@ def test_a_study_file_says_that_the_objective_is_noisy(tmp_path: Path) -> None:
     assert read_study_file(write(tmp_path, GOOD)).task.noisy is False
     assert read_study_file(write(tmp_path, GOOD), {"noisy": True}).task.noisy is True
     assert read_study_file(write(tmp_path, "noisy = true\n" + GOOD)).task.noisy is True
+
+
+def test_limits_and_shares_of_gpus_are_read(tmp_path: Path) -> None:
+    more = 'gpus = ["0"]\ngpus_per_trial = 0.5\nlimits = { memory_gb = 8, disk_mb = 500 }\n'
+    config = read_study_file(write(tmp_path, more + GOOD))
+    assert config.limits == Limits(memory_gb=8, disk_mb=500)
+    assert (config.gpus, config.gpus_per_trial) == (("0",), 0.5)
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("limits = { memory_gb = -1 }", "limits.memory_gb=-1"),
+        ("limits = { memory = 8 }", "did you mean 'memory_gb'"),
+        ('limits = { cpu_s = "9" }', "cpu_s"),
+        ("limits = 8", "limits"),
+    ],
+)
+def test_limits_that_cannot_be_kept_are_refused_by_name(tmp_path: Path, line: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_study_file(write(tmp_path, f"{line}\n{GOOD}"))

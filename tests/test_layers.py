@@ -14,10 +14,10 @@ ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
     {"param", "space", "prior", "usage", "trial", "trust", "prompts", "history", "events", "job"},
-    {"store", "storage", "lease", "journal", "ledger", "attributes", "llm"},
+    {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading"},
     {"surrogates", "executors", "agents"},
-    {"loop", "confirmation"},
-    {"config", "api", "study", "sampler", "progress", "cli", "__main__"},
+    {"attempts", "audit", "loop", "confirmation"},
+    {"config", "api", "study", "sampler", "progress", "stopping", "draft", "cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -207,3 +207,11 @@ def test_a_prior_comes_back_from_json() -> None:
         (Belief("x", 0.8, 1.0, 3.0), Belief("c", 0.5, choices=("a", None, True, 2)), Belief("x", 1.0, better="lower"))
     )
     assert prior_from_dict(json.loads(json.dumps(asdict(prior)))) == prior
+
+
+def test_a_category_of_hundreds_of_choices_can_be_believed_about() -> None:
+    space = SearchSpace.from_dict({"k": {"type": "categorical", "choices": [f"c{i}" for i in range(300)]}})
+    belief = Belief("k", 0.9, choices=("c7",))
+    assert belief.informs(space["k"])
+    density = Prior((belief,)).log_density(space, np.array([[7.5 / 300], [8.5 / 300]]))
+    assert density[0] > density[1]

@@ -74,6 +74,10 @@ def test_a_source_whose_trials_fail_loses() -> None:
     assert found["gp"] < unknown_gain()
 
 
+def test_failing_before_anything_succeeded_gains_nothing() -> None:
+    assert gains(context([("gp", None)] * 4))["gp"] < unknown_gain()
+
+
 def test_a_repeated_run_is_nobodys_gain() -> None:
     assert REPEAT not in gains(context([("random", 0.9), (REPEAT, 0.8)]))
 

@@ -8,8 +8,12 @@ What the paper leaves open follows its authors' program (github.com/tennisonliu/
 random orders, each of which gets an equal share of the samples; a request for `n` replies is one request and `n`
 completions; invalid, repeated and tried candidates are dropped and more are sampled, `ROUNDS` times at most, while there
 are fewer than `ENOUGH`. Here a random configuration takes the place of a candidate that never came, and says so, where
-that program stops with an error. The paper's benchmarks have no failures: a failed configuration stands in no prompt, but is not tried again.
-Differences: no nucleus cut (top-p 0.95), which our protocol of models has not; and no bounds on the target value.
+that program stops with an error. The paper's benchmarks have no failures: a failed
+configuration stands in no prompt, but is not tried again.
+
+Differences: no nucleus cut (top-p 0.95), which our protocol of models has not; no bounds on the target value. Where paper
+and program differ the paper is followed: the program has 10 candidates (about 110 completions a trial instead of 220),
+alpha 0.1 (a target beyond the best instead of short of it), and warmer candidates.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One configuration a request, from a conversation or from a list of what was tried: no surrogate, no screen.
 
 Source: Zhang, Desai, Bae, Lorraine, Ba, "Using Large Language Models for Hyperparameter Optimization", 2023 (arXiv
-2312.04528). Temperature 0; an answer that cannot be used is named and asked for again. Prompts are our own words. What
-the model repeats is run again, as in the paper. A random configuration, labelled so, stands in for an answer that never came.
+2312.04528). Temperature 0; an answer that cannot be used is named and asked for again. Prompts are our own words. Of the
+paper's appendix we had no copy: that repeats are run again, and how often an error is answered, are our assumptions. A random configuration, labelled so, stands in for an answer that never came.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TOKENS_A_PARAM = 40
 History = Literal["chat", "compressed"]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Turn:
     """A configuration, and what came of it once it is known."""
 

@@ -18,6 +18,7 @@ from llmhpo.agents.repeat import repeat_proposal
 from llmhpo.errors import ConfigError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import LLM
+from llmhpo.llm.logged import LoggedModel, Note
 from llmhpo.llm.redact import Redactor
 from llmhpo.surrogates.incumbent import settled
 from llmhpo.surrogates.screen import fit_screen
@@ -42,6 +43,16 @@ class Portfolio:
     def __init__(self, consultant: Consultant | None = None) -> None:
         self._consultant = consultant
         self._fatal = False  # a wrong key stops the calls of this session; the next session may have a right one
+
+    @property
+    def model(self) -> LLM | None:
+        """The model that is consulted."""
+        return None if self._consultant is None else self._consultant.llm
+
+    def log_requests(self, note: Note) -> None:
+        """Tell `note` of every request to the model from now on."""
+        if self._consultant is not None:
+            self._consultant.llm = LoggedModel(self._consultant.llm, note)
 
     # --- the model ----------------------------------------------------------------------------------------------------
 

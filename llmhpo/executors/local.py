@@ -134,7 +134,7 @@ class LocalExecutor:
             timeout_s=job.task.timeout_s,
             grace_s=self._grace_s,
             limits=self._limits,
-            folders=[folder],
+            folders=[folder, *(Path(job.env[name]) for name in ("LLMHPO_CHECKPOINT_DIR",) if name in job.env)],
         )
         self._running.add(process)
         over = threading.Event()

@@ -42,6 +42,20 @@ class End(NamedTuple):
     peak: float = 0.0
 
 
+_living: set[Supervised] = set()
+
+
+def hasten_all(grace_s: float) -> None:
+    """`Supervised.hasten` for every job of this process; may be called by a signal handler."""
+    for process in tuple(_living):
+        process.hasten(grace_s)
+
+
+def count_living() -> int:
+    """How many jobs of this process run."""
+    return len(_living)
+
+
 class Supervised:
     """A command in a session of its own, with a bounded log, a time limit, and no one left behind.
 
@@ -69,7 +83,7 @@ class Supervised:
         self._grace_s = grace_s
         self._late = float("inf") if timeout_s is None else self._start + timeout_s + self._patience_s
         self._is_cancelled = False
-        self._lock = threading.Lock()  # around the control pipe: a number once closed may be another file's
+        self._lock = threading.RLock()  # around the control pipe: a number once closed may be another file's
         settings = [repr(float("inf") if timeout_s is None else timeout_s), repr(grace_s), str(log), str(log_limit)]
         settings += [(limits or Limits()).as_argument(), "\n".join(map(str, folders))]
         try:
@@ -85,6 +99,7 @@ class Supervised:
         except (OSError, ValueError) as error:
             raise ExecutorError(f"cannot start {argv[0]!r} in {str(cwd)!r}: {error}") from error
         self._program = argv[0]
+        _living.add(self)
 
     @property
     def _patience_s(self) -> float:
@@ -143,6 +158,7 @@ class Supervised:
         else:
             self._process.kill()
         self._close_control()
+        _living.discard(self)
         self._process.stdout.close()
         self._process.wait()
         return output.decode(errors="replace").strip().rpartition("\n")[2]

@@ -1,4 +1,4 @@
-"""How long a trial will take: learned from those that ended, well or not."""
+"""How long a trial will take: learned from those that ended, well or not. No proposer asks it yet."""
 
 from __future__ import annotations
 

@@ -41,8 +41,11 @@ class Screen:
         ok = np.array([k for k, t in enumerate(trials) if t.value is not None], dtype=int)
         self._losses = np.array([context.task.loss(t.value) for t in context.finished if t.value is not None])
         self._prior_weight = self._weigh_prior()
-        if context.failed:
-            ended = np.array([k for k, t in enumerate(trials) if t.outcome is not None])
+        if any(t.outcome is not None and t.outcome.status != "pruned" for t in context.failed):
+            # a pruned trial ran well: it was only not worth its end
+            ended = np.array(
+                [k for k, t in enumerate(trials) if t.outcome is not None and t.outcome.status != "pruned"]
+            )
             failed = np.array([trials[k].value is None for k in ended])
             keep = _subset(-failed.astype(float), _MAX_POINTS)
             self._feasibility.fit(self.encoded[ended[keep]], ~failed[keep])

@@ -52,6 +52,28 @@ def test_families_in_which_another_arm_is_better_are_named() -> None:
     assert "f 2.00" in worst.claim
 
 
+def test_recorded_proposals_have_their_own_bars_for_either_start() -> None:
+    for start, bound in (("unseeded", 0.5), ("seeded", 0.8)):
+        runs = [*runs_of("recorded", 0.2, start=start), *runs_of("tpe", 0.4, start=start)]  # type: ignore[arg-type]
+        bar = the_bar(bars(runs), "recorded / best of tpe (tpe)", 25)
+        assert (bar.measured, bar.bound, bar.start) == (pytest.approx(0.5), bound, start)
+
+
+def test_llambo_is_compared_by_regret_and_by_completions() -> None:
+    own = [replace(r, completions=8) for r in runs_of("smollm2", 0.2)]
+    other = [replace(r, completions=4000) for r in runs_of("llambo:disc@smollm2", 0.4)]
+    short = [replace(r, key=replace(r.key, budget=25)) for r in [*own, *other]]
+    found = bars(short)
+    assert the_bar(found, "regret, smollm2", 25).measured == pytest.approx(0.5)
+    assert the_bar(found, "completions, smollm2", 25).measured == pytest.approx(8 / 4000)
+
+
+def test_the_primary_bars_are_those_with_most_rivals_but_smac() -> None:
+    runs = [*runs_of("none", 0.2), *runs_of("tpe", 0.4), *runs_of("gp", 0.4, seeds=1), *runs_of("smac", 0.3, tasks=1)]
+    primary = [b for b in bars(runs) if b.primary and b.claim.startswith("none / best")]
+    assert [b.claim for b in primary] == ["none / best of tpe, gp (tpe)"] * 2
+
+
 def test_repeats_are_counted() -> None:
     twice = [replace(r, repeat=[False] * 49 + [True]) for r in runs_of("none", 0.2)]
     assert the_bar(bars(twice), "share of repeats, none", 50).measured == pytest.approx(1 / 50)

@@ -34,6 +34,8 @@ BODIES = {
     "bad_curve": "from llmhpo import job\njob.report(0, 1.0); job.report(1, float('nan')); job.report(2, 0.5)\nreturn 0.25",
     "job_result": "from llmhpo import job\njob.result({'value': 4.0})",
     "params": "from llmhpo import job\nassert job.params() == params\nassert params == {'lr': 0.001, 'opt': 'adam'}, params\nreturn 1",
+    "prune": "from llmhpo import job\njob.report(1, 2.0); job.prune('worse than the median')",
+    "optuna_prune": "import optuna\nfrom llmhpo import job\njob.report(1, 2.0); raise optuna.TrialPruned('at step 1')",
     "slow": "import time; time.sleep(0.4); return 1.0",
 }
 
@@ -54,7 +56,7 @@ KINDS = [
     "in-process",
     pytest.param("ray command", marks=pytest.mark.ray),
     pytest.param("ray function", marks=pytest.mark.ray),
-    pytest.param("slurm", marks=pytest.mark.slow),
+    pytest.param("slurm", marks=pytest.mark.slurm),
 ]
 
 
@@ -150,6 +152,18 @@ def test_a_bad_report_is_ignored_and_counted(run):
 
 def test_a_result_can_be_handed_in_by_the_job_module(run):
     assert run("job_result").value == 4.0
+
+
+def test_a_job_can_say_that_it_was_pruned_and_why(run):
+    outcome = run("prune")
+    assert (outcome.status, outcome.value, outcome.curve) == ("pruned", None, ((1, 2.0),))
+    assert outcome.message == "worse than the median"
+
+
+@pytest.mark.parametrize("make", ["function", "in-process"], indirect=True)
+def test_optunas_exception_in_a_callable_is_a_pruned_trial(run):
+    outcome = run("optuna_prune")
+    assert (outcome.status, outcome.curve, outcome.message) == ("pruned", ((1, 2.0),), "at step 1")
 
 
 def test_the_job_sees_exactly_the_active_parameters(run):
@@ -261,6 +275,13 @@ def test_a_script_started_by_hand_prints_instead(capsys, monkeypatch):
     jobs.result({"value": 0.25})
     assert jobs.params() == {}
     assert capsys.readouterr().out == "step 1: 0.5\nresult: {'value': 0.25}\n"
+
+
+def test_pruning_by_hand_prints_and_ends_well(capsys, monkeypatch):
+    monkeypatch.delenv("LLMHPO_PRUNED", raising=False)
+    with pytest.raises(SystemExit, match="0"):
+        jobs.prune("too slow")
+    assert capsys.readouterr().out == "pruned: too slow\n"
 
 
 def test_the_pickle_is_removed_at_shutdown(bench):

@@ -6,7 +6,7 @@ import pytest
 
 from llmhpo.errors import ConfigError
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
 
 def test_a_trial_whose_slurm_job_is_killed_runs_again_under_the_same_number(bench):

@@ -178,3 +178,12 @@ def test_what_was_asked_for_and_answered_by_another_is_never_picked():
     snapped = Trial(12, Proposal(asked, "gp"), Outcome("ok", 0.1), {"x": 0.4, "y": 0.5})
     c = Context(Task(), PLANE, (*context(12).trials, snapped))
     assert fit_screen(c).pick(proposals([asked, snapped.params]), 2, np.random.default_rng(0)) == []
+
+
+def test_a_pruned_trial_says_nothing_of_feasibility():
+    pruned = [({"x": 0.3 + i / 1000, "y": 0.5}, None, "pruned") for i in range(6)]
+    failed = [(p, None, "failed") for p, *_ in pruned]
+    near = [{"x": 0.305, "y": 0.52}]
+    plain = fit_screen(context(12)).score(near)
+    assert fit_screen(context(12, extra=pruned)).score(near) == plain
+    assert fit_screen(context(12, extra=failed)).score(near) < plain

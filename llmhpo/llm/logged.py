@@ -1,0 +1,49 @@
+"""A model whose requests and replies are told to a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from llmhpo.errors import LLMError
+from llmhpo.llm.base import LLM, Completion, Request
+
+Note = Callable[[str, dict[str, Any]], None]
+
+
+class LoggedModel:
+    """`model`, with every request that it is sent, and what came of it, told to `note("request", data)`.
+
+    What is told is not redacted yet: the event log does that.
+    """
+
+    def __init__(self, model: LLM, note: Note) -> None:
+        self._model, self._note = model, note
+        self.name, self.price = model.name, model.price
+        self.compact, self.overhead_tokens = model.compact, model.overhead_tokens
+
+    def complete(self, request: Request) -> Completion:
+        """See `LLM.complete`."""
+        asked: dict[str, Any] = {
+            "number": request.number,
+            "model": self.name,
+            "max_tokens": request.max_tokens,
+            "messages": [asdict(m) for m in request.messages],
+        }
+        try:
+            completion = self._model.complete(request)
+        except LLMError as error:
+            self._note("request", {**asked, "error": f"{type(error).__name__}: {error}"})
+            raise
+        answer = {"reply": completion.text, "finish": completion.finish, "model": completion.model}
+        self._note("request", {**asked, **answer, "usage": asdict(completion.usage), "seconds": completion.seconds})
+        return completion
+
+    def count_tokens(self, text: str) -> int:
+        """See `LLM.count_tokens`."""
+        return self._model.count_tokens(text)
+
+    def close(self) -> None:
+        """See `LLM.close`."""
+        self._model.close()

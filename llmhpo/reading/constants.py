@@ -1,0 +1,77 @@
+"""Settings without a command line: constants of the module, of plain Config classes, and environment variables."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from llmhpo.param import UNSET
+from llmhpo.reading.base import Found, Source, fit, scalar, to_kind
+from llmhpo.reading.values import UNKNOWN, assignments, dotted
+
+_CLASSES = ("config", "cfg", "args", "params", "hparams", "hyperparameters", "settings", "options")
+_READS = ("os.environ.get", "environ.get", "os.getenv", "getenv")
+
+
+def read_environment(source: Source) -> list[Found]:
+    """`float(os.environ.get("LR", "0.1"))` and the like: the kind is that of the conversion around it, else the default's."""
+    found: dict[str, Found] = {}
+    conversions = {
+        id(call.args[0]): dotted(call.func)
+        for call in ast.walk(source.tree)
+        if isinstance(call, ast.Call) and call.args and dotted(call.func) in ("float", "int", "str")
+    }
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Call) and dotted(node.func) in _READS and node.args:
+            key, default = node.args[0], node.args[1] if len(node.args) > 1 else None
+        elif isinstance(node, ast.Subscript) and dotted(node.value) in ("os.environ", "environ"):
+            key, default = node.slice, None
+        else:
+            continue
+        name, raw = source.scope.value(key), UNSET if default is None else source.scope.value(default)
+        if isinstance(name, str) and name not in found and not name.startswith("LLMHPO_"):
+            kind = {"float": "float", "int": "int", "str": "str"}.get(conversions.get(id(node), ""))
+            is_kind = to_kind(raw) if kind is None else kind
+            found[name] = Found(
+                name.lower(), is_kind, source.place(node.lineno), "env", name,  # type: ignore[arg-type]
+                default=fit(is_kind, scalar(raw)), is_computed=raw is UNKNOWN,  # type: ignore[arg-type]
+            )  # fmt: skip
+    return list(found.values())
+
+
+def read_constants(source: Source) -> list[Found]:
+    """Names that are bound once, to a scalar, and read somewhere; fields of plain classes named Config or the like."""
+    read = {n.id for n in ast.walk(source.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    found = [
+        f
+        for name, node in source.scope.bound.items()
+        if name in read and (f := _constant(source, name, name, node, "")) is not None
+    ]
+    for cls in (n for n in ast.walk(source.tree) if isinstance(n, ast.ClassDef)):
+        if cls.name.lower().endswith(_CLASSES) and not cls.decorator_list and not cls.bases:
+            found += _members(source, cls)
+    return sorted(found, key=lambda f: (f.where.cell or 0, f.where.line))
+
+
+def _members(source: Source, cls: ast.ClassDef) -> Iterator[Found]:
+    for statement in cls.body:
+        for name, node in assignments(statement):
+            if (one := _constant(source, name, f"{cls.name}.{name}", node, cls.name)) is not None:
+                yield one
+
+
+def _constant(source: Source, name: str, spelling: str, node: ast.expr, owner: str) -> Found | None:
+    value = source.scope.value(node)
+    if scalar(value) is UNSET or isinstance(node, ast.Name):  # an alias is no setting of its own
+        return None
+    return Found(
+        name.lower(), to_kind(value), source.place(node.lineno), "constant", spelling, default=scalar(value),
+        doc=_comment(source, node), owner=owner,
+    )  # fmt: skip
+
+
+def _comment(source: Source, node: ast.expr) -> str:
+    """The comment on the same line."""
+    line = source.text.split("\n")[(node.end_lineno or node.lineno) - 1]
+    behind = line.encode()[node.end_col_offset or 0 :].decode(errors="replace").strip()
+    return behind.lstrip("# ").strip()[:300] if behind.startswith("#") else ""

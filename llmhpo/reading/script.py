@@ -1,0 +1,170 @@
+"""A whole script, config file or help text, read by every reader that applies."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from llmhpo.errors import ConfigError
+from llmhpo.reading.arguments import read_arguments
+from llmhpo.reading.base import IN_CODE, Found, Reader, Source
+from llmhpo.reading.configs import SUFFIXES as CONFIG_SUFFIXES
+from llmhpo.reading.configs import read_config
+from llmhpo.reading.constants import read_constants, read_environment
+from llmhpo.reading.fields import read_fields
+from llmhpo.reading.helptext import is_help, read_help
+from llmhpo.reading.hydra import read_hydra
+from llmhpo.reading.keywords import read_keywords
+from llmhpo.reading.names import Verdict, judge
+from llmhpo.reading.options import read_options
+from llmhpo.reading.shell import SUFFIXES as SHELL_SUFFIXES
+from llmhpo.reading.shell import Call, read_calls, read_shell
+from llmhpo.reading.source import read_source
+
+_FROM_OUTSIDE: Final[tuple[Reader, ...]] = (read_arguments, read_options, read_hydra, read_fields, read_environment)
+_FROM_CODE: Final[tuple[Reader, ...]] = (read_constants, read_keywords)
+_TRAINING_COMMANDS = ("train", "fit", "run", "training", "finetune", "main")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was found in a file, in its order, each with its verdict.
+
+    `config` is the config file that the script reads, and `config_flag` the flag that names it ("" where the code does).
+    `call` is the Python command of a shell script, `subcommand` the one whose arguments were taken.
+    """
+
+    path: Path
+    items: tuple[tuple[Found, Verdict], ...]
+    config: Path | None = None
+    config_flag: str = ""
+    call: Call | None = None
+    subcommand: str = ""
+
+    @property
+    def tunable(self) -> tuple[Found, ...]:
+        """The settings that may be tuned."""
+        return tuple(f for f, v in self.items if v.is_tunable)
+
+    @property
+    def fixed(self) -> tuple[tuple[Found, str], ...]:
+        """The settings to leave alone, each with the reason."""
+        return tuple((f, v.reason) for f, v in self.items if not v.is_tunable)
+
+
+def read(path: str | Path) -> Reading:
+    """Read a script (.py, .ipynb, .sh), a config file (.yaml, .toml, .json) or a saved --help text. Nothing is run.
+
+    Raises: ConfigError, naming file, line and remedy, for what cannot be read or is none of these.
+    """
+    path = Path(path)
+    source = read_source(path)
+    try:
+        return _read(source)
+    except RecursionError:
+        raise ConfigError(f"{path}: is nested too deeply to be read; give the script that trains") from None
+
+
+def _read(source: Source) -> Reading:
+    path = source.path
+    if path.suffix in (".py", ".ipynb"):
+        return _python(source)
+    if path.suffix in CONFIG_SUFFIXES:
+        return _reading(path, read_config(source), config=path)
+    if path.suffix in SHELL_SUFFIXES:
+        return _shell(source)
+    if is_help(source.text):
+        return _reading(path, read_help(source))
+    raise ConfigError(
+        f"{path}: is neither a script (.py, .ipynb, .sh), nor a config file ({', '.join(CONFIG_SUFFIXES)}), nor the text "
+        "that --help prints; give one of these"
+    )
+
+
+def _reading(path: Path, found: Sequence[Found], **more: object) -> Reading:
+    items = tuple((f, judge(f)) for f in {f.name: f for f in reversed(found)}.values())
+    return Reading(path, items[::-1], **more)  # type: ignore[arg-type]
+
+
+def _python(source: Source) -> Reading:
+    """The command line, config files and environment first; values in the code only where these hold nothing to tune."""
+    found = [f for reader in _FROM_OUTSIDE for f in reader(source)]
+    found, subcommand = _one_subcommand(found)
+    config, flag = _config_of(source, found)
+    if config is not None:
+        found += [replace(f, where=replace(f.where, file=config.name)) for f in read_config(read_source(config))]
+    outside = [f for f in found if f.passing not in IN_CODE]
+    if any(judge(f).is_tunable for f in outside):
+        return _reading(source.path, outside, config=config, config_flag=flag, subcommand=subcommand)
+    found += [f for reader in _FROM_CODE for f in reader(source)]
+    return _reading(source.path, found)
+
+
+def _one_subcommand(found: list[Found]) -> tuple[list[Found], str]:
+    """The arguments of the main parser and of one subcommand: the one named like training, else the richest."""
+    owners = list(
+        dict.fromkeys(f.owner for f in found if f.owner and f.passing not in IN_CODE and f.passing != "override")
+    )
+    if not owners:
+        return found, ""
+    counts = {o: sum(judge(f).is_tunable for f in found if f.owner == o) for o in owners}
+    chosen = next((o for o in owners if o in _TRAINING_COMMANDS), max(owners, key=lambda o: counts[o]))
+    return [f for f in found if f.owner in ("", chosen) or f.passing in (*IN_CODE, "override")], chosen
+
+
+def _config_of(source: Source, found: Sequence[Found]) -> tuple[Path | None, str]:
+    """The config file that lies beside the script and is named by a flag's default, or in the code."""
+    folder = source.path.parent
+    for one in found:
+        if (
+            isinstance(one.default, str)
+            and (path := _beside(folder, one.default)) is not None
+            and one.passing == "flag"
+        ):
+            return path, one.spelling
+    if any(f.passing == "override" for f in found):
+        return None, ""
+    for node in ast.walk(source.tree):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and (path := _beside(folder, node.value)) is not None
+        ):
+            return path, ""
+    return None, ""
+
+
+def _beside(folder: Path, name: str) -> Path | None:
+    if not name.endswith(CONFIG_SUFFIXES) or len(name) > 200 or not name.isprintable():
+        return None
+    path = folder / name
+    return path if path.is_file() else None
+
+
+def _shell(source: Source) -> Reading:
+    """The flags of the shell script, with kinds, choices and helps of the Python script that it starts, if that is here."""
+    found = read_shell(source)
+    calls, _ = read_calls(source)
+    if not calls:
+        raise ConfigError(
+            f"{source.path}: starts no Python program with flags; give the script that it runs in the end"
+        )
+    script = source.path.parent / calls[0].script
+    if calls[0].script and script.is_file():
+        known = {f.name: f for f in read(script).tunable} | {f.name: f for f, _ in read(script).fixed}
+        given = {f.name for f in found}
+        found = [_informed(f, known.get(f.name)) for f in found]
+        found += [f for n, f in known.items() if n not in given and f.passing not in IN_CODE]
+    return _reading(source.path, found, call=calls[0])
+
+
+def _informed(found: Found, known: Found | None) -> Found:
+    """A flag as the shell script gives it, with what the Python script knows about it."""
+    if known is None:
+        return found
+    default = known.default if found.is_computed else found.default
+    return replace(known, default=default, where=found.where, passing=found.passing if found.passing == "env" else known.passing,
+                   spelling=found.spelling if found.passing == "env" else known.spelling)  # fmt: skip
