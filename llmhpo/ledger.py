@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from llmhpo.journal import Entry
@@ -121,26 +121,34 @@ def _is_same(logged: object, kept: object) -> bool:
 
 def proposal_record(proposal: Proposal) -> Record:
     """A proposal as JSON reads it back."""
-    return _plain(asdict(proposal))
+    provenance = None if proposal.provenance is None else asdict(proposal.provenance)
+    return {
+        "params": dict(proposal.params),
+        "source": proposal.source,
+        "rationale": proposal.rationale,
+        "provenance": provenance,
+    }
 
 
 def end_record(trial: Trial) -> Record:
     """How a trial ended, its curve and output left out: no proposer reads them."""
     assert trial.outcome is not None
-    seconds = round(trial.outcome.seconds, 6)  # as the store keeps it
-    metrics = dict(trial.outcome.metrics)
-    outcome = replace(trial.outcome, seconds=seconds, metrics=metrics, curve=(), log_tail="")
-    return _plain({"outcome": asdict(outcome), "evaluated": trial.evaluated})
+    outcome: Record = {
+        "status": trial.outcome.status,
+        "value": trial.outcome.value,
+        "seconds": round(trial.outcome.seconds, 6),  # as the store keeps it
+        "metrics": dict(trial.outcome.metrics),
+        "curve": [],
+        "message": trial.outcome.message,
+        "log_tail": "",
+    }
+    return {"outcome": outcome, "evaluated": trial.evaluated}
 
 
 def batch_record(batch: Batch) -> Record:
     """A consultation as JSON reads it back."""
-    return _plain(asdict(batch))
-
-
-def _plain(record: Mapping[str, Any]) -> Record:
-    plain: Record = json.loads(json.dumps(record))
-    return plain
+    record: Record = json.loads(json.dumps(asdict(batch)))
+    return record
 
 
 def proposal_from_dict(raw: Mapping[str, Any]) -> Proposal:

@@ -51,6 +51,7 @@ FIXED = {
 _N = r"_(?:n_|num_|max_|min_|total_|nb_|number_of_)?"
 
 _FIRST = (
+    _rule("place", r"_(init|start|load|resume|restart|initialize|warm_start|weights)_from_", _ANY),
     _rule("seed", r"_(seed|random_state|rng|manual_seed|np_seed|data_seed|random_seed)_", _ANY),
     _rule("evaluation", r"_(eval|test|val|valid|validation|metrics?|scoring|cv|folds?|kfold|n_splits|holdout|dev)_", _ANY),
     _rule("verbosity", r"_(verbose|verbosity|verbose_eval|log_level|log_interval|log_every\w*|logging\w*|log_freq\w*|print\w*|silent|quiet|debug|progress\w*|save_\w+|save|report_to|plot|tqdm|disp|version|help|\w+_interval|display\w*|show\w*)_", _ANY),

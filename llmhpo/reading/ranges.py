@@ -93,6 +93,8 @@ def _gamma(d: float) -> Span:
     """A discount near 1, a kernel's width, or a split gain: the default tells which."""
     if 0.8 <= d < 1:
         return Span(0.8, 0.9999, False, "a default near 1 looks like a discount: the usual range, 0.8 to 0.9999")
+    if 0.5 <= d < 0.8:
+        return Span(0.1, 1.0, False, "a default below 1 looks like a decay of the learning rate: 0.1 to 1")
     if d > 0:
         return _factor(30, 30)(d)
     return Span(0.0, 5.0, False, "from the default 0 to 5; 0 has no logarithm")
@@ -329,7 +331,11 @@ def _numbers(found: Found, verdict: Verdict, default: float | None, span: Span) 
         )
     log = span.log and low > 0
     if is_float:
-        table: dict[str, object] = {"type": "float", "low": _short(low, default), "high": _short(high, default)}
+        table: dict[str, object] = {
+            "type": "float",
+            "low": _short(low, default, found.low),
+            "high": _short(high, default, found.high),
+        }
     else:
         least = 1 if log else 0 if low >= 0 else low
         table = {"type": "int", "low": int(max(math.floor(low), least)), "high": math.ceil(high)}
@@ -342,6 +348,6 @@ def _within(value: float, found: Found) -> bool:
     return (found.low is None or value >= found.low) and (found.high is None or value <= found.high)
 
 
-def _short(bound: float, default: float | None) -> float:
-    """A bound in three digits, unless it is the default itself, which must stay inside."""
-    return bound if bound == default else float(f"{bound:.3g}")
+def _short(bound: float, *exact: float | None) -> float:
+    """A bound in four digits, unless it is the default or the script's own bound: those must hold to the last digit."""
+    return bound if bound in exact else float(f"{bound:.4g}")

@@ -70,6 +70,25 @@ def test_what_is_no_hyperparameter_is_left_alone(read_text: Read, call: str) -> 
     assert read_text(f"{ARGPARSE}parser.add_argument({call})\n").tunable == ()
 
 
+def test_a_bound_that_the_script_states_holds_to_the_last_digit(read_text: Read) -> None:
+    text = 'import click\n@click.option("--lr", type=click.FloatRange(0.0123456, 0.1234567), default=0.05)\ndef f(lr): ...\n'
+    param = suggest(read_text(text).tunable[0]).param
+    assert param is not None
+    assert (param.check(0.0123456), param.check(0.1234567)) == (None, None)
+    assert param.check(0.12346) is not None
+
+
+def test_a_decay_rate_never_reaches_one(read_text: Read) -> None:
+    param = suggest(read_text(ARGPARSE + 'parser.add_argument("--beta2", type=float, default=0.99)\n').tunable[0]).param
+    assert param is not None
+    assert param.check(1.0) is not None
+
+
+def test_a_choice_of_where_to_start_from_is_left_alone(read_text: Read) -> None:
+    text = ARGPARSE + 'parser.add_argument("--init_from", choices=["scratch", "resume"], default="scratch")\n'
+    assert read_text(text).tunable == ()
+
+
 def test_comments_and_strings_are_no_arguments(read_text: Read) -> None:
     text = '"""parser.add_argument("--lr", type=float)"""\n# parser.add_argument("--wd", default=0.1)\nx = "--dropout 0.3"\n'
     assert read_text(ARGPARSE + text).items == ()
