@@ -44,7 +44,7 @@ $(VENV)/demo: $(VENV)/torch pyproject.toml
 
 $(VENV)/test: $(VENV)/torch pyproject.toml
 	$(PIP) --upgrade pip
-	$(PIP) --editable '.[local,demo,pandas,bench]' --group test --group lint
+	$(PIP) --editable '.[local,demo,pandas,bench,examples]' --group test --group lint
 	touch $@
 
 $(VENV)/carps: $(VENV)/torch pyproject.toml evals/carps-constraints.txt
