@@ -109,7 +109,12 @@ def test_ctrl_c_in_a_terminal_leaves_a_study_that_goes_on(tmp_path: Path) -> Non
         "print('DONE', len(r.trials), [t.number for t in r.trials], flush=True)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, script], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, script],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     assert process.stdout is not None
     finished = 0
