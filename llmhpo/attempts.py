@@ -17,8 +17,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from llmhpo.errors import ConfigError, ExecutorError
-from llmhpo.executors.base import Executor, Job
+from llmhpo.errors import ExecutorError
+from llmhpo.executors.base import Executor, Job, check_retries
 from llmhpo.executors.leftover import TOKEN, end_leftovers
 from llmhpo.ledger import outcome_from_dict
 from llmhpo.storage import write_durably
@@ -48,8 +48,7 @@ class Attempts:
     def __init__(
         self, store: Store, executor: Executor, directory: Path, *, retries: int = RETRIES, command: str = ""
     ) -> None:
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise ConfigError(f"retries={retries!r} is not a whole number from 0 on")
+        check_retries(retries)
         self.store, self.executor, self.directory = store, executor, directory
         self._retries, self._command = retries, command
 

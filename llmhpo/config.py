@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from llmhpo.attempts import RETRIES
 from llmhpo.errors import ConfigError, LLMHPOError
+from llmhpo.executors.base import check_retries
 from llmhpo.executors.cluster import Placement
 from llmhpo.executors.limits import Limits
 from llmhpo.llm.base import LLM
@@ -56,8 +57,7 @@ class RunConfig:
         for name, value in (("n_trials", self.n_trials), ("n_workers", self.n_workers)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}={value!r} is not a whole number from 1 on")
-        if isinstance(self.retries, bool) or not isinstance(self.retries, int) or self.retries < 0:
-            raise ConfigError(f"retries={self.retries!r} is not a whole number from 0 on")
+        check_retries(self.retries)
         if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < 2**31):
             raise ConfigError(f"seed={self.seed!r} is not a whole number from 0 to 2147483647")
         if not isinstance(self.deadline_s, int | float) or not self.deadline_s > 0:

@@ -107,6 +107,13 @@ class Param:
             return (d.high - d.low) // d.step + 1
         return math.inf if self._step is None else round((self._high - self._low) / self._step) + 1
 
+    def value_units(self) -> npt.NDArray[np.float64]:
+        """The positions in [0, 1] of all values, in order, (size,); the parameter must have finitely many."""
+        if self.choices:
+            return np.array([self.to_unit(choice) for choice in self.choices])
+        d = cast("FloatDistribution | IntDistribution", self.distribution)
+        return np.array([self.to_unit(self.cast(d.low + k * (d.step or 0))) for k in range(int(self.size))])
+
     @property
     def width(self) -> int:
         """The number of columns in `SearchSpace.encode`."""

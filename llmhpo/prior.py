@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from optuna.distributions import FloatDistribution, IntDistribution
 
 from llmhpo.param import Param, ParamValue
 from llmhpo.space import Array, SearchSpace
@@ -145,7 +144,7 @@ def _table(param: Param, beliefs: tuple[Belief, ...]) -> _Table:
     cells = (np.arange(_CELLS) + 0.5) / _CELLS
     discrete = bool(param.choices) or param.size <= _MOST_VALUES
     if discrete:
-        units = _value_units(param)
+        units = param.value_units()
         fine = (np.arange(16 * _CELLS) + 0.5) / (16 * _CELLS)  # the last values of a logarithmic range are close
         mass = np.bincount(param.at_units(fine)[0], minlength=len(units)) / len(fine)
     else:
@@ -185,14 +184,6 @@ def _inside(param: Param, belief: Belief, units: Array) -> Array:
 
 def _same(a: ParamValue, b: ParamValue) -> bool:
     return a == b and isinstance(a, bool) == isinstance(b, bool)
-
-
-def _value_units(param: Param) -> Array:
-    d = param.distribution
-    if param.choices:
-        return np.array([param.to_unit(choice) for choice in param.choices])
-    number = cast("IntDistribution | FloatDistribution", d)
-    return np.array([param.to_unit(number.low + k * (number.step or 0)) for k in range(int(param.size))])
 
 
 def _active(space: SearchSpace, U: Array) -> dict[str, npt.NDArray[np.bool_]]:

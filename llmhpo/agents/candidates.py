@@ -7,9 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from optuna.distributions import FloatDistribution, IntDistribution
 
-from llmhpo.param import Param
 from llmhpo.space import SearchSpace
 from llmhpo.surrogates.screen import Screen
 from llmhpo.trial import Context
@@ -78,17 +76,10 @@ def everywhere(space: SearchSpace, rng: np.random.Generator) -> Array:
 
         points: Array = qmc.Sobol(len(space), rng=rng).random(GLOBAL)
         return points
-    centres = [_centres(param) for param in space.params]
-    grid = np.stack(np.meshgrid(*centres, indexing="ij"), axis=-1).reshape(-1, len(space))
+    grid = np.stack(np.meshgrid(*(param.value_units() for param in space.params), indexing="ij"), axis=-1).reshape(
+        -1, len(space)
+    )
     return rng.permutation(grid)
-
-
-def _centres(param: Param) -> list[float]:
-    """The positions in [0, 1] of all values of a discrete parameter."""
-    d = param.distribution
-    if isinstance(d, IntDistribution | FloatDistribution):
-        return [param.to_unit(param.cast(d.low + k * (d.step or 0))) for k in range(int(param.size))]
-    return [param.to_unit(choice) for choice in param.choices]
 
 
 class _Moves:

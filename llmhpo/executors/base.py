@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from llmhpo.errors import ConfigError
 from llmhpo.trial import Outcome, Params, Task
 
 Metrics = Mapping[str, float]
@@ -27,6 +28,12 @@ class Job:
     directory: Path
     seed: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_retries(retries: object) -> None:
+    """Raises: ConfigError where `retries` is no whole number from 0 on."""
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise ConfigError(f"retries={retries!r} is not a whole number from 0 on")
 
 
 class Executor(Protocol):

@@ -20,7 +20,7 @@ from typing import Any
 import llmhpo
 from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors import parcel, ray_node
-from llmhpo.executors.base import Job, Objective
+from llmhpo.executors.base import Job, Objective, check_retries
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.function import pickled
 from llmhpo.executors.local import REPORT_FILE, LocalExecutor, prepare
@@ -78,8 +78,7 @@ class RayExecutor:
             "pass_env": tuple(pass_env),
             "log_limit": log_limit,
         }
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise ConfigError(f"retries={retries!r} is not a whole number from 0 on")
+        check_retries(retries)
         asked = Resources.of(resources)
         objective = None if isinstance(work, CommandTemplate) else pickled(work)
         self._command = (

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from llmhpo.errors import ConfigError, ExecutorError, MissingExtraError
 from llmhpo.executors import child
-from llmhpo.executors.base import Job, Objective
+from llmhpo.executors.base import Job, Objective, check_retries
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.function import pickled
 from llmhpo.executors.local import LocalExecutor
@@ -73,8 +73,7 @@ class SlurmExecutor:
         pass_env: Sequence[str] = (),
         log_limit: int = 1 << 20,
     ) -> None:
-        if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-            raise ConfigError(f"retries={retries!r} is not a whole number from 0 on")
+        check_retries(retries)
         self.workers, self._retries, self._grace_s = workers, retries, grace_s
         self._folder = folder.absolute()
         self._settings: dict[str, Any] = {
