@@ -19,7 +19,8 @@ Objective = Callable[[dict[str, object]], "float | Metrics"]
 class Job:
     """One trial to run.
 
-    `directory` belongs to this job alone: parameters, result, reports and logs lie there afterwards.
+    `directory` belongs to this job alone: parameters, result, reports and logs lie there afterwards. `code` is the revision
+    that it runs ("": the user's tree as it stands); `split` names the data that it is scored on.
     """
 
     number: int
@@ -28,6 +29,8 @@ class Job:
     directory: Path
     seed: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
+    code: str = ""
+    split: str = "search"
 
 
 def check_retries(retries: object) -> None:
