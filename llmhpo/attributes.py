@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from optuna.trial import FrozenTrial, TrialState
 
-from llmhpo.ledger import batch_from_dict
+from llmhpo.ledger import batch_from_dict, trust_record
 from llmhpo.trial import Attempt, Batch, Outcome, Params, Proposal, Provenance, Trial
 
 PREFIX = "llmhpo:"  # of a study's attributes
@@ -48,7 +48,7 @@ def outcome_attrs(outcome: Outcome) -> dict[str, Any]:
         attrs["message"] = outcome.message
     if outcome.log_tail and outcome.status != "ok":
         attrs["log_tail"] = outcome.log_tail[-_LOG_CHARS:]
-    return attrs
+    return attrs | trust_record(outcome)
 
 
 def trial_from_optuna(frozen: FrozenTrial) -> Trial:
@@ -72,6 +72,10 @@ def trial_from_optuna(frozen: FrozenTrial) -> Trial:
         curve=tuple((int(step), float(value)) for step, value in attrs.get("curve", ())),
         message=attrs.get("message", ""),
         log_tail=attrs.get("log_tail", ""),
+        self_reported=bool(attrs.get("self_reported", False)),
+        fingerprint=attrs.get("fingerprint", ""),
+        flags=tuple(attrs.get("flags", ())),
+        sandbox=attrs.get("sandbox", ""),
     )
     return Trial(frozen.number, proposal, outcome, attrs.get(EVALUATED))
 

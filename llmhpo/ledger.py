@@ -142,7 +142,18 @@ def end_record(trial: Trial) -> Record:
         "message": trial.outcome.message,
         "log_tail": "",
     }
-    return {"outcome": outcome, "evaluated": trial.evaluated}
+    return {"outcome": outcome | trust_record(trial.outcome), "evaluated": trial.evaluated}
+
+
+def trust_record(outcome: Outcome) -> Record:
+    """What says how far an outcome is to be trusted, as JSON; what is not set is left out, as in studies of old."""
+    record: Record = {
+        "self_reported": outcome.self_reported,
+        "fingerprint": outcome.fingerprint,
+        "flags": list(outcome.flags),
+        "sandbox": outcome.sandbox,
+    }
+    return {name: value for name, value in record.items() if value}
 
 
 def batch_record(batch: Batch) -> Record:
@@ -162,7 +173,8 @@ def proposal_from_dict(raw: Mapping[str, Any]) -> Proposal:
 def outcome_from_dict(raw: Mapping[str, Any]) -> Outcome:
     """An outcome from its fields as JSON has them."""
     curve: Sequence[Any] = raw["curve"]
-    return Outcome(**{**raw, "curve": tuple((int(step), float(value)) for step, value in curve)})
+    points = tuple((int(step), float(value)) for step, value in curve)
+    return Outcome(**{**raw, "curve": points, "flags": tuple(raw.get("flags", ()))})
 
 
 def batch_from_dict(raw: Mapping[str, Any]) -> Batch:

@@ -111,6 +111,10 @@ class Outcome:
 
     `curve` holds (step, value) pairs of the metric that the job reported on its way; `message` says in one line why a
     trial is not ok; `log_tail` is the bounded end of what it printed.
+
+    `self_reported` says that code which the model may edit computed the value itself, for want of a scorer. `fingerprint`
+    is a digest of the predictions, or of the losses: equal ones mean candidates that do the same. `flags` names the tripwires
+    that the trial touched; `sandbox` is the level of isolation it ran in, with its version ("": none).
     """
 
     status: Status
@@ -120,6 +124,10 @@ class Outcome:
     curve: Sequence[tuple[int, float]] = ()
     message: str = ""
     log_tail: str = ""
+    self_reported: bool = False
+    fingerprint: str = ""
+    flags: tuple[str, ...] = ()
+    sandbox: str = ""
 
     def __post_init__(self) -> None:
         if self.status == "ok" and not _is_finite(self.value):

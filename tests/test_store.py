@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,10 +11,11 @@ import optuna
 import pytest
 
 from llmhpo.errors import StoreError, StudyLockedError, StudyMismatchError
+from llmhpo.ledger import end_record, outcome_from_dict
 from llmhpo.prior import Belief, Prior
 from llmhpo.space import SearchSpace
 from llmhpo.store import Store, batch_from_dict, load_study
-from llmhpo.trial import Batch, Outcome, Proposal, Provenance, Task
+from llmhpo.trial import Batch, Outcome, Proposal, Provenance, Task, Trial
 from llmhpo.usage import Usage
 
 Open = Callable[..., Store]
@@ -51,6 +53,26 @@ def test_a_batch_of_a_study_older_than_beliefs_is_read() -> None:
     raw = asdict(BATCH)
     del raw["prior"]
     assert batch_from_dict(raw) == BATCH
+
+
+def test_how_far_an_outcome_is_to_be_trusted_comes_back_after_closing(open_store: Open) -> None:
+    outcome = replace(OK, self_reported=True, fingerprint="ab12", flags=("metric jump",), sandbox="bwrap 0.8.0")
+    store = open_store()
+    store.finish(store.begin(PROPOSAL).number, outcome)
+    store.close()
+    assert open_store().trials[0].outcome == outcome
+
+
+def test_how_far_an_outcome_is_to_be_trusted_comes_back_from_the_log() -> None:
+    trusted = replace(OK, self_reported=True, fingerprint="ab12", flags=("metric jump",), sandbox="bwrap 0.8.0")
+    raw = json.loads(json.dumps(end_record(Trial(0, PROPOSAL, trusted))))["outcome"]
+    assert outcome_from_dict(raw) == replace(trusted, curve=())
+
+
+def test_an_outcome_older_than_scoring_is_recorded_as_it_was() -> None:
+    assert set(end_record(Trial(0, PROPOSAL, OK))["outcome"]) == {
+        "status", "value", "seconds", "metrics", "curve", "message", "log_tail",
+    }  # fmt: skip
 
 
 def test_trials_are_numbered_from_zero(open_store: Open) -> None:
