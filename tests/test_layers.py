@@ -13,7 +13,7 @@ import llmhpo
 ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
-    {"param", "space", "prior", "usage", "trial", "trust", "prompts", "history", "events", "job"},
+    {"param", "space", "prior", "revision", "usage", "trial", "trust", "prompts", "history", "events", "job"},
     {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading"},
     {"surrogates", "executors", "agents"},
     {"attempts", "audit", "loop", "confirmation"},
