@@ -1,0 +1,74 @@
+"""What a study must survive, done to real studies with real processes, and counted.
+
+    python -m evals.chaos all                     # the table: a case a line, what must be 0, and what was seen
+    python -m evals.chaos all --small             # as in the tests: two minutes
+    python -m evals.chaos controller --rounds 1000
+
+Everything happens in process and mount namespaces of its own where `unshare` can make them, and with a random key in the
+environment that must be in no byte written. Exit code 1 where something that must be 0 is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from evals.chaos import controller
+from evals.chaos.base import Case, Row, in_namespaces, leaks
+
+CASES = {
+    "controller": Case(controller.run, 10, 50, 1000, "SIGKILL to the controller at a random moment"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", choices=["all", *CASES])
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--small", action="store_const", dest="size", const="small", help="the sizes of the tests")
+    size.add_argument("--long", action="store_const", dest="size", const="long", help="the sizes of the long run")
+    size.add_argument("--rounds", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true", help="a line of JSON a case instead of the table")
+    args = parser.parse_args()
+    if (status := in_namespaces(sys.argv[1:])) is not None:
+        return status
+    rows = []
+    for name, case in CASES.items():
+        if args.case in ("all", name):
+            rows.append(_run(case, args.rounds or getattr(case, args.size or "usual"), args.seed))
+            sys.stdout.write(json.dumps(asdict(rows[-1])) + "\n" if args.json else _line(rows[-1]))
+            sys.stdout.flush()
+    return 0 if all(row.is_clean for row in rows) else 1
+
+
+def _run(case: Case, rounds: int, seed: int) -> Row:
+    with tempfile.TemporaryDirectory(prefix="llmhpo-chaos-") as name:
+        folder = Path(name)
+        (folder / "tmp").mkdir()
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "tmp")  # so that what lies there is searched, too
+        try:
+            row = case.run(rounds, folder, seed)
+            row.zero["files with the key"] = len(leaks(folder))
+        finally:
+            del os.environ["TMPDIR"]
+            tempfile.tempdir = None
+    return row
+
+
+def _line(row: Row) -> str:
+    if row.skipped:
+        return f"{row.case}: not run here: {row.skipped}\n"
+    zero = ", ".join(f"{name} {count}" for name, count in row.zero.items())
+    seen = ", ".join(f"{name} {value}" for name, value in row.seen.items())
+    verdict = "ok" if row.is_clean else "BROKEN"
+    return f"{row.case} x {row.rounds}: {verdict}\n  must be 0: {zero}\n  seen: {seen}\n"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
