@@ -13,11 +13,11 @@ import llmhpo
 ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
-    {"param", "space", "prior", "revision", "usage", "trial", "trust", "prompts", "history", "events", "job"},
+    {"param", "space", "prior", "revision", "usage", "trial", "trust", "prompts", "cards", "history", "events", "job"},
     {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading"},
     {"surrogates", "executors", "agents"},
     {"attempts", "audit", "loop", "confirmation"},
-    {"config", "api", "study", "sampler", "progress", "stopping", "draft", "cli", "__main__"},
+    {"config", "api", "study", "sampler", "progress", "stopping", "draft", "commands", "cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
