@@ -21,6 +21,9 @@ class Job:
 
     `directory` belongs to this job alone: parameters, result, reports and logs lie there afterwards. `code` is the revision
     that it runs ("": the user's tree as it stands); `split` names the data that it is scored on.
+
+    `tree` is the folder that the command runs in instead of its own: a checkout of `code`. In a sandbox a job sees that
+    folder and `read`, may write into `directory` and `write`, and finds `hide` empty, also where it lies below one of the others.
     """
 
     number: int
@@ -31,6 +34,10 @@ class Job:
     env: Mapping[str, str] = field(default_factory=dict)
     code: str = ""
     split: str = "search"
+    tree: Path | None = None
+    read: tuple[Path, ...] = ()
+    write: tuple[Path, ...] = ()
+    hide: tuple[Path, ...] = ()
 
 
 def check_retries(retries: object) -> None:

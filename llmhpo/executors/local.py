@@ -116,7 +116,8 @@ class LocalExecutor:
 
     def _run(self, job: Job, slot: int, future: Future[Outcome]) -> Outcome | None:
         folder = job.directory.absolute()
-        argv = self._command.render(
+        command = self._command if job.tree is None else self._command.moved(job.tree)
+        argv = command.render(
             job.params,
             trial=job.number,
             seed=job.seed,
@@ -127,7 +128,7 @@ class LocalExecutor:
         prepare(folder, job)
         process = Supervised(
             argv,
-            cwd=self._command.cwd,
+            cwd=command.cwd,
             env=self._job_env(job, folder, slot),
             log=folder / LOG_FILE,
             log_limit=self._log_limit,
