@@ -1,0 +1,113 @@
+"""`llmhpo run` and `demo`: studies that run."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from llmhpo import stopping
+from llmhpo.api import Result, run
+from llmhpo.commands.base import Plain, StudyFile, console, errors, study_file
+from llmhpo.commands.models import install
+from llmhpo.commands.summary import print_summary
+from llmhpo.config import RunConfig, read_study_file
+from llmhpo.errors import ConfigError
+from llmhpo.executors.command import CommandTemplate
+from llmhpo.history import one_line
+from llmhpo.progress import make_progress
+
+
+def run_command(
+    study: StudyFile = Path("study.toml"),
+    n_trials: Annotated[int | None, typer.Option(help="trials in all, earlier sessions included")] = None,
+    n_workers: Annotated[int | None, typer.Option(help="trials at a time")] = None,
+    llm: Annotated[
+        str | None, typer.Option(help="openai:MODEL, anthropic:MODEL, local:PATH, smollm2, none, auto")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="server of the model, where it is not the provider's own")
+    ] = None,
+    noisy: Annotated[
+        bool | None, typer.Option("--noisy", help="a configuration gives another value with another seed")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="of a new study; one that goes on keeps its own")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="cap on the model's tokens, in and out")] = None,
+    max_usd: Annotated[float | None, typer.Option(help="cap on the model's bill")] = None,
+    study_name: Annotated[str | None, typer.Option(help="another name starts another study")] = None,
+    storage: Annotated[str | None, typer.Option(help="any Optuna storage URL instead of the SQLite file")] = None,
+    retries: Annotated[int | None, typer.Option(help="of a trial that was cut off by a crash")] = None,
+    plain: Plain = False,
+) -> None:
+    """Run a study; run the same command again to go on where it stopped."""
+    overrides: dict[str, object] = {
+        "n_trials": n_trials, "n_workers": n_workers, "llm": llm, "base_url": base_url, "noisy": noisy, "seed": seed,
+        "max_tokens": max_tokens, "max_usd": max_usd, "study_name": study_name, "storage": storage,
+        "retries": retries,
+    }  # fmt: skip
+    config = read_study_file(study_file(study), overrides)
+    _finish(config, _run(config, plain=plain), f"llmhpo run {study}")
+
+
+def demo(
+    directory: Annotated[Path, typer.Option(help="where the example is copied to")] = Path("llmhpo-demo"),
+    llm: Annotated[str | None, typer.Option(help="model spec; default: the embedded one, installed if need be")] = None,
+    n_trials: Annotated[int | None, typer.Option(help="trials in all")] = None,
+    plain: Plain = False,
+) -> None:
+    """Tune a small torch network on scikit-learn's digits: 16 real trainings, a few minutes, no key."""
+    source = _demo_source()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in ("train.py", "study.toml"):
+            if not (directory / name).exists():
+                shutil.copy(source / name, directory / name)
+    except OSError as error:
+        raise ConfigError(f"--directory {directory}: {error.strerror}; give a folder that can be written to") from None
+    if llm is None:
+        install("smollm2")
+    config = read_study_file(directory / "study.toml", {"llm": llm, "n_trials": n_trials})
+    study = directory / "study.toml"
+    _finish(config, _run(config, plain=plain), f"llmhpo run {study} --n-trials {2 * config.n_trials}")
+    console.print(
+        f"The example is yours to change: {study} and {directory / 'train.py'}.\n"
+        "With a hosted model: set OPENAI_API_KEY or ANTHROPIC_API_KEY and run\n"
+        f"  llmhpo run {study} --study-name hosted --llm auto",
+        highlight=False, markup=False, soft_wrap=True,
+    )  # fmt: skip
+
+
+def _run(config: RunConfig, *, plain: bool) -> Result:
+    assert config.command is not None
+    if unused := CommandTemplate(config.command, config.space, config.cwd).unused:
+        names = ", ".join(unused)
+        errors.print(
+            Text(f"note: the command does not pass {names}; they are tuned in vain unless the job reads LLMHPO_PARAMS"),
+            soft_wrap=True,
+        )
+    progress_console = Console(stderr=True, force_terminal=False) if plain else errors
+    try:
+        with make_progress(config, force=True, console=progress_console) as on_event:
+            return run(config, on_event)
+    except KeyboardInterrupt:
+        errors.print(stopping.farewell("trials"), highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+
+
+def _demo_source() -> Path:
+    packed = Path(str(resources.files("llmhpo"))) / "_demo"
+    return packed if packed.exists() else Path(__file__).parents[2] / "examples" / "digits"
+
+
+def _finish(config: RunConfig, result: Result, again: str) -> None:
+    print_summary(result)
+    if result.best is not None:
+        console.print(Text(f"best configuration: {one_line(result.best.params)}"), soft_wrap=True)
+    console.print(Text(f"kept in {config.storage}; to go on: {again}"), soft_wrap=True)
+    if result.best is None or result.stopped == "hopeless":
+        raise typer.Exit(1)
