@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llmhpo.api import Result, confirm, optimize
     from llmhpo.confirmation import Confirmation
+    from llmhpo.draws import boolean, choose, integer, loguniform, uniform
     from llmhpo.errors import LLMHPOError
     from llmhpo.llm import make_llm
     from llmhpo.param import Param, When
@@ -34,9 +35,14 @@ _HOME = {
     "Trial": "trial",
     "Usage": "usage",
     "When": "param",
+    "boolean": "draws",
+    "choose": "draws",
     "confirm": "api",
+    "integer": "draws",
+    "loguniform": "draws",
     "make_llm": "llm",
     "optimize": "api",
+    "uniform": "draws",
 }
 
 __all__ = [
@@ -54,9 +60,14 @@ __all__ = [
     "Trial",
     "Usage",
     "When",
+    "boolean",
+    "choose",
     "confirm",
+    "integer",
+    "loguniform",
     "make_llm",
     "optimize",
+    "uniform",
 ]
 
 

@@ -13,12 +13,12 @@ import llmhpo
 ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
-    {"param", "space", "prior", "revision", "usage", "trial", "trust", "prompts", "cards", "history", "events", "job"},
+    {"param", "space", "prior", "revision", "usage", "trial", "trust", "prompts", "cards", "history", "events", "job", "draws"},
     {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading"},
     {"surrogates", "executors", "agents"},
-    {"attempts", "audit", "loop", "confirmation"},
+    {"attempts", "audit", "loop", "confirmation", "rules"},
     {"config", "api", "study", "sampler", "progress", "stopping", "draft", "commands", "cli", "__main__"},
-]
+]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
 
