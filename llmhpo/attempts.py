@@ -39,8 +39,8 @@ class Recovery(NamedTuple):
 class Attempts:
     """Launches trials of `store` on `executor`, in folders below `directory`'s own.
 
-    A trial whose attempts were cut off, by the death of the controller or of the machine, is launched again `retries` times
-    at most; attempts that we ended ourselves do not count.
+    A trial whose attempts were cut off, by the death of the controller, of the machine or of the process that watched over the
+    job, is launched again `retries` times at most; attempts that we ended ourselves do not count.
 
     Raises: ConfigError where `retries` is no whole number from 0 on.
     """
@@ -76,12 +76,26 @@ class Attempts:
             kept.set_exception(error)
         else:
             outcome = done.result()
+            if outcome.lost:
+                kept.set_result(outcome)
+                return
             record = {**asdict(replace(outcome, metrics=dict(outcome.metrics)))}
             try:
                 write_durably(self._outcome(number), json.dumps({"token": attempt.token, "outcome": record}))
             except OSError as problem:
                 _log.warning("trial %d: its outcome cannot be kept in a file: %s", number, problem.strerror)
             kept.set_result(outcome)
+
+    def final(self, number: int, outcome: Outcome) -> Outcome | None:
+        """What `outcome` of the last attempt means for the trial; None where that attempt was lost and it is to be launched again."""
+        if not outcome.lost:
+            return outcome
+        count = sum(not a.cancelled for a in self.store.attempts(number))
+        if count > self._retries:
+            return replace(outcome, lost=False, message=f"{_given_up(count)}; the last time: {outcome.message}")
+        self.store.log("lost", {"number": number, "attempt": count, "message": outcome.message})
+        _log.warning("trial %d: attempt %d was lost (%s); it runs again", number, count, outcome.message)
+        return None
 
     def clear(self, number: int) -> None:
         """The trial has ended, and that is committed: remove what was kept for the case that it would not be."""
@@ -142,7 +156,4 @@ class Attempts:
 
 
 def _given_up(attempts: int) -> str:
-    return (
-        f"given up after {attempts} attempts, each cut off by the end of the controller or of the machine; "
-        "a larger `retries` allows more"
-    )
+    return f"given up after {attempts} attempts, each cut off from outside the job (a larger `retries` allows more)"

@@ -114,7 +114,8 @@ class Outcome:
 
     `self_reported` says that code which the model may edit computed the value itself, for want of a scorer. `fingerprint`
     is a digest of the predictions, or of the losses: equal ones mean candidates that do the same. `flags` names the tripwires
-    that the trial touched; `sandbox` is the level of isolation it ran in, with its version ("": none).
+    that the trial touched; `sandbox` is the level of isolation it ran in, with its version ("": none). `lost` says that this
+    attempt was cut off from outside and says nothing about the configuration: it may be run again; no record keeps it.
     """
 
     status: Status
@@ -128,6 +129,7 @@ class Outcome:
     fingerprint: str = ""
     flags: tuple[str, ...] = ()
     sandbox: str = ""
+    lost: bool = False
 
     def __post_init__(self) -> None:
         if self.status == "ok" and not _is_finite(self.value):

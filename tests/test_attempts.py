@@ -16,8 +16,9 @@ from llmhpo.executors.function import InProcessExecutor
 from llmhpo.executors.leftover import TOKEN, end_leftovers, find_leftovers
 from llmhpo.space import SearchSpace
 from llmhpo.store import Store
-from llmhpo.trial import Outcome, Proposal, Task
+from llmhpo.trial import Outcome, Proposal, Task, Trial
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="who sent a SIGKILL is told from /proc/vmstat")
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.5}}
 SCRIPT = """
 import json, os, sys
@@ -144,6 +145,56 @@ def test_a_checkpoint_folder_survives_attempts(tmp_path: Path) -> None:
         "python train.py", SPACE, llm=None, n_trials=2, study_name="s", cwd=tmp_path, progress=False
     )
     assert [t.value for t in result.trials] == [5.0, 1.0]
+
+
+MORTAL = """
+import json, os, signal, sys
+from pathlib import Path
+kept = Path(os.environ["LLMHPO_CHECKPOINT_DIR"]) / "times"
+times = int(kept.read_text()) + 1 if kept.exists() else 1
+kept.write_text(str(times))
+if times <= int(sys.argv[1]):
+    os.kill(os.getppid() if sys.argv[2] == "supervisor" else os.getpid(), signal.SIGKILL)
+    signal.pause()
+Path(os.environ["LLMHPO_RESULT"]).write_text(json.dumps({"value": times}))
+"""
+
+
+def run_mortal(tmp_path: Path, deaths: int, who: str, **kw: object) -> Trial:
+    """A study of one trial whose first attempts end by a SIGKILL that the controller did not send."""
+    (tmp_path / "train.py").write_text(MORTAL)
+    command = ["python", "train.py", str(deaths), who]
+    result = llmhpo.optimize(
+        command, SPACE, llm=None, n_trials=1, study_name="s", cwd=tmp_path, progress=False, **kw  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert [t.number for t in result.trials] == [0]
+    return result.trials[0]
+
+
+@linux
+@pytest.mark.parametrize("who", ["supervisor", "job"])
+def test_an_attempt_lost_while_the_controller_lives_is_made_again_from_its_checkpoint(
+    tmp_path: Path, who: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run_mortal(tmp_path, 2, who).value == 3.0
+    assert "attempt 2 was lost" in caplog.text
+    folders = sorted(p.name for p in (tmp_path / "runs" / "s" / "trials").iterdir())
+    assert folders == ["00000", "00000.2", "00000.3"]
+
+
+@linux
+@pytest.mark.parametrize("who", ["supervisor", "job"])
+def test_a_trial_whose_attempts_are_all_lost_has_failed_after_its_retries(tmp_path: Path, who: str) -> None:
+    outcome = run_mortal(tmp_path, 9, who).outcome
+    assert outcome is not None
+    assert (outcome.status, outcome.lost) == ("failed", False)
+    assert "given up after 3 attempts" in outcome.message
+    assert (tmp_path / "runs" / "s" / "checkpoints" / "00000" / "times").read_text() == "3"
+
+
+@linux
+def test_without_retries_the_first_lost_attempt_fails_the_trial(tmp_path: Path) -> None:
+    assert run_mortal(tmp_path, 1, "supervisor", retries=0).value is None
 
 
 def test_what_an_attempt_left_running_is_ended_and_nobody_else(tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ class LocalExecutor:
             limits=self._limits,
             folders=[folder, *(Path(job.env[name]) for name in ("LLMHPO_CHECKPOINT_DIR",) if name in job.env)],
         )
+        kills = oom_kills()
         self._running.add(process)
         over = threading.Event()
         future.add_done_callback(lambda _: process.cancel())
@@ -149,7 +150,7 @@ class LocalExecutor:
             over.wait(_STOP_NEWS_S)
             if future.cancelled():
                 return None
-        return self._judge(job, folder, end)
+        return self._judge(job, folder, end, oom_kills() - kills if kills >= 0 else 1)
 
     def _job_env(self, job: Job, folder: Path, slot: int) -> dict[str, str]:
         env = self._env | dict(job.env)
@@ -165,14 +166,15 @@ class LocalExecutor:
             "LLMHPO_SEED": str(job.seed),
         }
 
-    def _judge(self, job: Job, folder: Path, end: End) -> Outcome:
+    def _judge(self, job: Job, folder: Path, end: End, oom_kills: int) -> Outcome:
         """The whole tree is dead: nothing that is read here can change any more."""
         log, _ = read_bounded(folder / LOG_FILE, 2 * self._log_limit)
         text = tail(log)
         curve, note = read_reports(folder / REPORT_FILE, job.task.metric)
         value: float | None = None
         metrics: dict[str, float] = {}
-        status, problem = _status(end, text, job.task.timeout_s, self._limits)
+        lost = _is_lost(end, oom_kills)
+        status, problem = _status(end, text, job.task.timeout_s, self._limits, lost)
         pruned, missing = read_bounded(folder / PRUNED_FILE, 1000)
         if status == "ok" and missing != "is missing":
             status, problem = "pruned", last_line(clean(pruned)) if pruned.strip() else ""
@@ -190,6 +192,7 @@ class LocalExecutor:
             curve=tuple(curve),
             message="; ".join(part for part in (problem, note) if part),
             log_tail=text,
+            lost=lost,
         )
 
 
@@ -204,7 +207,26 @@ def prepare(folder: Path, job: Job) -> None:
         raise ExecutorError(f"trial {job.number}: cannot prepare {str(folder)!r}: {error}") from error
 
 
-def _status(end: End, text: str, timeout_s: float | None, limits: Limits) -> tuple[Status, str]:
+def oom_kills() -> int:
+    """How many processes the kernel of this machine has killed for want of memory since it started; -1 where it does not say."""
+    try:
+        found = re.search(r"^oom_kill (\d+)$", Path("/proc/vmstat").read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return -1
+    return -1 if found is None else int(found[1])
+
+
+def _is_lost(end: End, oom_kills: int) -> bool:
+    """Whether this attempt was cut off from outside, as far as can be told, while the kernel killed so many for want of memory.
+
+    Who sent a SIGKILL the kernel does not tell: one that neither we nor the out-of-memory killer sent counts as lost, though the job
+    may have sent it itself. Such a job is cut off again, and so fails after its `retries`.
+    """
+    by_sigkill = end.cause == "exited" and end.code in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    return end.cause == "lost" or (by_sigkill and not oom_kills)
+
+
+def _status(end: End, text: str, timeout_s: float | None, limits: Limits, lost: bool) -> tuple[Status, str]:
     """What the end of the process says; "ok" still needs a result."""
     match end:
         case End("timeout"):
@@ -218,6 +240,8 @@ def _status(end: End, text: str, timeout_s: float | None, limits: Limits) -> tup
         case End(cause, figure=figure) if cause != "exited":
             return limits.judge(cause, figure)
     if end.code in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        if lost:
+            return "failed", "killed by SIGKILL, which neither llmhpo nor the kernel for want of memory has sent"
         seen = f" (its processes had {end.peak / 1e9:.3g} GB when last looked at)" if end.peak else ""
         return "oom", f"killed by SIGKILL, which llmhpo did not send: most likely the computer ran out of memory{seen}"
     what = f"killed by {_signal_name(-end.code)}" if end.code < 0 else f"exit code {end.code}"

@@ -15,7 +15,7 @@ import pytest
 
 from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors.command import CommandTemplate
-from llmhpo.executors.local import LocalExecutor, is_secret
+from llmhpo.executors.local import LocalExecutor, is_secret, oom_kills
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
 DAEMON = """
@@ -114,8 +114,27 @@ def test_a_segmentation_fault_is_a_failed_trial(bench):  # 29
 
 
 @pytest.mark.parametrize("code", ["import os; os.kill(os.getpid(), 9)", "import os; os._exit(137)"])
-def test_a_sigkill_that_is_not_ours_is_out_of_memory(bench, code):
-    assert bench.run(code).status == "oom"
+def test_a_sigkill_from_somebody_unknown_is_a_lost_attempt(bench, code):
+    outcome = bench.run(code)
+    assert (outcome.status, outcome.lost) == ("failed", oom_kills() >= 0)
+    assert "SIGKILL" in outcome.message
+
+
+def test_a_job_that_the_kernel_kills_for_want_of_memory_is_out_of_memory(bench):  # 2
+    group = Path("/sys/fs/cgroup/memory/llmhpo-test-" + bench.tag)
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no memory group can be made here: {error}")
+    (group / "memory.limit_in_bytes").write_text("64M")
+    (group / "memory.swappiness").write_text("0")
+    code = f"import os\nopen('{group}/cgroup.procs', 'w').write(str(os.getpid()))\nx = bytearray(200 << 20)"
+    try:
+        outcome = bench.run(code)
+    finally:
+        bench.wait_for(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+    assert (outcome.status, outcome.lost) == ("oom", False)
 
 
 def test_a_message_of_the_gpu_is_out_of_memory(bench):
@@ -219,7 +238,7 @@ def test_a_program_that_vanished_is_an_executor_error(bench):
 @needs_proc
 def test_a_job_that_kills_its_supervisor_fails_and_leaves_nothing(bench):  # 12
     outcome = bench.run(DAEMON + "os.kill(os.getppid(), 9)\ntime.sleep(60)")
-    assert outcome.status == "failed"
+    assert (outcome.status, outcome.lost) == ("failed", True)
     assert "watched over" in outcome.message
     bench.wait_for(lambda: bench.living() == [])
 
