@@ -103,7 +103,7 @@ def _ask(study: optuna.Study, space: SearchSpace) -> Params:
     for param in space._order:
         if space.is_active(param, params):
             value = trial._suggest(param.name, _distribution(param))
-            params[param.name] = param.choices[value] if param.ordered else value
+            params[param.name] = param.choices[value] if param.ordered else param.cast(value)  # 0.15000000000000002
     return {name: params[name] for name in space.names if name in params}
 
 
