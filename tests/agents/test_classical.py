@@ -153,3 +153,9 @@ def test_five_thousand_trials_do_not_make_an_ask_slow():
     start = time.perf_counter()
     assert classical_proposals(context, 1)
     assert time.perf_counter() - start < 5.0  # some 0.1 s on a free core; the bound is for a crowded one
+
+
+def test_the_parzen_estimator_hits_the_points_of_a_grid_exactly() -> None:
+    space = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 0.3, "step": 0.05}})
+    drawn = [p.params for seed in range(20) for p in TPEProposer().propose(history(space, 6, seed=seed), 1)]
+    assert {p["x"] for p in drawn} <= {0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3}
