@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from optuna.trial import FrozenTrial, TrialState
 
-from llmhpo.ledger import batch_from_dict, trust_record
+from llmhpo.ledger import batch_from_dict, code_record, trust_record
+from llmhpo.revision import Revision
 from llmhpo.trial import Attempt, Batch, Outcome, Params, Proposal, Provenance, Trial
 
 PREFIX = "llmhpo:"  # of a study's attributes
@@ -34,7 +35,7 @@ def proposal_attrs(proposal: Proposal) -> dict[str, Any]:
         attrs["rationale"] = proposal.rationale
     if proposal.provenance is not None:
         attrs["provenance"] = asdict(proposal.provenance)
-    return attrs
+    return attrs | code_record(proposal)
 
 
 def outcome_attrs(outcome: Outcome) -> dict[str, Any]:
@@ -60,6 +61,8 @@ def trial_from_optuna(frozen: FrozenTrial) -> Trial:
         attrs.get("source", "unknown"),
         attrs.get("rationale", ""),
         None if provenance is None else Provenance(**provenance),
+        attrs.get("code", ""),
+        attrs.get("twin"),
     )
     if not frozen.state.is_finished():
         return Trial(frozen.number, proposal)
@@ -84,6 +87,12 @@ def read_batches(attrs: Mapping[str, Any]) -> list[Batch]:
     """The consultations in a study's attributes, in order."""
     names = sorted(name for name in attrs if name.startswith(PREFIX + "batch:"))
     return [batch_from_dict(attrs[name]) for name in names]
+
+
+def read_baseline(attrs: Mapping[str, Any]) -> Revision | None:
+    """The code that a study's edits start from; None where code is not edited."""
+    raw = attrs.get(PREFIX + "baseline")
+    return None if raw is None else Revision.from_dict(raw)
 
 
 def read_attempts(frozen: FrozenTrial) -> tuple[Attempt, ...]:

@@ -11,6 +11,7 @@ from llmhpo.errors import LLMUnavailableError, StoreError
 from llmhpo.journal import Entry, Reading, read_journal
 from llmhpo.ledger import Ledger, batch_from_dict, outcome_from_dict, proposal_from_dict, proposal_record
 from llmhpo.llm.base import Completion, Request
+from llmhpo.revision import Revision
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Context, Task, Trial
 from llmhpo.usage import Caps, Price
@@ -45,7 +46,7 @@ def verify(path: Path, context: Context, study_name: str) -> Audit:
         "space": context.space.to_dict(),
         "task": asdict(context.task),
     }
-    kept = Ledger.of(about, context.trials, context.batches)
+    kept = Ledger.of(about, context)
     problems = [reading.problem] if reading.problem else []
     problems += logged.contradictions(kept)
     problems += [f"{kind} {data['number']} is in the store and not in the log" for kind, data in logged.missing(kept)]
@@ -92,7 +93,8 @@ def _context(state: Ledger, budget_left: int | None) -> Context:
     trials = [_trial(number, state) for number in sorted(state.proposals)]
     batches = [batch_from_dict(b) for b in state.batches]
     space = SearchSpace.from_dict(about["space"])
-    return Context(Task(**about["task"]), space, tuple(trials), budget_left, about["seed"], tuple(batches))
+    baseline = None if state.baseline is None else Revision.from_dict(state.baseline)
+    return Context(Task(**about["task"]), space, tuple(trials), budget_left, about["seed"], tuple(batches), baseline)
 
 
 def _trial(number: int, state: Ledger) -> Trial:

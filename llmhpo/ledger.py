@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from llmhpo.journal import Entry
 from llmhpo.prior import prior_from_dict
-from llmhpo.trial import Batch, Outcome, Proposal, Provenance, Trial
+from llmhpo.revision import Revision
+from llmhpo.trial import Batch, Context, Outcome, Proposal, Provenance, Trial
 from llmhpo.usage import Usage
 
 Record = dict[str, Any]
@@ -21,23 +22,24 @@ _REDACTED = re.escape(json.dumps("[key]")[1:-1])
 class Ledger:
     """Trials and consultations by number, and `about`: name, seed, space and task of the study.
 
-    An `end` holds `outcome` and `evaluated` of a trial that has ended.
+    An `end` holds `outcome` and `evaluated` of a trial that has ended; `baseline` is the code that may be edited, if any.
     """
 
     about: Record = field(default_factory=dict)
     proposals: dict[int, Record] = field(default_factory=dict)
     ends: dict[int, Record] = field(default_factory=dict)
     batches: list[Record] = field(default_factory=list)
+    baseline: Record | None = None
 
     @classmethod
-    def of(cls, about: Record, trials: Iterable[Trial], batches: Iterable[Batch]) -> Self:
+    def of(cls, about: Record, context: Context) -> Self:
         """What a store holds."""
-        ledger = cls(about)
-        for trial in trials:
+        ledger = cls(about, baseline=None if context.baseline is None else context.baseline.to_dict())
+        for trial in context.trials:
             ledger.proposals[trial.number] = proposal_record(trial.proposal)
             if trial.outcome is not None:
                 ledger.ends[trial.number] = end_record(trial)
-        ledger.batches = [batch_record(b) for b in batches]
+        ledger.batches = [batch_record(b) for b in context.batches]
         return ledger
 
     @classmethod
@@ -59,14 +61,18 @@ class Ledger:
             self.ends[int(data["number"])] = {"outcome": data["outcome"], "evaluated": data["evaluated"]}
         elif entry.kind == "consulted":
             self.batches.append(data["batch"])
+        elif entry.kind == "baseline":
+            self.baseline = data["revision"]
         elif entry.kind == "snapshot":
             self.proposals = {int(n): p for n, p in data["proposals"].items()}
             self.ends = {int(n): e for n, e in data["ends"].items()}
             self.batches = list(data["batches"])
+            self.baseline = data.get("baseline")
 
     def snapshot(self) -> Record:
         """All of it, as the data of an event."""
-        return {"proposals": self.proposals, "ends": self.ends, "batches": self.batches}
+        whole: Record = {"proposals": self.proposals, "ends": self.ends, "batches": self.batches}
+        return whole if self.baseline is None else whole | {"baseline": self.baseline}
 
     @property
     def is_empty(self) -> bool:
@@ -80,6 +86,8 @@ class Ledger:
             for name in ("study", "seed")
             if self.about and self.about[name] != kept.about[name]
         ]
+        if self.baseline is not None and self.baseline != kept.baseline:
+            out.append("the log began with another state of the code than the store")
         for what, mine, theirs in (
             ("proposal of trial", self.proposals, kept.proposals),
             ("result of trial", self.ends, kept.ends),
@@ -95,7 +103,10 @@ class Ledger:
 
     def missing(self, kept: Self) -> list[tuple[str, Record]]:
         """The events that would bring this log up to the store that is `kept`."""
-        out: list[tuple[str, Record]] = [
+        out: list[tuple[str, Record]] = []
+        if self.baseline is None and kept.baseline is not None:
+            out.append(("baseline", {"revision": kept.baseline}))
+        out += [
             ("consulted", {"number": n, "batch": batch})
             for n, batch in enumerate(kept.batches)
             if n >= len(self.batches)
@@ -122,12 +133,19 @@ def _is_same(logged: object, kept: object) -> bool:
 def proposal_record(proposal: Proposal) -> Record:
     """A proposal as JSON reads it back."""
     provenance = None if proposal.provenance is None else asdict(proposal.provenance)
-    return {
+    record: Record = {
         "params": dict(proposal.params),
         "source": proposal.source,
         "rationale": proposal.rationale,
         "provenance": provenance,
     }
+    return record | code_record(proposal)
+
+
+def code_record(proposal: Proposal) -> Record:
+    """What belongs to edited code in a proposal, as JSON; left out where code is not edited, as in studies of old."""
+    record: Record = {} if proposal.code == "" else {"code": proposal.code}
+    return record if proposal.twin is None else record | {"twin": proposal.twin}
 
 
 def end_record(trial: Trial) -> Record:
@@ -158,15 +176,22 @@ def trust_record(outcome: Outcome) -> Record:
 
 def batch_record(batch: Batch) -> Record:
     """A consultation as JSON reads it back."""
-    record: Record = json.loads(json.dumps(asdict(batch)))
-    return record
+    record: Record = json.loads(json.dumps(asdict(replace(batch, revisions=()))))
+    record["revisions"] = [r.to_dict() for r in batch.revisions]
+    of_edits = ("revisions", "code")  # left out where there are none, as in studies of old
+    return {name: value for name, value in record.items() if value or name not in of_edits}
 
 
 def proposal_from_dict(raw: Mapping[str, Any]) -> Proposal:
     """A proposal from what `proposal_record` gave."""
     provenance = raw["provenance"]
     return Proposal(
-        raw["params"], raw["source"], raw["rationale"], None if provenance is None else Provenance(**provenance)
+        raw["params"],
+        raw["source"],
+        raw["rationale"],
+        None if provenance is None else Provenance(**provenance),
+        raw.get("code", ""),
+        raw.get("twin"),
     )
 
 
@@ -181,5 +206,11 @@ def batch_from_dict(raw: Mapping[str, Any]) -> Batch:
     """A consultation as it stands in an attribute of a study, read back."""
     proposals = tuple(proposal_from_dict(p) for p in raw["proposals"])
     prior = None if raw.get("prior") is None else prior_from_dict(raw["prior"])
-    usage, problems = Usage(**raw["usage"]), tuple(raw["problems"])
-    return Batch(**{**raw, "proposals": proposals, "usage": usage, "problems": problems, "prior": prior})
+    read = {
+        "proposals": proposals,
+        "usage": Usage(**raw["usage"]),
+        "problems": tuple(raw["problems"]),
+        "prior": prior,
+        "revisions": tuple(Revision.from_dict(r) for r in raw.get("revisions", ())),
+    }
+    return Batch(**{**raw, **read})

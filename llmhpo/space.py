@@ -179,6 +179,13 @@ class SearchSpace:
         """Optuna distributions of all parameters; conditions, defaults and docs have no place there."""
         return {p.name: p.distribution for p in self.params}
 
+    def extended(self, params: Sequence[Param]) -> SearchSpace:
+        """The space with more parameters; the same object where there are none to add.
+
+        Raises: as the constructor.
+        """
+        return SearchSpace([*self.params, *params]) if params else self
+
     # --- configurations ---------------------------------------------------------------------------------------------
 
     def is_active(self, param: Param, params: Mapping[str, object]) -> bool:

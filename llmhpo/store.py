@@ -28,6 +28,7 @@ from llmhpo.attributes import (
     outcome_attrs,
     proposal_attrs,
     read_attempts,
+    read_baseline,
     read_batches,
     trial_from_optuna,
 )
@@ -35,6 +36,7 @@ from llmhpo.errors import StoreError, StudyMismatchError
 from llmhpo.journal import Journal
 from llmhpo.lease import Lease
 from llmhpo.ledger import Ledger, Record, batch_from_dict, batch_record, end_record, proposal_record
+from llmhpo.revision import Revision
 from llmhpo.space import Params, SearchSpace
 from llmhpo.storage import (
     close_storage,
@@ -89,10 +91,12 @@ class Store:
             self._create_or_load(seed)
             attrs = self._attrs()
             self.seed = int(attrs[PREFIX + "seed"])
+            self._baseline, self._batches = read_baseline(attrs), read_batches(attrs)
+            self._trials: dict[int, Trial] = {}
             frozen = [t for t in self._frozen() if t.state != TrialState.WAITING]
-            self._trials = {t.number: self._ours(t) for t in frozen}
+            spaces = {code: self._space_of(code) for code in ("", *(r.id for r in self.context().revisions))}
+            self._trials = {t.number: self._ours(t, spaces) for t in frozen}
             self._attempts = {t.number: read_attempts(t) for t in frozen if not t.state.is_finished()}
-            self._batches = read_batches(attrs)
             if log is not None and self._lease is not None:
                 self._open_journal(log)
         except BaseException:
@@ -115,7 +119,7 @@ class Store:
         """Open the event log, and bring it and the store together: the store is the truth."""
         self._journal = journal = Journal(path)
         about = {"study": self.study_name, "seed": self.seed, "space": self.space.to_dict(), "task": asdict(self.task)}
-        kept, logged = Ledger.of(about, self.trials, self.batches), Ledger.read(journal.entries)
+        kept, logged = Ledger.of(about, self.context()), Ledger.read(journal.entries)
         missing, wrong = logged.missing(kept), logged.contradictions(kept)
         if journal.entries and (wrong or len(missing) > _MOST_UNLOGGED):
             journal.set_aside(wrong[0] if wrong else f"it lacks {len(missing)} events of what the store holds")
@@ -185,17 +189,26 @@ class Store:
         elif self.task.noisy:
             self._write(lambda: self._set("task", {**was, "noisy": True}))
 
-    def _ours(self, frozen: FrozenTrial) -> Trial:
-        if frozen.params != self.space.coerce(frozen.params):
+    def _space_of(self, code: str) -> SearchSpace:
+        return self.context().space_of(code) if code else self.space
+
+    def _ours(self, frozen: FrozenTrial, spaces: Mapping[str, SearchSpace]) -> Trial:
+        trial = trial_from_optuna(frozen)
+        space = spaces.get(trial.proposal.code)
+        if space is None:
             raise StudyMismatchError(
-                f"trial {frozen.number} of study {self.study_name!r} does not fit its space ({self.space.coerce(frozen.params)}); "
+                f"trial {frozen.number} of study {self.study_name!r} ran the code {trial.proposal.code!r}, which is no revision "
+                "of the study; somebody else wrote it: give another study_name"
+            )
+        if not _fits(space, frozen.params):
+            raise StudyMismatchError(
+                f"trial {frozen.number} of study {self.study_name!r} does not fit its space ({space.coerce(frozen.params)}); "
                 "somebody else wrote it: give another study_name"
             )
-        trial = trial_from_optuna(frozen)
-        if trial.evaluated is not None and trial.evaluated != self.space.coerce(trial.evaluated):
+        if trial.evaluated is not None and not _fits(space, trial.evaluated):
             raise StudyMismatchError(
                 f"trial {frozen.number} of study {self.study_name!r} was told with a configuration that does not fit its "
-                f"space ({self.space.coerce(trial.evaluated)}); somebody else wrote it: give another study_name"
+                f"space ({space.coerce(trial.evaluated)}); somebody else wrote it: give another study_name"
             )
         return trial
 
@@ -213,7 +226,7 @@ class Store:
 
     def context(self, budget_left: int | None = None) -> Context:
         """A snapshot of all that agents may see."""
-        return Context(self.task, self.space, self.trials, budget_left, self.seed, self.batches)
+        return Context(self.task, self.space, self.trials, budget_left, self.seed, self.batches, self._baseline)
 
     def _frozen(self) -> list[FrozenTrial]:
         return self._storage.get_all_trials(self._study_id, deepcopy=False)
@@ -252,10 +265,11 @@ class Store:
 
     def begin(self, proposal: Proposal, budget_left: int | None = None) -> Trial:
         """Commit a trial as running, before its job is launched. `budget_left` is what its proposer was told."""
+        space = self._space_of(proposal.code)
         template = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=proposal.params,
-            distributions={name: self.space[name].distribution for name in proposal.params},
+            distributions={name: space[name].distribution for name in proposal.params},
             user_attrs=proposal_attrs(proposal),
         )
 
@@ -271,11 +285,12 @@ class Store:
         )
         return trial
 
-    def attempt(self, number: int, folder: str, seed: int, command: str = "") -> Attempt:
+    def attempt(self, number: int, folder: str, seed: int, command: str = "", code: str = "") -> Attempt:
         """Commit that a running trial is about to be launched, once more or for the first time, and with what."""
         known = self._attempts[number]
         epoch = 0 if self._lease is None else self._lease.epoch
-        attempt = Attempt(len(known) + 1, uuid.uuid4().hex, folder, seed, self.space.revision, command, epoch)
+        space = self._space_of(self._trials[number].proposal.code)
+        attempt = Attempt(len(known) + 1, uuid.uuid4().hex, folder, seed, space.revision, command, epoch, code=code)
         self._write(lambda: self._set_attempt(number, attempt))
         self._attempts[number] = (*known, attempt)
         self._log_if("launch", lambda: {"number": number, "attempt": asdict(attempt)})
@@ -326,9 +341,17 @@ class Store:
     def record(self, batch: Batch) -> None:
         """Commit a consultation of the model: its proposals are paid for and survive a restart."""
         number = len(self._batches)
-        self._write(lambda: self._set(f"batch:{number:05d}", asdict(batch)))
+        self._write(lambda: self._set(f"batch:{number:05d}", batch_record(batch)))
         self._batches.append(batch)
         self._log_if("consulted", lambda: {"number": number, "batch": batch_record(batch)})
+
+    def begin_edits(self, baseline: Revision) -> Revision:
+        """Commit the code that edits start from, unless the study has begun with another; what it began with."""
+        if self._baseline is None:
+            self._write(lambda: self._set("baseline", baseline.to_dict()))
+            self._baseline = baseline
+            self.log("baseline", {"revision": baseline.to_dict()})
+        return self._baseline
 
     def ask(self, context: Context) -> None:
         """Commit that the model is being asked about `context`, so that a restart can ask the same again."""
@@ -359,6 +382,20 @@ class Store:
             self._write(lambda: self._set(name, value))
         return value if known is None else str(known)
 
+    @property
+    def wall_s(self) -> float:
+        """Wall-clock seconds of the sessions before this one, as they kept them."""
+        now = f"{PREFIX}wall:{self._epoch}"
+        return float(sum(v for k, v in self._attrs().items() if k.startswith(PREFIX + "wall:") and k != now))
+
+    def keep_wall(self, seconds: float) -> None:
+        """Commit how long this session has lasted."""
+        self._write(lambda: self._set(f"wall:{self._epoch}", round(seconds, 3)))
+
+    @property
+    def _epoch(self) -> int:
+        return 0 if self._lease is None else self._lease.epoch
+
     def _set(self, name: str, value: object) -> None:
         self._storage.set_study_user_attr(self._study_id, PREFIX + name, value)
 
@@ -372,6 +409,12 @@ class Store:
 def _release(lease: Lease, storage: RDBStorage) -> None:
     lease.release()
     close_storage(storage)
+
+
+def _fits(space: SearchSpace, params: Mapping[str, Any]) -> bool:
+    """Whether these are the active parameters of a configuration, rounding noise on a grid aside."""
+    fitted = space.coerce(params)
+    return isinstance(fitted, dict) and fitted.keys() == params.keys()
 
 
 def _difference(was: SearchSpace, now: SearchSpace) -> str:
@@ -410,4 +453,5 @@ def load_study(storage: str, study_name: str) -> Context:
         )
     task = Task(**attrs[PREFIX + "task"])
     space = SearchSpace.from_dict(attrs[PREFIX + "space"])
-    return Context(task, space, trials, None, int(attrs[PREFIX + "seed"]), tuple(read_batches(attrs)))
+    batches = tuple(read_batches(attrs))
+    return Context(task, space, trials, None, int(attrs[PREFIX + "seed"]), batches, read_baseline(attrs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -13,12 +13,14 @@ from llmhpo.usage import Usage
 
 if TYPE_CHECKING:
     from llmhpo.prior import Prior
+    from llmhpo.revision import Revision
     from llmhpo.space import Params, SearchSpace
 else:
     Params = dict  # a name of a type: a cluster's node only runs jobs, and needs no Optuna
 
 __all__ = [
     "Attempt",
+    "Bounds",
     "Context",
     "Direction",
     "Outcome",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 Direction = Literal["minimize", "maximize"]
+Bounds = tuple[float | None, float | None]
 Status = Literal["ok", "failed", "timeout", "oom", "pruned", "invalid"]
 REPEAT = "repeat"  # the source of a trial that runs a configuration again on purpose
 
@@ -46,7 +49,8 @@ class Task:
 
     `text` is the user's own description and reaches the model as data. `metric` is the key under which a job reports
     its result. `timeout_s` bounds one trial's wall-clock time. `noisy` says that the same configuration gives other values
-    with another seed: each trial then has a seed of its own, and some repeat a configuration.
+    with another seed: each trial then has a seed of its own, and some repeat a configuration. `bounds` is the least and the
+    largest that the metric can be at all (None: no bound on that side); a trial that reports more is invalid.
     """
 
     text: str = ""
@@ -54,6 +58,7 @@ class Task:
     direction: Direction = "minimize"
     timeout_s: float | None = None
     noisy: bool = False
+    bounds: Bounds | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -70,6 +75,8 @@ class Task:
             raise ConfigError(f"timeout_s={self.timeout_s!r} is not a positive number of seconds")
         if not isinstance(self.noisy, bool):
             raise ConfigError(f"noisy={self.noisy!r} is neither True nor False")
+        if self.bounds is not None:
+            object.__setattr__(self, "bounds", _checked_bounds(self.bounds))
 
     def job_seed(self, study_seed: int, number: int) -> int:
         """The seed that trial `number` is run with, below 2**31: the study's own for all, or with `noisy` one for each."""
@@ -97,12 +104,18 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A configuration to try. `source` names who proposed it: "default", "llm", "tpe", "gp", "random", ..."""
+    """A configuration to try. `source` names who proposed it: "default", "llm", "tpe", "gp", "random", ...
+
+    `code` is the id of the revision that it is for ("": the code as the user wrote it). `twin` is the number of the trial
+    whose seed it is run with, for two revisions to be compared (None: its own).
+    """
 
     params: Params
     source: str
     rationale: str = ""
     provenance: Provenance | None = None
+    code: str = ""
+    twin: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +183,8 @@ class Attempt:
     """One launch of a trial, committed before it happens: a trial is launched again where a launch was lost or interrupted.
 
     `index` counts from 1. `token` is random: it marks the processes and the result of this attempt. `folder` is the name
-    of its folder, `revision` that of the space, `epoch` that of the controller. `cancelled` says that we ended it.
+    of its folder, `revision` that of the space, `epoch` that of the controller. `cancelled` says that we ended it. `code` is
+    the revision of the code that it ran ("": the user's tree as it stood).
     """
 
     index: int
@@ -181,15 +195,17 @@ class Attempt:
     command: str = ""
     epoch: int = 0
     cancelled: bool = False
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What one consultation of the model gave, good or not; recorded before any of it is used.
 
-    `kind` is the prompt ("warmstart", "propose"), `at` the number of trials begun when it was asked, `asked` how many
+    `kind` is the prompt ("warmstart", "propose", "edit"), `at` the number of trials begun when it was asked, `asked` how many
     configurations were asked for. `problems` lists what was wrong with the replies; `error` is set where no reply came,
     and `fatal` where asking again is pointless (a wrong key). `prior` is what the model said it believes, if it did.
+    `revisions` are the edits that came of it, `code` the revision that it was asked to edit.
     """
 
     kind: str
@@ -202,6 +218,8 @@ class Batch:
     fatal: bool = False
     seconds: float = 0.0
     prior: Prior | None = None
+    revisions: tuple[Revision, ...] = ()
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +227,8 @@ class Context:
     """All that an agent may see.
 
     `trials` is ordered by number and includes those that still run; `batches` are the consultations of the model so
-    far; `budget_left` counts the trials that may still be begun (None: not known).
+    far; `budget_left` counts the trials that may still be begun (None: not known). `baseline` is the user's code as it
+    stood when the study began, where code may be edited. `elsewhere` is what consultations cost that are not in `batches`.
     """
 
     task: Task
@@ -218,6 +237,40 @@ class Context:
     budget_left: int | None = None
     seed: int = 0
     batches: tuple[Batch, ...] = ()
+    baseline: Revision | None = None
+    elsewhere: Usage = field(default_factory=Usage)
+
+    @property
+    def revisions(self) -> tuple[Revision, ...]:
+        """All edits of the code so far, oldest first, each once; the baseline is none."""
+        return tuple({r.id: r for batch in self.batches for r in batch.revisions}.values())
+
+    def lineage(self, code: str) -> tuple[Revision, ...]:
+        """The edits that led from the baseline to the revision `code`, its own last; () for the baseline."""
+        known = {r.id: r for r in self.revisions}
+        line: list[Revision] = []
+        while code in known and known[code] not in line:
+            line.append(known[code])
+            code = line[-1].parent
+        return tuple(reversed(line))
+
+    def space_of(self, code: str) -> SearchSpace:
+        """The space of a revision: the study's own, and the hyperparameters that were declared on the way to it."""
+        return self.space.extended([p for revision in self.lineage(code) for p in revision.hyperparameters])
+
+    def within(self, code: str) -> Context:
+        """The study as if there were only the revision `code`: its space, its trials, and what was said about them.
+
+        Trials keep their numbers. Consultations belong to the baseline but for those on edits, which belong to none;
+        their places are counted in the trials that are left.
+        """
+        if self.baseline is None:
+            return self
+        trials = tuple(t for t in self.trials if t.proposal.code == code)
+        about = [b for b in self.batches if code == "" and b.kind != "edit"]
+        batches = tuple(replace(b, at=sum(t.number < b.at for t in trials)) for b in about)
+        elsewhere = sum((b.usage for b in self.batches if b not in about), self.elsewhere)
+        return replace(self, space=self.space_of(code), trials=trials, batches=batches, elsewhere=elsewhere)
 
     @property
     def ideas(self) -> tuple[Proposal, ...]:
@@ -245,7 +298,7 @@ class Context:
     @property
     def usage(self) -> Usage:
         """What the model has cost so far."""
-        return sum((b.usage for b in self.batches), Usage())
+        return sum((b.usage for b in self.batches), self.elsewhere)
 
     @property
     def finished(self) -> tuple[Trial, ...]:
@@ -277,6 +330,17 @@ def best_trial(trials: Sequence[Trial], task: Task) -> Trial | None:
 def confirm_seed(study_seed: int, round_: int) -> int:
     """The seed of a round of a confirmation: one that no trial of the search has."""
     return _SEEDS + (study_seed + (round_ + 1) * _SEED_STEP) % _SEEDS
+
+
+def _checked_bounds(bounds: object) -> Bounds:
+    """(low, high) with None for no bound. Raises: ConfigError."""
+    if isinstance(bounds, Sequence) and len(bounds) == 2:
+        low, high = (None if isinstance(end, float) and abs(end) == float("inf") else end for end in bounds)
+        numbers = [end for end in (low, high) if end is not None]
+        are_numbers = all(_is_finite(end) and not isinstance(end, bool) for end in numbers)
+        if are_numbers and (len(numbers) < 2 or numbers[0] < numbers[1]):
+            return low, high
+    raise ConfigError(f"metric_bounds={bounds!r} is not the least and the largest value of the metric, such as [0, 1]")
 
 
 def _is_finite(value: object) -> bool:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 
 from llmhpo.errors import StoreError, StudyLockedError, StudyMismatchError
 from llmhpo.ledger import end_record, outcome_from_dict
+from llmhpo.param import Param
 from llmhpo.prior import Belief, Prior
+from llmhpo.revision import Revision
 from llmhpo.space import SearchSpace
 from llmhpo.store import Store, batch_from_dict, load_study
 from llmhpo.trial import Batch, Outcome, Proposal, Provenance, Task, Trial
@@ -47,6 +50,78 @@ def test_what_the_model_believes_comes_back_after_closing(open_store: Open) -> N
     store.record(replace(BATCH, prior=prior))
     store.close()
     assert open_store().context().prior == prior
+
+
+EXTRA = Param("dropout", FloatDistribution(0.0, 0.5), default=0.1)
+BASELINE = Revision("b" * 40, note="as it was", digest="d0")
+CHILD = Revision("c" * 40, "b" * 40, (EXTRA,), "adds dropout", "d1", "draft")
+GRANDCHILD = Revision("e" * 40, "c" * 40, (), "wider", "d2", "improve")
+
+
+def edited_study(store: Store) -> None:
+    """A baseline, two edits of it one after the other, and a trial of each."""
+    store.begin_edits(BASELINE)
+    store.finish(store.begin(PROPOSAL).number, OK)
+    store.record(Batch("edit", 1, 2, revisions=(CHILD,), code=BASELINE.id))
+    store.record(Batch("edit", 1, 1, revisions=(GRANDCHILD,), code=CHILD.id))
+    with_more = {**PROPOSAL.params, "dropout": 0.3}
+    store.finish(store.begin(Proposal(with_more, "edit", code=CHILD.id, twin=0)).number, OK)
+    store.begin(Proposal(with_more, "gp", code=GRANDCHILD.id))
+
+
+def test_revisions_and_their_trials_come_back_after_closing(open_store: Open) -> None:
+    store = open_store(seed=7)
+    edited_study(store)
+    before = store.context()
+    assert (before.baseline, before.revisions) == (BASELINE, (CHILD, GRANDCHILD))
+    store.close()
+    assert open_store().context() == before
+
+
+def test_a_revision_has_the_parameters_that_were_declared_on_the_way_to_it(open_store: Open) -> None:
+    store = open_store()
+    edited_study(store)
+    context = store.context()
+    assert [r.id for r in context.lineage(GRANDCHILD.id)] == [CHILD.id, GRANDCHILD.id]
+    assert context.space_of(GRANDCHILD.id).names == (*context.space.names, "dropout")
+    assert context.space_of("") is context.space
+
+
+def test_a_revision_alone_is_seen_with_its_trials_and_the_whole_bill(open_store: Open) -> None:
+    store = open_store()
+    edited_study(store)
+    store.record(replace(BATCH, at=3))
+    context = store.context()
+    plain, child = context.within(""), context.within(CHILD.id)
+    assert [t.number for t in plain.trials] == [0]
+    assert [(b.kind, b.at) for b in plain.batches] == [("warmstart", 1)]
+    assert [t.number for t in child.trials] == [1]
+    assert child.space == context.space_of(CHILD.id)
+    assert plain.usage == child.usage == context.usage
+
+
+def test_the_code_that_a_study_began_with_stays_its_baseline(open_store: Open) -> None:
+    store = open_store()
+    store.begin_edits(BASELINE)
+    assert store.begin_edits(replace(BASELINE, id="f" * 40)) == BASELINE
+
+
+def test_a_trial_of_code_that_is_no_revision_is_refused(open_store: Open) -> None:
+    store = open_store()
+    edited_study(store)
+    store._storage.set_trial_user_attr(store._frozen()[2]._trial_id, "code", "0" * 40)
+    store.close()
+    with pytest.raises(StudyMismatchError, match="is no revision"):
+        open_store()
+
+
+def test_an_attempt_names_the_code_that_it_ran(open_store: Open) -> None:
+    store = open_store()
+    edited_study(store)
+    attempt = store.attempt(2, "00002", 7, code=GRANDCHILD.id)
+    assert attempt.revision == store.context().space_of(GRANDCHILD.id).revision
+    store.close()
+    assert open_store().attempts(2) == (attempt,)
 
 
 def test_a_batch_of_a_study_older_than_beliefs_is_read() -> None:
