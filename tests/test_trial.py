@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -76,3 +78,15 @@ def test_what_was_asked_for_and_what_was_run_instead_both_count_as_tried() -> No
     context = Context(Task(), SPACE, (trial,))
     assert trial.params == {"x": 0.5}
     assert context.tried == {SPACE.key({"x": 0.5}), SPACE.key({"x": 0.51})}
+
+
+@pytest.mark.parametrize("bounds", [(1, 0), (0,), (True, 1), ("0", "1"), 3, (float("nan"), 1)], ids=str)
+def test_bounds_that_are_none_are_refused(bounds: Any) -> None:
+    with pytest.raises(ConfigError, match="metric_bounds"):
+        Task(bounds=bounds)
+
+
+def test_bounds_come_back_from_json_and_infinity_is_no_bound() -> None:
+    task = Task(bounds=(0.0, float("inf")))
+    assert task.bounds == (0.0, None)
+    assert Task(**json.loads(json.dumps(asdict(task)))) == task

@@ -25,7 +25,7 @@ from llmhpo.executors.local import LocalExecutor
 from llmhpo.executors.log import tail
 from llmhpo.executors.pool import WorkerPool
 from llmhpo.executors.result import Reading, check_result, last_line, ran_out_of_memory, read_points
-from llmhpo.trial import Outcome, Status
+from llmhpo.trial import Outcome, Status, Task
 
 _REASON_CHARS = 200
 
@@ -144,16 +144,16 @@ class InProcessExecutor:
         finally:
             jobs.current.reset(token)
         seconds = time.monotonic() - start
-        reading = _read(value, notes, job.task.metric)
+        reading = _read(value, notes, job.task)
         curve, note = read_points(notes.reports, job.task.metric)
         message = "; ".join(part for part in (reading.problem, note) if part)
         end: Status = "invalid" if reading.value is None else "ok"
         return Outcome(end, reading.value, seconds, reading.metrics, tuple(curve), message)
 
 
-def _read(value: object, notes: jobs.Notes, metric: str) -> Reading:
+def _read(value: object, notes: jobs.Notes, task: Task) -> Reading:
     if value is None and notes.result is None:
         return Reading(
-            None, {}, f"the objective returned None; return the number {metric!r}, or a mapping that holds it"
+            None, {}, f"the objective returned None; return the number {task.metric!r}, or a mapping that holds it"
         )
-    return check_result(notes.result if value is None else jobs.plain(value), metric, "the result")
+    return check_result(notes.result if value is None else jobs.plain(value), task.metric, "the result", task.bounds)

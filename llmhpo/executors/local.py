@@ -179,7 +179,9 @@ class LocalExecutor:
         if status == "ok" and missing != "is missing":
             status, problem = "pruned", last_line(clean(pruned)) if pruned.strip() else ""
         if status == "ok":
-            reading = read_result(folder / RESULT_FILE, job.task.metric, folder / LOG_FILE, self._pattern)
+            reading = read_result(
+                folder / RESULT_FILE, job.task.metric, folder / LOG_FILE, self._pattern, job.task.bounds
+            )
             value, metrics, problem = reading
             status = "ok" if value is not None else "invalid"
         if end.survivors:

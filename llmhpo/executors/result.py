@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from llmhpo.errors import ConfigError
 from llmhpo.executors.log import clean, read_bounded
+from llmhpo.trial import Bounds
 
 MAX_RESULT_BYTES = 1 << 20
 MAX_REPORT_BYTES = 8 << 20
@@ -52,12 +53,16 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def read_result(
-    path: Path, metric: str, log_path: Path | None = None, pattern: re.Pattern[str] | None = None
+    path: Path,
+    metric: str,
+    log_path: Path | None = None,
+    pattern: re.Pattern[str] | None = None,
+    bounds: Bounds | None = None,
 ) -> Reading:
     """Read the metric from the result file; with a `pattern`, from its last match in the log and from nowhere else."""
     if pattern is not None:
         assert log_path is not None
-        return _search_log(log_path, metric, pattern)
+        return _search_log(log_path, metric, pattern, bounds)
     data, problem = read_bounded(path, MAX_RESULT_BYTES)
     where = f"result file {path.name!r}"
     if problem == "is missing":
@@ -69,20 +74,23 @@ def read_result(
         raw = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
         return Reading(None, {}, f'{where} is not JSON ({_short(str(error))}); write {{"{metric}": number}}')
-    return check_result(raw, metric, where)
+    return check_result(raw, metric, where, bounds)
 
 
-def check_result(raw: object, metric: str, where: str) -> Reading:
+def check_result(raw: object, metric: str, where: str, bounds: Bounds | None = None) -> Reading:
     """Check a number, or a mapping that holds the metric; `where` names its place in messages."""
     if not isinstance(raw, Mapping):
-        number = _number(raw)
-        return Reading(number, {}) if number is not None else _refuse(raw, metric, where)
+        return check_result({metric: raw}, metric, where, bounds)
     if metric not in raw:
         found = ", ".join(repr(_short(str(k), 40)) for k in list(raw)[:10]) or "nothing"
         return Reading(None, {}, f"{where} has no metric {metric!r}; it holds {found}: rename one of the two")
     number = _number(raw[metric])
     if number is None:
         return _refuse(raw[metric], metric, where)
+    low, high = bounds or (None, None)
+    if (low is not None and number < low) or (high is not None and number > high):
+        shown = " to ".join("any" if end is None else f"{end:g}" for end in (low, high))
+        return Reading(None, {}, f"{where}: {metric} = {number:g} is outside its metric_bounds, {shown}")
     others = ((k, _number(v)) for k, v in raw.items() if k != metric)
     kept = [
         (k, v) for k, v in others if v is not None and isinstance(k, str) and k.isprintable() and len(k) <= _MAX_NAME
@@ -115,7 +123,7 @@ def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return keys
 
 
-def _search_log(path: Path, metric: str, pattern: re.Pattern[str]) -> Reading:
+def _search_log(path: Path, metric: str, pattern: re.Pattern[str], bounds: Bounds | None) -> Reading:
     data, problem = read_bounded(path, 64 << 20)
     if problem:
         return Reading(None, {}, f"the log {path.name!r} {problem}; metric_pattern={pattern.pattern!r} finds nothing")
@@ -129,7 +137,7 @@ def _search_log(path: Path, metric: str, pattern: re.Pattern[str]) -> Reading:
         number = float(last[1])
     except ValueError:
         return Reading(None, {}, f"metric_pattern={pattern.pattern!r} found {_short(last[1])!r}, which is not a number")
-    return check_result(number, metric, "the output")
+    return check_result(number, metric, "the output", bounds)
 
 
 def read_reports(path: Path, metric: str) -> tuple[list[tuple[int, float]], str]:

@@ -33,6 +33,20 @@ def test_other_finite_numbers_become_metrics_and_the_rest_is_left_out(path):
     assert read(path, text).metrics == {"acc": 0.5, "n": 3.0}
 
 
+@pytest.mark.parametrize("bounds", [(0, 1), (0, None), (None, 1)], ids=str)
+def test_a_metric_inside_its_bounds_is_read(path, bounds):
+    path.write_text("1.0")
+    assert read_result(path, "loss", bounds=bounds).value == 1.0
+
+
+@pytest.mark.parametrize("text, bounds", [("1.01", (0, 1)), ("-0.1", (0, None)), ('{"loss": 2}', (None, 1))], ids=str)
+def test_a_metric_outside_its_bounds_is_refused_and_named(path, text, bounds):  # 38
+    path.write_text(text)
+    reading = read_result(path, "loss", bounds=bounds)
+    assert reading.value is None
+    assert "is outside its metric_bounds" in reading.problem
+
+
 def test_the_number_of_metrics_is_bounded(path):
     many = {f"m{i}": i for i in range(1000)}
     assert len(read(path, json.dumps(many | {"loss": 1})).metrics) == result.MAX_METRICS
