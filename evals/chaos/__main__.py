@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from evals.chaos import controller
+from evals.chaos import controller, worker
 from evals.chaos.base import Case, Row, in_namespaces, leaks
 
 CASES = {
     "controller": Case(controller.run, 10, 50, 1000, "SIGKILL to the controller at a random moment"),
+    "worker": Case(worker.run, 12, 200, 200, "SIGKILL to a job, or to the process that watches over it"),
 }
 
 
@@ -51,6 +53,7 @@ def _run(case: Case, rounds: int, seed: int) -> Row:
     with tempfile.TemporaryDirectory(prefix="llmhpo-chaos-") as name:
         folder = Path(name)
         (folder / "tmp").mkdir()
+        logging.basicConfig(filename=folder / "warnings.log", force=True)
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "tmp")  # so that what lies there is searched, too
         try:
             row = case.run(rounds, folder, seed)

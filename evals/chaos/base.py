@@ -18,6 +18,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from llmhpo.audit import verify
+from llmhpo.store import load_study
+
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "MISTRAL_API_KEY", "HF_TOKEN")
 TAG = "LLMHPO_CHAOS_TAG"
 _INSIDE = "LLMHPO_CHAOS_INSIDE"
@@ -107,6 +110,18 @@ def jobs() -> list[int]:
     return [pid for pid, env, _ in processes() if any(e.startswith((b"LLMHPO_JOB=", b"LLMHPO_ATTEMPT=")) for e in env)]
 
 
+def in_child(work: Callable[[], object]) -> int:
+    """Do `work` in a forked child; its number. It ends with status 0, or with 1 and what went wrong on standard error."""
+    if pid := os.fork():
+        return pid
+    try:
+        work()
+    except BaseException as error:  # noqa: BLE001 - told by the exit code
+        sys.stderr.write(f"controller: {type(error).__name__}: {error}\n")
+        os._exit(1)
+    os._exit(0)
+
+
 def left_running() -> int:
     """How many processes of jobs are left when supervisors have had time to end them."""
     deadline = time.monotonic() + _SETTLE_S
@@ -125,3 +140,18 @@ def key_in_processes() -> int:
             text += b"\0".join(environment)
         shown += any(form in text for form in forms)
     return shown
+
+
+def study_problems(study: Path, name: str, n_trials: int) -> dict[str, int]:
+    """What must be 0 in every study that has run to its end in the folder `study`."""
+    context = load_study(f"sqlite:///{study / 'study.db'}", name)
+    numbers = [t.number for t in context.trials]
+    audit = verify(study / "events.jsonl", context, name)
+    for line in audit.problems:
+        sys.stderr.write(f"{line}\n")
+    return {
+        "duplicate numbers": len(numbers) - len(set(numbers)) + abs(len(numbers) - n_trials),
+        "running for ever": sum(t.outcome is None for t in context.trials),
+        "processes left": left_running(),
+        "log problems": len(audit.problems),
+    }

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 import llmhpo
-from evals.chaos.base import Row, key_in_processes, left_running
-from llmhpo.audit import replay, verify
+from evals.chaos.base import Row, in_child, key_in_processes, study_problems
+from llmhpo.audit import replay
 from llmhpo.events import Event, Finished
 from llmhpo.store import load_study
 
@@ -55,10 +55,7 @@ def run(kills: int, folder: Path, seed: int) -> Row:
 
 def _one_round(folder: Path, n_trials: int, told: Told, kill_after_s: float | None, resumes: list[float]) -> None:
     read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(read)
-        _control(folder, n_trials, write)
+    pid = in_child(lambda: _control(folder, n_trials, write))
     os.close(write)
     begun = time.monotonic()
     end = float("inf") if kill_after_s is None else begun + kill_after_s
@@ -91,34 +88,22 @@ def _control(folder: Path, n_trials: int, pipe: int) -> None:
         number, value = (event.trial.number, event.trial.value) if isinstance(event, Finished) else (None, None)
         os.write(pipe, json.dumps([number, value]).encode() + b"\n")  # short: whole or not at all
 
-    try:
-        llmhpo.optimize(
-            ["sh", "-c", JOB], SPACE, llm=None, n_trials=n_trials, n_workers=2, seed=1, study_name=NAME, cwd=folder,
-            on_event=tell,
-        )  # fmt: skip
-    except BaseException as error:  # noqa: BLE001 - told by the exit code
-        sys.stderr.write(f"controller: {type(error).__name__}: {error}\n")
-        os._exit(1)
-    os._exit(0)
+    llmhpo.optimize(
+        ["sh", "-c", JOB], SPACE, llm=None, n_trials=n_trials, n_workers=2, seed=1, study_name=NAME, cwd=folder,
+        on_event=tell,
+    )  # fmt: skip
 
 
 def _count(folder: Path, n_trials: int, told: Told, row: Row) -> None:
     study = folder / "runs" / NAME
     context = load_study(f"sqlite:///{study / 'study.db'}", NAME)
     kept = {t.number: t.value for t in context.trials if t.outcome is not None}
-    numbers = [t.number for t in context.trials]
-    audit, again = verify(study / "events.jsonl", context, NAME), replay(study / "events.jsonl")
-    for line in (*audit.problems, *again.problems):
+    again = replay(study / "events.jsonl")
+    for line in again.problems:
         sys.stderr.write(f"{line}\n")
-    row.zero |= {
-        "acknowledged results lost": sum(n not in kept or kept[n] != value for n, value in told.items()),
-        "duplicate numbers": len(numbers) - len(set(numbers)) + abs(len(numbers) - n_trials),
-        "running for ever": sum(t.outcome is None for t in context.trials),
-        "processes left": left_running(),
-        "log problems": len(audit.problems),
-        "other decisions": len(again.problems),
-    }
+    row.zero["acknowledged results lost"] = sum(n not in kept or kept[n] != value for n, value in told.items())
+    row.zero |= study_problems(study, NAME, n_trials) | {"other decisions": len(again.problems)}
     row.seen |= {
-        "trials": len(numbers),
+        "trials": len(context.trials),
         "given up": sum(t.outcome is not None and "given up" in t.outcome.message for t in context.trials),
     }

@@ -25,3 +25,10 @@ def test_kills_of_the_controller_lose_nothing() -> None:
     row = rows("controller", "--small")["controller"]
     assert row["seen"]["acknowledged"] > 0
     assert not any(row["zero"].values())
+
+
+def test_kills_of_jobs_and_of_their_supervisors_cost_two_retries_at_most() -> None:
+    row = rows("worker", "--small")["worker"]
+    assert row["seen"]["of these after another attempt"] > 0
+    assert set(row["seen"]["kills"]) == {"job", "supervisor"}
+    assert not any(row["zero"].values())
