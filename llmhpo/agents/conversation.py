@@ -1,0 +1,68 @@
+"""The turns of one consultation of a model: within the caps and the deadline, everything accounted for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from llmhpo.errors import LLMError
+from llmhpo.llm.base import LLM, Completion, JSONSchema, Message, Request
+from llmhpo.usage import Caps, Usage
+
+_QUOTED_CHARS = 8000  # of a first reply, in the repair turn
+
+
+@dataclass(slots=True)
+class Conversation:
+    """Messages to a model and its answers. `spent` is what the study has cost before, `deadline` on the monotonic clock."""
+
+    llm: LLM
+    caps: Caps
+    spent: Usage
+    deadline: float
+    messages: list[Message]
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def number(self) -> int:
+        """Of the next request, within the study."""
+        return self.spent.calls + self.usage.calls
+
+    def ask(self, max_tokens: int, schema: JSONSchema | None = None) -> Completion:
+        """Send what has been said so far; the answer becomes part of it.
+
+        Raises: LLMError, BudgetError before a request that could pass a cap.
+        """
+        self.caps.check(self.spent + self.usage, self._worst_case(max_tokens))
+        request = Request(
+            messages=tuple(self.messages),
+            schema=schema,
+            number=self.number,
+            max_tokens=max_tokens,
+            deadline_s=max(1.0, self.deadline - time.monotonic()),
+        )
+        try:
+            completion = self.llm.complete(request)
+        except LLMError:
+            self.usage += Usage(calls=1)  # asked for and not answered: it counts as a request
+            raise
+        self.usage += completion.usage
+        self.messages.append(Message("assistant", completion.text[:_QUOTED_CHARS]))
+        return completion
+
+    def say(self, text: str) -> None:
+        """Add a turn of ours."""
+        self.messages.append(Message("user", text))
+
+    def _worst_case(self, max_tokens: int) -> Usage:
+        prompt = sum(self.llm.count_tokens(m.content) + 8 for m in self.messages)
+        max_tokens += self.llm.overhead_tokens
+        usd = None if self.llm.price is None else self.llm.price.usd(prompt, max_tokens)
+        return Usage(calls=1, input_tokens=prompt, output_tokens=max_tokens, usd=usd)
+
+
+def shares(usage: Usage, found: Sequence[object]) -> tuple[float, float | None]:
+    """Tokens and dollars of a consultation that each of what it gave bears."""
+    n = max(len(found), 1)
+    return usage.tokens / n, None if usage.usd is None else usage.usd / n
