@@ -28,6 +28,7 @@ from llmhpo.executors.local import LocalExecutor
 from llmhpo.journal import journal_path
 from llmhpo.llm.base import LLM
 from llmhpo.loop import Loop
+from llmhpo.rules import StopRules
 from llmhpo.space import Params, SearchSpace
 from llmhpo.store import Store
 from llmhpo.surrogates.incumbent import Estimate, estimates
@@ -47,8 +48,8 @@ class Result:
     Where the task is `noisy`, the best configuration is the one with the best expected value, `estimate`, and `best` is its
     first trial. `confirmation` is what `optimize(..., confirm=k)` adds.
 
-    `stopped` says why the run ended: "budget", or "hopeless" where its first trials all failed for one reason that lies in
-    the set-up. It is None for a study that is not being run.
+    `stopped` says why the run ended: "budget" (`n_trials`), "hopeless" where its first trials all failed for one reason that lies
+    in the set-up, or "target", "stale", "gain", "wall" (see `StopRules`). It is None for a study that is not being run.
     """
 
     task: Task
@@ -156,6 +157,11 @@ def optimize(
     seed: int | None = None,
     max_tokens: int | None = None,
     max_usd: float | None = None,
+    max_requests: int | None = None,
+    stop_at: float | None = None,
+    stop_stale: int | None = None,
+    stop_gain: float | None = None,
+    max_wall_s: float | None = None,
     timeout_s: float | None = None,
     base_url: str | None = None,
     price: Price | None = None,
@@ -182,8 +188,9 @@ def optimize(
     either is kept in memory only. `n_trials` counts the trials of all sessions. Callables run in this process, unless
     `n_workers` > 1, `timeout_s`, `gpus` or `limits` asks for processes, or `isolated` says so. `gpus` has an entry for each
     worker, or with `gpus_per_trial` (0.5: two trials share one) for each GPU; `limits` such as `{"memory_gb": 8}` end a
-    trial that uses more, see `Limits`. `max_tokens` and `max_usd` are hard
-    caps on the model's use; when they are reached, the classical optimizer goes on alone. `progress` draws a table
+    trial that uses more, see `Limits`. `max_tokens`, `max_usd` and `max_requests`
+    are hard caps on the model's use; when they are reached, the classical optimizer goes on alone. `stop_at`, `stop_stale`,
+    `stop_gain` and `max_wall_s` end the study before its last trial: see `StopRules`. `progress` draws a table
     (default: where stderr is a terminal); `on_event` sees everything that happens. `retries` says how often a trial is run
     again that was cut off by the death of this process or of the machine; its files in LLMHPO_CHECKPOINT_DIR are kept.
 
@@ -219,7 +226,8 @@ def optimize(
             base_url=base_url,
             deadline_s=deadline_s,
             price=price,
-            caps=Caps(max_tokens, max_usd),
+            caps=Caps(max_tokens, max_usd, max_requests),
+            rules=StopRules(stop_at, stop_stale, stop_gain, max_wall_s),
             seed=seed,
             gpus_per_trial=gpus_per_trial,
             limits=Limits.of(limits),
@@ -277,6 +285,7 @@ def run(
             directory=config.directory / "trials",
             retries=config.retries,
             command=command,
+            rules=config.rules,
         )
         events, stopped = loop.run(), None
         try:

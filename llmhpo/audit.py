@@ -12,6 +12,7 @@ from llmhpo.journal import Entry, Reading, read_journal
 from llmhpo.ledger import Ledger, batch_from_dict, outcome_from_dict, proposal_from_dict, proposal_record
 from llmhpo.llm.base import Completion, Request
 from llmhpo.revision import Revision
+from llmhpo.rules import StopRules, check
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Context, Task, Trial
 from llmhpo.usage import Caps, Price
@@ -62,15 +63,17 @@ def replay(path: Path) -> Audit:
     Raises: StoreError where there is no log.
     """
     reading = _read(path)
-    state, portfolio = Ledger(), Portfolio()
+    state, portfolio, rules = Ledger(), Portfolio(), StopRules()
     problems = [reading.problem] if reading.problem else []
     checked = 0
     for entry in reading.entries:
         if entry.kind == "session":
-            portfolio = _silent_portfolio(entry)
+            portfolio, rules = _silent_portfolio(entry), StopRules(**entry.data.get("rules", {}))
         elif entry.kind == "decision" and not entry.data.get("recovered"):
             checked += 1
             problems += _decide_again(entry, state, portfolio)
+        elif entry.kind == "stop" and entry.data["reason"] in ("target", "stale", "gain"):
+            problems += _stop_again(entry, state, rules)
         state.apply(entry)
     return Audit(tuple(problems), checked, _notes(reading))
 
@@ -85,6 +88,14 @@ def _decide_again(entry: Entry, state: Ledger, portfolio: Portfolio) -> list[str
         f"trial {entry.data['number']} was {was['params']} from {was['source']}; "
         f"decided again it is {now['params']} from {now['source']}"
     ]
+
+
+def _stop_again(entry: Entry, state: Ledger, rules: StopRules) -> list[str]:
+    """What is wrong with the end of a session that a rule made."""
+    stop, was = check(rules, _context(state, entry.data["budget_left"])), entry.data["reason"]
+    if stop is not None and stop.reason == was:
+        return []
+    return [f"a session was stopped for the reason {was!r}; by its rules it is {stop.reason if stop else 'not over'}"]
 
 
 def _context(state: Ledger, budget_left: int | None) -> Context:

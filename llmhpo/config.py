@@ -17,6 +17,7 @@ from llmhpo.executors.base import check_retries
 from llmhpo.executors.cluster import Placement
 from llmhpo.executors.limits import Limits
 from llmhpo.llm.base import LLM
+from llmhpo.rules import StopRules
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Direction, Task
 from llmhpo.usage import Caps, Price
@@ -44,6 +45,7 @@ class RunConfig:
     deadline_s: float = 120.0
     price: Price | None = None
     caps: Caps = field(default_factory=Caps)
+    rules: StopRules = field(default_factory=StopRules)
     seed: int | None = None
     gpus: tuple[str, ...] | None = None
     gpus_per_trial: float | None = None
@@ -109,6 +111,10 @@ class _StudyFile(BaseModel):
     max_tokens: int | None = None
     max_usd: float | None = None
     max_requests: int | None = None
+    stop_at: float | None = None
+    stop_stale: int | None = None
+    stop_gain: float | None = None
+    max_wall_s: float | None = None
     storage: str | None = None
     study_name: str | None = None
     seed: int | None = None
@@ -163,6 +169,7 @@ def _to_config(path: Path, parsed: _StudyFile) -> RunConfig:
         deadline_s=parsed.deadline_s,
         price=None if parsed.price is None else Price(parsed.price.input, parsed.price.output, parsed.price.cached),
         caps=Caps(parsed.max_tokens, parsed.max_usd, parsed.max_requests),
+        rules=StopRules(parsed.stop_at, parsed.stop_stale, parsed.stop_gain, parsed.max_wall_s),
         seed=parsed.seed,
         gpus=None if parsed.gpus is None else tuple(parsed.gpus),
         gpus_per_trial=parsed.gpus_per_trial,

@@ -8,7 +8,8 @@ from typing import Literal
 from llmhpo.trial import Batch, Trial
 from llmhpo.usage import Usage
 
-StopReason = Literal["budget", "hopeless"]  # hopeless: the first trials all failed, for one reason
+# budget: n_trials. hopeless: the first trials all failed, for one reason. The others are the rules of `StopRules`.
+StopReason = Literal["budget", "hopeless", "target", "stale", "gain", "wall"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,12 @@ class Confirmed:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """No more trials are run in this session."""
+    """No more trials are run in this session; `message` says why, and how to go on."""
 
     reason: StopReason
     best: Trial | None
     usage: Usage
+    message: str = ""
 
 
 Event = Opened | Consulting | Consulted | Launched | Finished | Confirmed | Stopped

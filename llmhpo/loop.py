@@ -12,13 +12,15 @@ import threading
 import time
 from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from llmhpo.agents.portfolio import Portfolio
 from llmhpo.attempts import RETRIES, Attempts
-from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Opened, Stopped, StopReason
+from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Opened, Stopped
 from llmhpo.executors.base import Executor
+from llmhpo.rules import Stop, StopRules, Stopwatch, check
 from llmhpo.store import Store
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Batch, Context, Outcome, Trial
@@ -29,6 +31,9 @@ _PATIENCE_S = (2.0, 60.0)  # but at least and at most so long
 _UNKNOWN_TRIAL_S = 100.0
 _LAST_WORDS_S = 10.0
 _HOPELESS = 5  # so many first trials that fail alike end a session
+_HOPELESS_STOP = Stop(
+    "hopeless", "the first trials all failed for the same reason; mend it, and run the same command again"
+)
 _SET_UP = re.compile(
     r"ModuleNotFoundError|ImportError|SyntaxError|IndentationError|No such file or directory|Permission denied"
     r"|unrecognized arguments|arguments are required|left no result|has no metric|matches nothing in the output"
@@ -53,21 +58,25 @@ class Loop:
         directory: Path,
         retries: int = RETRIES,
         command: str = "",
+        rules: StopRules | None = None,
     ) -> None:
         self.store, self.portfolio, self.executor, self.n_trials = store, portfolio, executor, n_trials
         self._attempts = Attempts(store, executor, directory, retries=retries, command=command)
         self._running: dict[Future[Outcome], Trial] = {}
         self._consultation: Future[Batch] | None = None
         self._question = store.open_question()  # asked by a session that was stopped before the answer came
+        self._rules = rules or StopRules()
+        self._watch = Stopwatch(self._rules.max_wall_s, store.wall_s, store.keep_wall)
+        self._stop: Stop | None = None  # why no more trials are begun, as far as is known now
         self._ended: list[str | None] = []  # of each trial that ended in this session: None if well, else why not
         self._best: Trial | None = None
         self._patience_end: float | None = None  # when free workers stop waiting for this consultation
 
     def run(self) -> Generator[Event, None, None]:
-        """Run until the budget is spent.
+        """Run until the budget is spent, or a rule says that the study is over: running jobs then go on to their end.
 
-        KeyboardInterrupt (or closing the generator) ends the running jobs; their trials stay open in the store and
-        are run again, under the same numbers, by the next session.
+        KeyboardInterrupt, closing the generator and the end of the wall-clock time end the running jobs; their trials stay open
+        in the store and are run again, under the same numbers, by the next session.
         """
         done = sum(t.outcome is not None for t in self.store.trials)
         ended, orphans = self._attempts.recover([t for t in self.store.trials if t.outcome is None])
@@ -86,32 +95,43 @@ class Loop:
         try:
             for trial in ended:
                 yield Finished(trial, is_best=trial is self._best, best=self._best)
-            for trial in orphans:
+            for trial in orphans if self._watch.stop is None else ():
                 self._launch(trial)
                 yield Launched(trial)
-            if orphans:
+            if self._running:
                 yield from self._maybe_consult()
-            while not hopeless and (self._running or self._begun < self.n_trials):
+            while not hopeless and self._watch.stop is None:
                 yield from self._fill()
+                if clean := not self._running and (self._stop is not None or self._begun >= self.n_trials):
+                    break
                 yield from self._collect()
                 hopeless = self._is_hopeless()
-            clean = not hopeless
         finally:
             self.executor.shutdown(kill=not clean)
             self._record_outcomes(cancelled=True)  # what had ended when the run was interrupted is not run again
             if self._consultation is not None and self._consultation.done():
                 self.store.record(self._consultation.result())  # paid for
                 self._consultation = None
+            self._watch.save()
         yield from self._last_words()
-        reason: StopReason = "hopeless" if hopeless else "budget"
-        self.store.log("stop", {"reason": reason, "trials": self._begun})
-        yield Stopped(reason, self._best, self._context().usage)
+        stop = _HOPELESS_STOP if hopeless else self._why(clean=clean)
+        self.store.log(
+            "stop", {"reason": stop.reason, "trials": self._begun, "budget_left": self._context().budget_left}
+        )
+        yield Stopped(stop.reason, self._best, self._context().usage, stop.message)
+
+    def _why(self, *, clean: bool) -> Stop:
+        """Why a session that was not hopeless is over; it is not `clean` where its time was up."""
+        spent = f"all {self.n_trials} trials of n_trials have been run; a larger n_trials goes on"
+        late = None if clean else self._watch.stop
+        return late or check(self._rules, self._context()) or Stop("budget", spent)
 
     def _log_session(self) -> None:
         """What a replay must know of this session besides the store."""
         model = self.portfolio.model
         about = None if model is None else {"name": model.name, "compact": model.compact}
-        self.store.log("session", {"n_trials": self.n_trials, "workers": self.executor.workers, "model": about})
+        workers, rules = self.executor.workers, asdict(self._rules)
+        self.store.log("session", {"n_trials": self.n_trials, "workers": workers, "model": about, "rules": rules})
 
     def _is_hopeless(self) -> bool:
         """Whether the trials of this session have all failed for one reason that lies in the set-up, in no configuration."""
@@ -130,11 +150,14 @@ class Loop:
     def _fill(self) -> Generator[Event, None, None]:
         """Give every free worker a job."""
         while len(self._running) < self.executor.workers and self._begun < self.n_trials:
-            if not self.portfolio.is_default_next(self._context()):
+            context = self._context()
+            self._stop = check(self._rules, context)
+            if self._stop is not None:
+                return
+            if not self.portfolio.is_default_next(context):
                 yield from self._maybe_consult()
                 if self._patience_left() > 0:
                     return
-            context = self._context()
             trial = self.store.begin(self.portfolio.suggest(context, 1)[0], context.budget_left)
             self._launch(trial)
             yield Launched(trial)
@@ -148,8 +171,9 @@ class Loop:
         pending: set[Future[Any]] = set(self._running)
         if self._consultation is not None:
             pending.add(self._consultation)
-        free = len(self._running) < self.executor.workers and self._begun < self.n_trials
-        wait(pending, timeout=self._patience_left() if free else None, return_when=FIRST_COMPLETED)
+        free = len(self._running) < self.executor.workers and self._begun < self.n_trials and self._stop is None
+        wake_s = self._watch.save_if_due()
+        wait(pending, timeout=min(wake_s, self._patience_left()) if free else wake_s, return_when=FIRST_COMPLETED)
         if self._consultation is not None and self._consultation.done():
             batch = self._consultation.result()
             self._consultation = self._patience_end = None

@@ -113,8 +113,8 @@ class _Lines:
             self._print(_finished_line(event, self.task))
         elif isinstance(event, Confirmed):
             self._print(confirmed_text(event))
-        elif event.reason == "hopeless":
-            self._print("stopped: the first trials all failed for the same reason")
+        else:
+            self._print(f"stopped: {event.message}")
 
 
 def _finished_line(event: Finished, task: Task) -> str:
@@ -144,7 +144,7 @@ class _Screen:
         self.asked_at: float | None = None
         self.begin = time.monotonic()
         self.done_before = 0
-        self.over = False
+        self.over = ""
         self.confirming = ""
 
     def show(self, event: Event) -> None:
@@ -168,7 +168,7 @@ class _Screen:
             assert event.trial.outcome is not None
             self.seconds.append(event.trial.outcome.seconds)
         elif isinstance(event, Stopped):
-            self.usage, self.over = event.usage, True
+            self.usage, self.over = event.usage, f"stopped: {event.message}"
         else:
             self.confirming = confirmed_text(event)
 
@@ -195,8 +195,9 @@ class _Screen:
         yield Text(self._best_line(best), style="green" if best else "", no_wrap=True, overflow="ellipsis")
         yield Text(self._model_line(), style="dim", no_wrap=True, overflow="ellipsis")
         yield table
-        if self.confirming:
-            yield Text(as_line(self.confirming, 200), no_wrap=True, overflow="ellipsis")
+        for line in (self.over, self.confirming):
+            if line:
+                yield Text(as_line(line, 300))
 
     def _cells(self, trial: Trial) -> list[Text]:
         elapsed = time.monotonic() - self.started[trial.number] if trial.outcome is None else trial.outcome.seconds

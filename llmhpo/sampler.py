@@ -63,10 +63,11 @@ class LLMSampler(BaseSampler):
         base_url: str | None = None,
         max_tokens: int | None = None,
         max_usd: float | None = None,
+        max_requests: int | None = None,
         price: Price | None = None,
         deadline_s: float = 120.0,
     ) -> None:
-        caps = Caps(max_tokens=max_tokens, max_usd=max_usd)
+        caps = Caps(max_tokens, max_usd, max_requests)
         self._portfolio = make_portfolio(llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s)
         self._explicit = (
             search_space

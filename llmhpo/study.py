@@ -14,6 +14,7 @@ from llmhpo.confirmation import Confirmation, Plan, Rerun, open_plan
 from llmhpo.errors import ConfigError
 from llmhpo.journal import journal_path
 from llmhpo.llm.base import LLM
+from llmhpo.rules import Stop, StopRules, Stopwatch, check
 from llmhpo.space import Params
 from llmhpo.store import Store
 from llmhpo.surrogates.incumbent import incumbent
@@ -46,6 +47,11 @@ class Study:
         seed: int | None = None,
         max_tokens: int | None = None,
         max_usd: float | None = None,
+        max_requests: int | None = None,
+        stop_at: float | None = None,
+        stop_stale: int | None = None,
+        stop_gain: float | None = None,
+        max_wall_s: float | None = None,
         base_url: str | None = None,
         price: Price | None = None,
         deadline_s: float = 120.0,
@@ -55,18 +61,22 @@ class Study:
         if storage is None and study_name is not None:
             storage = f"sqlite:///{Path('runs').resolve() / file_name(study_name) / 'study.db'}"
         self.storage, self.n_trials = storage, n_trials
-        caps = Caps(max_tokens, max_usd)
+        caps = Caps(max_tokens, max_usd, max_requests)
+        self._rules = StopRules(stop_at, stop_stale, stop_gain, max_wall_s)
         self._portfolio = make_portfolio(llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s)
+        self._is_closed = False
         self._confirm_store: Store | None = None  # opened when it is needed
         objective = Task(task, metric, direction, noisy=noisy)
         log = journal_path(storage, self.study_name)
         self._store = Store(storage, self.study_name, self.space, objective, seed=seed, log=log)
+        self._watch = Stopwatch(max_wall_s, self._store.wall_s, self._store.keep_wall)
         self._portfolio.log_requests(self._store.log)
 
     def ask(self, n: int = 1) -> list[Trial]:
         """Begin `n` trials: committed as running before they are returned. Waits for the model where it is due."""
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ConfigError(f"ask({n!r}): give a whole number of trials from 1 on")
+        self._watch.save_if_due()
         context = self._context()
         if self._portfolio.wants(context) and not (n == 1 and self._portfolio.is_default_next(context)):
             self._store.record(self._portfolio.consult(context))
@@ -174,6 +184,17 @@ class Study:
         return tuple(t for t in self._store.trials if t.outcome is None)
 
     @property
+    def stop(self) -> Stop | None:
+        """Why no more trials need be asked for, by `n_trials` and the rules that were given; None while there is no reason.
+
+        `ask` goes on all the same. The wall-clock time is that for which the study was open.
+        """
+        if (stop := self._watch.stop or check(self._rules, self._store.context())) is not None:
+            return stop
+        done = self.n_trials is not None and len(self._store.trials) >= self.n_trials
+        return Stop("budget", f"n_trials={self.n_trials} have been begun; a larger n_trials goes on") if done else None
+
+    @property
     def best(self) -> Trial | None:
         """The incumbent: as `Result.best`."""
         return incumbent(self._store.context())
@@ -184,7 +205,10 @@ class Study:
         return result_of(self._store.context(), self.study_name, self.storage)
 
     def close(self) -> None:
-        """Release the storage."""
+        """Release the storage. May be called again."""
+        if not self._is_closed:
+            self._watch.save()
+        self._is_closed = True
         self._store.close()
         if self._confirm_store is not None:
             self._confirm_store.close()

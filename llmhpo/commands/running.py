@@ -39,6 +39,13 @@ def run_command(
     seed: Annotated[int | None, typer.Option(help="of a new study; one that goes on keeps its own")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="cap on the model's tokens, in and out")] = None,
     max_usd: Annotated[float | None, typer.Option(help="cap on the model's bill")] = None,
+    max_requests: Annotated[int | None, typer.Option(help="cap on the requests to the model")] = None,
+    stop_at: Annotated[float | None, typer.Option(help="stop when the best value is as good as this")] = None,
+    stop_stale: Annotated[int | None, typer.Option(help="stop after so many trials without a better one")] = None,
+    stop_gain: Annotated[float | None, typer.Option(help="stop when no trial is expected to improve by more")] = None,
+    max_wall_s: Annotated[
+        float | None, typer.Option(help="wall-clock seconds of all sessions; running trials are ended then")
+    ] = None,
     study_name: Annotated[str | None, typer.Option(help="another name starts another study")] = None,
     storage: Annotated[str | None, typer.Option(help="any Optuna storage URL instead of the SQLite file")] = None,
     retries: Annotated[int | None, typer.Option(help="of a trial that was cut off by a crash")] = None,
@@ -47,7 +54,8 @@ def run_command(
     """Run a study; run the same command again to go on where it stopped."""
     overrides: dict[str, object] = {
         "n_trials": n_trials, "n_workers": n_workers, "llm": llm, "base_url": base_url, "noisy": noisy, "seed": seed,
-        "max_tokens": max_tokens, "max_usd": max_usd, "study_name": study_name, "storage": storage,
+        "max_tokens": max_tokens, "max_usd": max_usd, "max_requests": max_requests, "stop_at": stop_at,
+        "stop_stale": stop_stale, "stop_gain": stop_gain, "max_wall_s": max_wall_s, "study_name": study_name, "storage": storage,
         "retries": retries,
     }  # fmt: skip
     config = read_study_file(study_file(study), overrides)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from scipy.special import ndtri
 
 from llmhpo.space import Params
 from llmhpo.surrogates.acquisition import log_ei
@@ -18,6 +19,7 @@ from llmhpo.trust import credit
 
 MIN_FINISHED = 3
 _MAX_POINTS = 250
+_NORMAL_QUANTILES = ndtri((np.arange(256) + 0.5) / 256)
 _FIRST_SPACING, _GROW, _SHRINK = 0.05, 1.5, 0.93
 
 
@@ -113,6 +115,19 @@ class Screen:
         else:
             loss = self._warp.unwarp(self._model.predict(self._context.space.encode(configurations)))
         return Prediction(loss.mean if self._context.task.direction == "minimize" else -loss.mean, loss.std)
+
+    def gain(self, X: Array) -> Array:
+        """Expected improvement on the best in the metric's units, failures allowed for, of encoded configurations (n, d); (n,).
+
+        The acquisition counts on the warped scale; here the posterior's quantiles are turned back into losses, one by one.
+        """
+        assert self._model is not None
+        prediction = self._model.predict(X)
+        losses = self._warp.backward(prediction.mean[:, None] + prediction.std[:, None] * _NORMAL_QUANTILES)
+        best = float(self._warp.backward(np.array([self._best]))[0])
+        feasible: Array = np.exp(self._feasibility.log_weight(X))
+        gains: Array = np.maximum(best - losses, 0.0).mean(axis=1) * feasible
+        return gains
 
     def pick(self, candidates: Sequence[Proposal], n: int, rng: np.random.Generator) -> list[Proposal]:
         """At most `n` of the candidates: none tried or pending, no two alike, best and mutually diverse first.
