@@ -8,6 +8,7 @@
     │   ├── StudyMismatchError  the storage holds a study of another space, metric or direction
     │   └── StudyLockedError    another controller is running this study
     ├── ExecutorError           a job that cannot be launched at all (a job that fails is an Outcome)
+    │   └── SandboxError        no sandbox of the kind asked for works here, or it cannot be set up for this job
     └── LLMError                the language model gave nothing usable
         ├── LLMUnavailableError   no server, time-out, rate limit, 5xx: worth another try later
         ├── LLMRequestError       the request itself is refused: key, model name, quota, context length
@@ -55,6 +56,10 @@ class StudyLockedError(StoreError):
 
 class ExecutorError(LLMHPOError):
     """A job that cannot be launched at all. A job that runs and fails is an `Outcome`, not an error."""
+
+
+class SandboxError(ExecutorError):
+    """No sandbox of the kind that was asked for works on this machine, or it cannot be set up for a job."""
 
 
 class LLMError(LLMHPOError):

@@ -13,10 +13,10 @@ import llmhpo
 ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
-    {"param", "space", "prior", "revision", "usage", "trial", "trust", "prompts", "cards", "history", "events", "job", "draws"},
-    {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading"},
+    {"bare", "param", "space", "prior", "revision", "usage", "trial", "trust", "prompts", "cards", "history", "events", "job", "draws", "conditions"},
+    {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading", "sandbox"},
     {"surrogates", "executors", "agents"},
-    {"attempts", "audit", "loop", "confirmation", "rules"},
+    {"attempts", "audit", "loop", "confirmation", "discovery", "rules"},
     {"config", "api", "study", "sampler", "progress", "stopping", "draft", "commands", "cli", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

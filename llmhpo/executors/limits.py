@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -19,9 +20,10 @@ class Limits:
     """Limits of one job, over its whole process tree; None is no limit. GB are 10^9 bytes, MB 10^6.
 
     A job over `memory_gb` ends as "oom", over `cpu_s` (of all cores together) as "timeout", over `processes` at once,
-    `output_mb` (printed; the log keeps a part) or `disk_mb` (files in its folder, LLMHPO_DIR, at least 4 kB each) as
-    "failed". Each is looked at every 0.25 s, and so may be passed by what a job uses in that time; files that a job writes
-    elsewhere are not counted, nor is memory on a GPU.
+    `output_mb` (printed; the log keeps a part), `disk_mb` (files in its folder, LLMHPO_DIR, at least 4 kB each) or `files`
+    (entries in that folder) as "failed". Each is looked at every 0.25 s, and so may be passed by what a job uses in that
+    time; files that a job writes elsewhere are not counted, nor is memory on a GPU. In a sandbox nothing is written
+    elsewhere: what lies in its /tmp and /dev/shm counts as memory and as files there.
 
     Raises: ConfigError for what is no positive number, and where the system has no /proc to look at.
     """
@@ -31,6 +33,7 @@ class Limits:
     processes: float | None = 1000
     output_mb: float | None = None
     disk_mb: float | None = None
+    files: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -44,6 +47,13 @@ class Limits:
                     f"limits.{field.name}={value!r} cannot be watched: this system has no list of a process's children in "
                     "/proc; leave it out, or run on Linux"
                 )
+
+    def bounded(self) -> Limits:
+        """The same for code that nobody has read: with a limit on everything that harms the computer, where none was given."""
+        memory_gb = 0.8 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GB
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        bounds = {"memory_gb": memory_gb, "processes": 1000, "output_mb": 1000, "disk_mb": 10_000, "files": 100_000}
+        return Limits(**given | {name: bound for name, bound in bounds.items() if given[name] is None})
 
     @classmethod
     def of(cls, table: Limits | Mapping[str, float] | None) -> Limits:
@@ -64,6 +74,7 @@ class Limits:
         """The limits as `watchdog.Watchdog` reads them."""
         scales = (
             (self.memory_gb, _GB), (self.cpu_s, 1.0), (self.processes, 1.0), (self.output_mb, _MB), (self.disk_mb, _MB),
+            (self.files, 1.0),
         )  # fmt: skip
         return ",".join(repr(math.inf if value is None else value * scale) for value, scale in scales)
 
@@ -79,5 +90,7 @@ class Limits:
                 return "failed", f"had {figure:.0f} processes; limits.processes={self.processes:g} allows no more"
             case "output":
                 return "failed", f"printed {figure / _MB:.3g} MB; limits.output_mb={self.output_mb:g} allows no more"
+            case "files":
+                return "failed", f"had {figure:.0f} files; limits.files={self.files:g} allows no more"
         assert passed == "disk", passed
         return "failed", f"filled its folder with {figure / _MB:.3g} MB; limits.disk_mb={self.disk_mb:g} allows no more"

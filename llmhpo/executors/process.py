@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -14,17 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, cast, get_args
 
+from llmhpo.bare import bare_argv
 from llmhpo.errors import ExecutorError
 from llmhpo.executors import tree
 from llmhpo.executors.limits import Limits
 
-Cause = Literal["exited", "timeout", "cancelled", "lost", "memory", "cpu", "processes", "output", "disk"]
+Cause = Literal["exited", "timeout", "cancelled", "lost", "memory", "cpu", "processes", "output", "disk", "files"]
 _SLACK_S = 5.0  # what a healthy supervisor may be late by
-_START = (  # llmhpo's own __init__ is passed over, and unlike a script a module is compiled once
-    "import sys; p = type(sys)('llmhpo'); p.__path__ = [sys.argv.pop(1)]; sys.modules['llmhpo'] = p; "
-    "from llmhpo.executors.supervisor import main; main(sys.argv[1:])"
-)
-_HOME = str(Path(tree.__file__).parent.parent)
 
 
 class End(NamedTuple):
@@ -40,6 +35,13 @@ class End(NamedTuple):
     survivors: int
     figure: float = 0.0
     peak: float = 0.0
+
+
+class Fence(NamedTuple):
+    """What the supervisor does for a sandbox: no file beyond `file_bytes`, and `scratch` is removed after the job's end."""
+
+    file_bytes: int
+    scratch: Path | None = None
 
 
 _living: set[Supervised] = set()
@@ -60,7 +62,7 @@ class Supervised:
     """A command in a session of its own, with a bounded log, a time limit, and no one left behind.
 
     Its tree ends with it, on `cancel`, at the time limit, beyond one of `limits`, and when this controller dies. What lies
-    in `folders` counts as its disk space.
+    in `folders` counts as its disk space. `fence` says that the command is the monitor of a sandbox.
 
     Raises: ExecutorError where the process cannot be started.
     """
@@ -77,6 +79,7 @@ class Supervised:
         grace_s: float,
         limits: Limits | None = None,
         folders: Sequence[Path] = (),
+        fence: Fence | None = None,
     ) -> None:
         self._marker = uuid.uuid4().hex
         self._start = time.monotonic()
@@ -86,9 +89,10 @@ class Supervised:
         self._lock = threading.RLock()  # around the control pipe: a number once closed may be another file's
         settings = [repr(float("inf") if timeout_s is None else timeout_s), repr(grace_s), str(log), str(log_limit)]
         settings += [(limits or Limits()).as_argument(), "\n".join(map(str, folders))]
+        settings += ["", ""] if fence is None else [str(fence.file_bytes), str(fence.scratch or "")]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _START, _HOME, self._marker, *settings, *argv],
+                bare_argv("llmhpo.executors.supervisor", self._marker, *settings, *argv),
                 cwd=cwd,
                 env={**env, tree.MARKER: self._marker},
                 stdin=subprocess.PIPE,

@@ -4,9 +4,10 @@ It is started by `python -I -S` and imports nothing but light parts of the stand
 thread: when the controller is killed, its end of the control pipe closes and the job's whole tree is ended; as the "child
 subreaper" (Linux) it inherits double-forked daemons, so that walking down from it misses none.
 
-    MARKER TIMEOUT_S GRACE_S LOG LOG_LIMIT LIMITS FOLDERS PROGRAM ARGUMENT...
+    MARKER TIMEOUT_S GRACE_S LOG LOG_LIMIT LIMITS FOLDERS FILE_BYTES SCRATCH PROGRAM ARGUMENT...
 
-LIMITS and FOLDERS are as for `Watchdog`. Standard input is the control pipe: a line with a number means "end the job,
+LIMITS and FOLDERS are as for `Watchdog`. FILE_BYTES says that PROGRAM is the monitor of a sandbox, and how large a file may
+become in it ("": no sandbox); SCRATCH is a folder that is removed in the end ("": none). Standard input is the control pipe: a line with a number means "end the job,
 with a grace of so many seconds"; its end means the same with GRACE_S. Standard output gets one line in the end:
 `end CAUSE EXIT_CODE SECONDS SURVIVORS FIGURE PEAK` or `error MESSAGE`. CAUSE is "exited", "timeout", "cancelled" or the
 limit that was passed; FIGURE is by what, PEAK the largest memory seen, in bytes.
@@ -35,6 +36,7 @@ from llmhpo.executors.watchdog import AT_ONCE, Watchdog
 _CHUNK = 1 << 16
 _LOG_FLUSH_S = 2.0
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}, 1
 _OOM_SCORE = "500"  # where memory runs out the kernel shall take the job, not the controller
 
 
@@ -90,8 +92,11 @@ class BoundedLog:
 class Supervisor:
     """Runs one command to its end and ends what it leaves behind."""
 
-    def __init__(self, marker: str, grace_s: float, log: BoundedLog, watchdog: Watchdog) -> None:
+    def __init__(
+        self, marker: str, grace_s: float, log: BoundedLog, watchdog: Watchdog, file_bytes: int | None = None
+    ) -> None:
         self.marker, self.grace_s, self.log, self.watchdog = marker, grace_s, log, watchdog
+        self.file_bytes = file_bytes
         self.is_subreaper = _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         self._can_walk = self.is_subreaper and can_walk()
         self.pid = 0
@@ -118,7 +123,7 @@ class Supervisor:
         self._start = time.monotonic()
         self.pid = os.fork()
         if self.pid == 0:
-            _become(argv, out_w, error_w)
+            _become(argv, out_w, error_w, self.file_bytes)
         _take_precedence(True)
         os.close(out_w)
         os.close(error_w)
@@ -156,11 +161,17 @@ class Supervisor:
             if is_harmful or now - start >= self.grace_s:  # the controller may have shortened it
                 return self._kill_tree()
             if tree - asked or not asked:
-                send(signal.SIGTERM, self.pid, tree - asked)
+                self._ask(tree - asked)
                 asked |= tree | {self.pid}
             self._step(TICK_S)
             is_harmful = now >= self.watchdog.due and self.watchdog.look(self.log.taken) in AT_ONCE
         return 0
+
+    def _ask(self, tree: set[int]) -> None:
+        if self.file_bytes is None:
+            send(signal.SIGTERM, self.pid, tree)
+        else:  # the monitor of a sandbox would die of it, and take the job along before it could say its last words
+            send(signal.SIGTERM, None, tree - {self.pid})
 
     def _kill_tree(self) -> int:
         start = progress = time.monotonic()
@@ -255,10 +266,12 @@ class Supervisor:
                 self.seconds = time.monotonic() - self._start
 
 
-def _become(argv: list[str], output: int, error: int) -> None:
+def _become(argv: list[str], output: int, error: int, file_bytes: int | None) -> None:
     """In the forked child: put on the job's descriptors and signals, then turn into the command."""
     try:
         os.setsid()
+        if file_bytes is not None:
+            _bound(file_bytes)
         _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, which exec would pass on
             signal.signal(number, signal.SIG_DFL)
@@ -277,6 +290,20 @@ def _become(argv: list[str], output: int, error: int) -> None:
         os.write(error, str(problem.errno).encode())
     finally:
         os._exit(127)
+
+
+def _bound(file_bytes: int) -> None:
+    """No core dumps, no larger file, and no keys of the session's keyring, which no namespace hides. Raises: OSError."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))  # 1 stops, unlike 0, a core_pattern that is a pipe as well
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    size = file_bytes if hard == resource.RLIM_INFINITY else min(file_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    if (number := _KEYCTL.get(os.uname().machine)) is not None:
+        import ctypes
+
+        ctypes.CDLL(None).syscall(number, _KEYCTL_JOIN_SESSION_KEYRING, None)
 
 
 def _take_precedence(is_wanted: bool) -> None:
@@ -299,20 +326,30 @@ def _prctl(option: int, value: int) -> bool:
         return False
 
 
+def _remove(folder: str) -> None:
+    """Remove a folder and what a job made in it. By programs: Python's own way fails where folders are nested too deep."""
+    again = [["chmod", "-fR", "u+rwX", "--", folder], ["rm", "-rf", "--", folder]]
+    for words in [["rm", "-rf", "--", folder], *again]:
+        if folder and os.path.lexists(folder):
+            os.spawnvp(os.P_WAIT, words[0], words)
+
+
 def main(argv: list[str]) -> None:
     """Supervise one command, as described at the top."""
-    marker, timeout_s, grace_s, log_path, log_limit, limits, folders, *command = argv
+    marker, timeout_s, grace_s, log_path, log_limit, limits, folders, file_bytes, scratch, *command = argv
     log, watchdog = BoundedLog(log_path, int(log_limit)), Watchdog(limits, folders)
-    supervisor = Supervisor(marker, float(grace_s), log, watchdog)
+    supervisor = Supervisor(marker, float(grace_s), log, watchdog, int(file_bytes) if file_bytes else None)
     try:
         supervisor.launch(command)
     except OSError as error:
         os.write(1, f"error {error}\n".encode())
+        _remove(scratch)
         return
     cause = supervisor.run(float(timeout_s))
     left = supervisor.end_tree(cause)
     supervisor.close()
     if cause == "exited":
         cause = watchdog.look_back(log.taken) or cause
+    _remove(scratch)
     code = -9 if supervisor.code is None else supervisor.code
     os.write(1, f"end {cause} {code} {supervisor.seconds!r} {left} {watchdog.figure!r} {watchdog.peak!r}\n".encode())

@@ -108,11 +108,12 @@ def find_tree(marker: str, session: int) -> set[int]:
     return found - {1, root}
 
 
-def send(number: int, group: int, pids: set[int]) -> None:
-    """Send a signal to a process group and to single processes; those that are gone are passed over."""
-    assert group > 1, group  # kill takes 0, 1 and -1 for "my group", "init" and "everybody"
+def send(number: int, group: int | None, pids: set[int]) -> None:
+    """Send a signal to a process group (None: to none) and to processes; those that are gone are passed over."""
+    assert group is None or group > 1, group  # kill takes 0, 1 and -1 for "my group", "init" and "everybody"
     assert all(pid > 1 for pid in pids), pids
-    for kill, target in [(os.killpg, group), *((os.kill, pid) for pid in pids)]:
+    groups = [] if group is None else [(os.killpg, group)]
+    for kill, target in [*groups, *((os.kill, pid) for pid in pids)]:
         try:
             kill(target, number)
         except (ProcessLookupError, PermissionError):  # macOS says "permission" for a group of zombies

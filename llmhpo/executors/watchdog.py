@@ -12,18 +12,20 @@ import time
 from llmhpo.executors.tree import descendants, read
 
 PERIOD_S = 0.25
-NAMES = ("memory", "cpu", "processes", "output", "disk")  # bytes, seconds, number, bytes, bytes
-AT_ONCE = frozenset({"memory", "processes", "disk"})  # what harms the computer while a grace runs
+NAMES = ("memory", "cpu", "processes", "output", "disk", "files")  # bytes, seconds, number, bytes, bytes, number
+AT_ONCE = frozenset({"memory", "processes", "disk", "files"})  # what harms the computer while a grace runs
 _SHARE = 0.05  # of one core, at most, for looking
 _ENTRY_BYTES = 4096  # what a file costs at least: many empty ones fill a disk as well
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_IN_MEMORY = ("/tmp", "/dev/shm")  # what a sandbox mounts for its job alone
 _CLOCK = os.sysconf("SC_CLK_TCK")
 
 
 class Watchdog:
     """Compares what the descendants of this process use with `limits`, one number for each of `NAMES` (inf: none).
 
-    `folders` are those whose content counts as disk. After a look that found something, `figure` says how much it was;
+    `folders` are those whose content counts as disk and files. File systems in memory that a sandbox has mounted for the job
+    alone count as memory and files. After a look that found something, `figure` says how much it was;
     `peak` is the largest memory seen, in bytes.
     """
 
@@ -36,7 +38,8 @@ class Watchdog:
     def look(self, printed: int) -> str:
         """The name of a limit that is passed now, "" for none; `printed` is the bytes of output so far."""
         start = time.monotonic()
-        passed = self._passed(*_use(descendants(os.getpid())), printed)
+        pids = descendants(os.getpid())
+        passed = self._passed(*_use(pids), printed, *_mounted(pids))
         now = time.monotonic()
         self.due = now + max(PERIOD_S, (now - start) / _SHARE)
         return passed
@@ -45,27 +48,33 @@ class Watchdog:
         """The same when all have ended, so that a limit holds for a quick job as for a slow one."""
         return self._passed(0, 0.0, {}, printed)
 
-    def _passed(self, processes: int, cpu_s: float, resident: dict[int, int], printed: int) -> str:
+    def _passed(
+        self, processes: int, cpu_s: float, resident: dict[int, int], printed: int, mounted: int = 0, entries: int = 0
+    ) -> str:
         times = os.times()
         found = {
-            "memory": self._memory(resident),
+            "memory": self._memory(resident, mounted),
             "cpu": cpu_s + times.children_user + times.children_system,  # of those that have ended
             "processes": float(processes),
             "output": float(printed),
         }
-        if self.limits["disk"] < float("inf"):
-            found["disk"] = float(_stored(self.folders, self.limits["disk"]))
+        if min(self.limits["disk"], self.limits["files"]) < float("inf"):
+            stored, files = _stored(self.folders, self.limits["disk"], self.limits["files"])
+            found |= {"disk": float(stored), "files": float(files + entries)}
         for name, figure in found.items():
             if figure > self.limits[name]:
                 self.figure = figure
                 return name
         return ""
 
-    def _memory(self, resident: dict[int, int]) -> float:
-        """Bytes of memory. Pages that processes share count once, but that is looked up, slowly, only where it matters."""
-        used = sum(resident.values())
+    def _memory(self, resident: dict[int, int], mounted: int) -> float:
+        """Bytes of memory. Pages that processes share, or have from a file in memory, count once, but that is looked up, slowly,
+        only where it matters.
+        """
+        used = sum(resident.values()) + mounted
         if used > self.limits["memory"]:
-            used = sum(_proportional(pid, size) for pid, size in resident.items())
+            shares = [_proportional(pid, size) for pid, size in resident.items()]
+            used = sum(size for size, _ in shares) + max(0, mounted - sum(shared for _, shared in shares))
         self.peak = max(self.peak, used)
         return float(used)
 
@@ -83,28 +92,48 @@ def _use(pids: set[int]) -> tuple[int, float, dict[int, int]]:
     return len(resident), ticks / _CLOCK, resident
 
 
-def _proportional(pid: int, resident: int) -> int:
+def _proportional(pid: int, resident: int) -> tuple[int, int]:
+    """A process's share of the memory it uses, and how much of that are shared pages or files in memory, in bytes."""
     try:
-        for line in read(f"/proc/{pid}/smaps_rollup").splitlines():
-            if line.startswith(b"Pss:"):
-                return int(line.split()[1]) << 10
+        lines = read(f"/proc/{pid}/smaps_rollup").splitlines()
     except OSError:  # ended meanwhile, or another user's
-        pass
-    return resident
+        return resident, 0
+    found = {line.split()[0]: int(line.split()[1]) << 10 for line in lines if line.startswith(b"Pss")}
+    return found.get(b"Pss:", resident), found.get(b"Pss_Shmem:", 0)
 
 
-def _stored(folders: list[str], limit: float) -> int:
-    """Bytes that the entries below `folders` take on disk (holes take none); counting ends where `limit` is passed."""
-    total, waiting = 0, list(folders)
+def _mounted(pids: set[int]) -> tuple[int, int]:
+    """Bytes and entries of the file systems in memory that these processes see where this one sees others."""
+    for pid in sorted(pids, reverse=True):  # the monitor of a sandbox, which sees what we see, came first
+        found = [0, 0]
+        for place in _IN_MEMORY:
+            try:
+                path = f"/proc/{pid}/root{place}"
+                if os.stat(path).st_dev == os.stat(place).st_dev:  # noqa: PTH116
+                    continue
+                use = os.statvfs(path)
+            except OSError:  # ended meanwhile
+                continue
+            found[0] += (use.f_blocks - use.f_bfree) * use.f_frsize
+            found[1] += use.f_files - use.f_ffree
+        if any(found):
+            return found[0], found[1]
+    return 0, 0
+
+
+def _stored(folders: list[str], limit: float, most: float) -> tuple[int, int]:
+    """Bytes on disk (holes take none) and number of the entries below `folders`; counting ends where one is passed."""
+    total, count, waiting = 0, 0, list(folders)
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
                 for entry in entries:
+                    count += 1
                     total += max(entry.stat(follow_symlinks=False).st_blocks * 512, _ENTRY_BYTES)
-                    if total > limit:
-                        return total
+                    if total > limit or count > most:
+                        return total, count
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
         except OSError:  # removed meanwhile
             continue
-    return total
+    return total, count

@@ -1,0 +1,122 @@
+"""bubblewrap: namespaces of the job's own for files, processes, network, IPC and users. The strongest level there is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from llmhpo.errors import SandboxError
+from llmhpo.sandbox.base import Policy
+from llmhpo.sandbox.places import SYSTEM, check_there, environment_paths, gpu_devices, system_paths
+
+_FENCE = (
+    "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL",  # root would keep what undoes the rest
+    "--die-with-parent", "--new-session", "--hostname", "sandbox",
+)  # fmt: skip
+_VERSION_LIMIT_S = 10.0
+
+
+class _Mount(NamedTuple):
+    place: Path
+    words: tuple[str, ...]
+    is_mask: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bwrap:
+    """bubblewrap from 0.8.0 on (`--disable-userns`), at `program`. See `Sandbox`."""
+
+    program: str
+    version: str
+
+    @property
+    def name(self) -> str:
+        """See `Sandbox`."""
+        return "bwrap"
+
+    @property
+    def has_private_tmp(self) -> bool:
+        """See `Sandbox`."""
+        return True
+
+    def wrap(self, argv: Sequence[str], policy: Policy) -> list[str]:
+        """See `Sandbox`. Environment variables are the caller's business: the job gets those that bwrap gets."""
+        check_there([*policy.read, *policy.write, policy.cwd])
+        mounts = [*_links(), *_system(policy), *_tmp(policy), *_given(argv[0], policy)]
+        mounts.sort(key=lambda mount: len(mount.place.parts))  # stable: at one place, the later one lies on top
+        words = [word for mount in mounts for word in mount.words]
+        masks = {str(mount.place) for mount in mounts if mount.is_mask} - {str(path) for path in policy.write}
+        for place in (*sorted(masks), "/dev", "/"):  # else each is a folder in memory without a bound
+            words += ["--remount-ro", place]
+        return [self.program, *_FENCE, *words, "--chdir", str(policy.cwd), "--", *argv]
+
+
+def find_bwrap() -> Bwrap:
+    """The bwrap on PATH, not yet tried out. Raises: SandboxError where there is none."""
+    program = shutil.which("bwrap")
+    if program is None:
+        raise SandboxError("bwrap is not on PATH; install it (Debian, Ubuntu, Fedora: the package bubblewrap)")
+    try:
+        told = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=_VERSION_LIMIT_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SandboxError(f"{program} --version fails: {error}; install bubblewrap again") from None
+    match = re.search(r"\d+(?:\.\d+)+", told.stdout)
+    return Bwrap(os.path.realpath(program), match[0] if match else "of unknown version")
+
+
+def _links() -> Iterable[_Mount]:
+    for name in SYSTEM:
+        path = Path(name)
+        if path.is_symlink():
+            yield _Mount(path, ("--symlink", str(path.readlink()), name))
+        elif path.is_dir():
+            yield _bind(path)
+
+
+def _system(policy: Policy) -> Iterable[_Mount]:
+    yield _Mount(Path("/proc"), ("--proc", "/proc"))
+    yield _Mount(Path("/dev"), ("--dev", "/dev"))
+    yield from (_bind(path) for path in system_paths(gpu=policy.gpu))
+    if policy.gpu:
+        yield from (_bind(path, "--dev-bind") for path in gpu_devices())
+
+
+def _tmp(policy: Policy) -> Iterable[_Mount]:
+    size = str(max(int(policy.tmp_mb * 1e6), 1))
+    for place in ("/tmp", "/dev/shm"):
+        yield _Mount(Path(place), ("--size", size, "--perms", "1777", "--tmpfs", place))
+    yield _Mount(Path("/var/tmp"), ("--symlink", "/tmp", "/var/tmp"))
+
+
+def _given(program: str, policy: Policy) -> Iterable[_Mount]:
+    shown = [*environment_paths(program), policy.cwd, *policy.read]
+    yield from _at_all_names(shown, "--ro-bind")
+    for path in policy.hide:
+        for place in dict.fromkeys((path, path.resolve())):
+            if place.is_dir():
+                yield _Mount(place, ("--size", "4096", "--perms", "0555", "--tmpfs", str(place)), is_mask=True)
+            elif place.exists():
+                yield _Mount(place, ("--ro-bind", os.devnull, str(place)))
+    yield from _at_all_names(policy.write, "--bind")
+
+
+def _at_all_names(paths: Iterable[Path], how: str) -> Iterable[_Mount]:
+    """Each path where it really lies, and, where a link leads to it, there as well."""
+    paths = list(paths)
+    real = [path.resolve() for path in paths]
+    yield from (_bind(path, how) for path in dict.fromkeys(real))
+    for path, target in zip(paths, real, strict=True):
+        if path != target and not any(path.is_relative_to(other) for other in real):
+            yield _bind(path, how)
+
+
+def _bind(path: Path, how: str = "--ro-bind") -> _Mount:
+    return _Mount(path, (how, str(path), str(path)))
