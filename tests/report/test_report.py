@@ -1,0 +1,191 @@
+"""The report: everything a reader asks is on the page, nothing foreign acts on it, and a real browser shows it."""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+import shutil
+import subprocess
+import tempfile
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmhpo.api import result_of
+from llmhpo.param import Param, param_from_dict
+from llmhpo.report.axes import Scale, param_ticks
+from llmhpo.report.markup import Markup, el, line
+from llmhpo.report.page import report_html, write_report
+from llmhpo.space import SearchSpace
+from llmhpo.trial import Batch, Context, Outcome, Proposal, Provenance, Task, Trial
+from llmhpo.usage import Usage
+
+ATTACK = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\u202e\x1b[2J"
+SPACE = SearchSpace.from_dict(
+    {
+        "lr": {"type": "float", "low": 1e-4, "high": 1.0, "log": True, "default": 0.01, "doc": "peak rate"},
+        "layers": {"type": "int", "low": 1, "high": 4, "default": 2},
+        "norm": {"type": "categorical", "choices": ["none", ATTACK], "default": "none"},
+        "eps": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.5, "when": {"norm": ATTACK}},
+    }
+)
+
+
+def study(n: int = 14, *, text: str = ATTACK) -> Context:
+    provenance = Provenance("m", "propose.v1", "0" * 12, 1)
+    trials = []
+    for k in range(n):
+        params = SPACE.default() if k == 0 else SPACE.from_unit([(0.37 * k) % 1, (0.61 * k) % 1, k % 2, (0.2 * k) % 1])
+        value = 0.1 + (k - 9) ** 2 / 50
+        source = "default" if k == 0 else "llm" if k % 3 == 1 else "gp"
+        curve = tuple((s, value + 1 / (s + 1)) for s in range(5))
+        outcome: Outcome | None = Outcome("ok", value, 1.5, {"time": 2.0}, curve)
+        if k == 5:
+            outcome = Outcome("failed", None, 0.5, message=text, log_tail=text * 20)
+        if k == n - 1:
+            outcome = None
+        why = text if source == "llm" else ""
+        trials.append(Trial(k, Proposal(params, source, why, provenance if source == "llm" else None), outcome))
+    batch = Batch("warmstart", 1, 4, usage=Usage(1, 900, 0, 200, 0.0123), error=text)
+    return Context(Task(text, "loss"), SPACE, tuple(trials), 6, 3, (batch,))
+
+
+def page(context: Context) -> str:
+    return report_html(result_of(context, "my study", "sqlite:///x.db"), context, command=ATTACK, again="llmhpo run x")
+
+
+class Tags(HTMLParser):
+    """Counts elements and notes where attributes point."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.count: dict[str, int] = {}
+        self.links: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+        self.links += [f"{n}={v}" for n, v in attrs if n in ("src", "href", "action") or n.startswith("on")]
+
+
+def test_what_a_reader_asks_is_on_the_page() -> None:
+    text = page(study())
+    for words in ("Best against default", "History", "What matters", "Slices", "Parallel coordinates", "Learning curves",
+                  "Where the trials came from", "What the model said", "Failures", "All trials", "How to reproduce it"):  # fmt: skip
+        assert f"<h2>{words}</h2>" in text
+    assert "better than the default" in text
+    assert "$0.0123" in text
+    assert "1 running" in text
+
+
+def test_nothing_foreign_becomes_an_element_and_nothing_is_asked_of_the_network() -> None:
+    tags = Tags(page(study()))
+    assert "script" not in tags.count
+    assert "img" not in tags.count
+    assert tags.links == []
+    assert not re.search(r"url\(|@import", page(study()))
+
+
+def test_what_is_not_seen_does_not_reach_the_page() -> None:
+    text = page(study())
+    assert "\u202e" not in text
+    assert "\x1b" not in text
+
+
+def test_every_trial_with_a_value_is_a_point_of_the_history() -> None:
+    context = study()
+    history = page(context).split("<h2>History</h2>")[1].split("</section>")[0]
+    assert history.count("<circle") == len(context.finished)
+    assert history.count('class="failure"') == 1
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_a_study_that_has_hardly_begun_has_a_report(n: int) -> None:
+    context = study(14)
+    begun = Context(context.task, SPACE, context.trials[:n], None, 0)
+    assert "my study" in report_html(result_of(begun, "my study", None), begun)
+
+
+def test_a_long_study_has_a_report_of_bounded_size() -> None:
+    trials = tuple(
+        Trial(
+            k, Proposal(SPACE.default() | {"lr": 0.01 + k / 1e5}, "gp"), Outcome("ok", 1.0 + (k * 7919 % 5000) / 5000)
+        )
+        for k in range(5000)
+    )
+    context = Context(Task("t", "loss"), SPACE, trials)
+    assert len(page(context)) < 4_000_000
+
+
+def test_a_report_is_never_half_written(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old")
+    write_report(path, "new")
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+@given(st.text())
+def test_foreign_text_is_escaped_wherever_it_stands(text: str) -> None:
+    made = el("p", line(text), title=line(text))
+    tags = Tags(made)
+    assert tags.count == {"p": 1}
+    assert isinstance(made, Markup)
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=30))
+def test_a_scale_holds_its_values_and_its_ticks_are_in_order(values: list[float]) -> None:
+    scale = Scale.over(values)
+    assert all(0.0 <= scale.at(v) <= 1.0 for v in values)
+    ticks = scale.ticks()
+    assert [t.at for t in ticks] == sorted(t.at for t in ticks)
+    assert len({t.label for t in ticks}) == len(ticks)
+
+
+@pytest.mark.parametrize("param", SPACE.params, ids=lambda p: p.name)
+def test_ticks_of_a_parameter_lie_within_its_range(param: Param) -> None:
+    assert all(0.0 <= t.at <= 1.0 for t in param_ticks(param))
+    assert param_ticks(param_from_dict("k", {"type": "int", "low": 3, "high": 3}))
+
+
+# --- in a browser -----------------------------------------------------------------------------------------------------
+
+CHROMIUM = shutil.which("chromium")
+in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; CI installs it")
+
+
+@functools.cache
+def browse(path: str, width: int = 1000) -> str:
+    """The page's elements as the browser has them once it has run whatever it would run."""
+    quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync", "--no-sandbox"]  # fmt: skip
+    with tempfile.TemporaryDirectory() as profile:
+        command = [str(CHROMIUM), "--headless", *quiet, f"--user-data-dir={profile}", f"--window-size={width},800",
+                   "--virtual-time-budget=2000", "--dump-dom", f"file://{path}"]  # fmt: skip
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@in_browser
+def test_a_browser_runs_nothing_and_draws_every_trial(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page(study()))
+    seen = browse(str(path))
+    assert "<title>my study - llmhpo</title>" in seen
+    assert Tags(seen).count["circle"] == Tags(page(study())).count["circle"]
+
+
+@in_browser
+@pytest.mark.parametrize("width", [360, 1000])
+def test_the_page_is_no_wider_than_the_screen(tmp_path: Path, width: int) -> None:
+    frame = f'<iframe srcdoc="{html.escape(page(study()))}" style="width:{width}px;height:800px;border:0"></iframe>'
+    probe = (
+        "<script>onload = () => { const inner = document.querySelector('iframe').contentDocument.documentElement;"
+        "document.title = 'too wide by ' + (inner.scrollWidth - inner.clientWidth) }</script>"
+    )
+    path = tmp_path / "outer.html"
+    path.write_text(f"<!doctype html><body>{frame}{probe}")
+    assert "<title>too wide by 0</title>" in browse(str(path))
