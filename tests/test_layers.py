@@ -14,9 +14,9 @@ ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
     {"bare", "param", "space", "prior", "revision", "usage", "trial", "trust", "prompts", "cards", "history", "events", "job", "draws", "conditions"},
-    {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading", "sandbox"},
+    {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading", "syntax", "regions", "edit", "patch", "sandbox"},
     {"surrogates", "executors", "agents"},
-    {"attempts", "audit", "loop", "confirmation", "discovery", "rules"},
+    {"attempts", "audit", "loop", "confirmation", "discovery", "drawn", "rules"},
     {"config", "api", "report", "study", "sampler", "progress", "stopping", "draft", "commands", "cli", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
