@@ -17,6 +17,7 @@ from llmhpo.agents.portfolio import make_portfolio
 from llmhpo.attempts import RETRIES
 from llmhpo.config import RunConfig, file_name
 from llmhpo.confirmation import Confirmation, check_rounds, open_plan, run_plan
+from llmhpo.drawn import Drawing, space_of_callable
 from llmhpo.errors import ConfigError, MissingExtraError
 from llmhpo.events import Event, Stopped, StopReason
 from llmhpo.executors.base import Executor, Objective
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Space = SearchSpace | Mapping[str, object]
+_log = logging.getLogger("llmhpo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def result_of(context: Context, study_name: str, storage: str | None) -> Result:
 
 def optimize(
     objective: Objective | str | Sequence[str],
-    space: Space,
+    space: Space | None = None,
     *,
     task: str = "",
     metric: str = "value",
@@ -180,7 +182,8 @@ def optimize(
     """Tune a training job.
 
     `objective` is a Python callable `f(params) -> float | {metric: float, ...}` or a command with `{name}` placeholders
-    (see `CommandTemplate`). `space` is a `SearchSpace`, or `{name: table or Optuna distribution}`. `task` tells the
+    (see `CommandTemplate`). `space` is a `SearchSpace`, or `{name: table or Optuna distribution}`; where the code draws its
+    hyperparameters (`llmhpo.choose(...)` and the like), these are found by running it and need no `space`. `task` tells the
     model in plain words what is trained on what. `llm` is a spec ("openai:MODEL", "anthropic:MODEL", "local:PATH",
     "smollm2", "none"), an `LLM`, or "auto": a hosted model whose key is set, else the embedded one, else none.
 
@@ -203,17 +206,23 @@ def optimize(
     Raises: ConfigError, SpaceError, StoreError. A failing trial is recorded, not raised. KeyboardInterrupt ends the
     running jobs (a callable in this process is left to end by itself), and they are run again when the study goes on.
     """
-    space = as_space(space)
+    given = None if space is None else as_space(space)
     if confirm is not None:
         check_rounds(confirm)
     command = _command(objective)
     keep = command is not None or storage is not None or study_name is not None
-    about = [space.revision, metric, command]
+    drawing = None if command is None else Drawing.of(command, Path(cwd), given)
+    if callable(objective) and given is None:
+        given = space_of_callable(objective, _log.info)
+    about = [drawing.digest if drawing and drawing.is_open else given.revision if given else "", metric, command]
     name = study_name or f"study-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}"
     with tempfile.TemporaryDirectory(prefix="llmhpo-") as scratch:
         directory = Path(cwd).resolve() / "runs" / file_name(name) if keep else Path(scratch)
+        if drawing is not None:
+            given = drawing.space(directory, _log.info, workers=n_workers, gpus=gpus)
+        assert given is not None
         config = RunConfig(
-            space=space,
+            space=given,
             task=Task(task, metric, direction, timeout_s, noisy),
             directory=directory,
             study_name=name,
@@ -383,7 +392,7 @@ def _note_another_command(store: Store, config: RunConfig) -> str:
     now = config.command if isinstance(config.command, str) else shlex.join(config.command or ())
     was = store.remember("command", now)
     if was != now:
-        logging.getLogger("llmhpo").warning(
+        _log.warning(
             "study %r began with the command %r and goes on with %r; where the two give other values, give another study_name",
             config.study_name, was, now,
         )  # fmt: skip

@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from llmhpo.attempts import RETRIES
+from llmhpo.drawn import Drawing, Tell
 from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.executors.base import check_retries
 from llmhpo.executors.cluster import Placement
@@ -120,8 +121,13 @@ class _StudyFile(BaseModel):
     seed: int | None = None
 
 
-def read_study_file(path: str | Path, overrides: Mapping[str, object] | None = None) -> RunConfig:
+def read_study_file(
+    path: str | Path, overrides: Mapping[str, object] | None = None, *, tell: Tell | None = None
+) -> RunConfig:
     """Read `study.toml`; `overrides` replace its keys (None leaves the file's). Relative paths start at the file's folder.
+
+    Where the script draws its hyperparameters, those that the study was run with are taken; with `tell`, which hears what goes
+    on, the script is run to find them, unless its code is still the same.
 
     Raises: ConfigError, SpaceError: each names the file, the key, the value and the remedy.
     """
@@ -138,30 +144,27 @@ def read_study_file(path: str | Path, overrides: Mapping[str, object] | None = N
     except ValidationError as error:
         raise ConfigError("\n".join(_problem(path, dict(e)) for e in error.errors())) from None
     try:
-        return _to_config(path, parsed)
+        return _to_config(path, parsed, tell)
     except LLMHPOError as error:
         raise type(error)(f"{path}: {error}") from None
 
 
-def _to_config(path: Path, parsed: _StudyFile) -> RunConfig:
+def _to_config(path: Path, parsed: _StudyFile, tell: Tell | None) -> RunConfig:
     folder = path.resolve().parent
-    if (parsed.space is None) == (parsed.space_file is None):
-        raise ConfigError("give the search space either in tables [space.NAME] or as space_file, and not both")
-    space = (
-        SearchSpace.from_dict(parsed.space)
-        if parsed.space is not None
-        else SearchSpace.from_file(folder / str(parsed.space_file))
-    )
     name = parsed.study_name or parsed.name or (folder.name if path.stem == "study" else path.stem)
-    directory = folder / "runs" / file_name(name)
+    directory, cwd = folder / "runs" / file_name(name), (folder / parsed.cwd).resolve()
+    command = parsed.command if isinstance(parsed.command, str) else tuple(parsed.command)
+    space = Drawing.of(command, cwd, _given_space(folder, parsed)).space(
+        directory, tell, workers=parsed.n_workers, gpus=parsed.gpus, pass_env=parsed.pass_env
+    )
     return RunConfig(
         space=space,
         task=Task(parsed.task.strip(), parsed.metric, parsed.direction, parsed.timeout_s, parsed.noisy),
         directory=directory,
         study_name=name,
         storage=_absolute(parsed.storage, "sqlite:///", folder) or f"sqlite:///{directory / 'study.db'}",
-        command=parsed.command if isinstance(parsed.command, str) else tuple(parsed.command),
-        cwd=(folder / parsed.cwd).resolve(),
+        command=command,
+        cwd=cwd,
         n_trials=parsed.n_trials,
         n_workers=parsed.n_workers,
         llm=_absolute(_absolute(parsed.llm, "scripted:", folder), "local:", folder),
@@ -181,6 +184,14 @@ def _to_config(path: Path, parsed: _StudyFile) -> RunConfig:
         ),
         retries=parsed.retries,
     )
+
+
+def _given_space(folder: Path, parsed: _StudyFile) -> SearchSpace | None:
+    if parsed.space is not None and parsed.space_file is not None:
+        raise ConfigError("give the search space either in tables [space.NAME] or as space_file, and not both")
+    if parsed.space_file is not None:
+        return SearchSpace.from_file(folder / parsed.space_file)
+    return SearchSpace.from_dict(parsed.space) if parsed.space else None
 
 
 def _absolute(spec: str | None, prefix: str, folder: Path) -> str | None:

@@ -17,6 +17,7 @@ from llmhpo.commands.base import Plain, StudyFile, console, errors, study_file
 from llmhpo.commands.models import install
 from llmhpo.commands.summary import print_summary
 from llmhpo.config import RunConfig, read_study_file
+from llmhpo.drawn import Drawing
 from llmhpo.errors import ConfigError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import one_line
@@ -58,7 +59,7 @@ def run_command(
         "stop_stale": stop_stale, "stop_gain": stop_gain, "max_wall_s": max_wall_s, "study_name": study_name, "storage": storage,
         "retries": retries,
     }  # fmt: skip
-    config = read_study_file(study_file(study), overrides)
+    config = read_study_file(study_file(study), overrides, tell=_tell)
     _finish(config, _run(config, plain=plain), f"llmhpo run {study}")
 
 
@@ -92,7 +93,8 @@ def demo(
 
 def _run(config: RunConfig, *, plain: bool) -> Result:
     assert config.command is not None
-    if unused := CommandTemplate(config.command, config.space, config.cwd).unused:
+    unused = CommandTemplate(config.command, config.space, config.cwd).unused
+    if unused and not Drawing.of(config.command, config.cwd, None).written:
         names = ", ".join(unused)
         errors.print(
             Text(f"note: the command does not pass {names}; they are tuned in vain unless the job reads LLMHPO_PARAMS"),
@@ -105,6 +107,10 @@ def _run(config: RunConfig, *, plain: bool) -> Result:
     except KeyboardInterrupt:
         errors.print(stopping.farewell("trials"), highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
+
+
+def _tell(text: str) -> None:
+    errors.print(Text(text), soft_wrap=True)
 
 
 def _demo_source() -> Path:
