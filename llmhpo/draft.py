@@ -17,7 +17,9 @@ from llmhpo.config import read_study_file
 from llmhpo.errors import ConfigError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.param import Param, param_to_dict
+from llmhpo.reading.draws import read_draws
 from llmhpo.reading.fill import toml_value
+from llmhpo.reading.imports import sources_of
 from llmhpo.reading.passing import command_of, edits_of, to_passed
 from llmhpo.reading.ranges import Suggestion, suggest
 from llmhpo.reading.script import Reading, read
@@ -39,16 +41,19 @@ def draft(script: Path, words: str, metric: str, direction: Direction) -> str:
     """
     reading = read(script)
     chosen = [to_passed(suggest(f)) for f in reading.tunable]
-    if not any(s.param for s in chosen):
+    drawn = _drawn_lines(script)
+    if not drawn and not any(s.param for s in chosen):
         raise ConfigError(
             f"{script}: holds nothing to tune that static reading can see: {len(reading.items)} settings found; "
-            "read its config file or its saved --help text instead, or write [space.NAME] tables by hand"
+            "read its config file or its saved --help text instead, draw them in the code (llmhpo.choose and the like), or write "
+            "[space.NAME] tables by hand"
         )
     command = command_of(reading, chosen)
     head = [
         f"# Drafted by llmhpo init from {script.name}, by reading it; nothing was run. Every line is yours to change.",
         *(f"# Fill in {blank} in the command: the script needs it." for blank in command.blanks),
         *_edit_lines(reading, chosen),
+        *drawn,
         f"task = {toml_value(words)}",
         f"command = {toml_value(command.text)}",
         f"metric = {toml_value(metric)}",
@@ -64,6 +69,20 @@ def _edit_lines(reading: Reading, chosen: Sequence[Suggestion]) -> list[str]:
         ["# These values are written in the code. Change its lines so that they come from the study:"] if edits else []
     )
     return head + [_comment(f"  {e.where}: {e.new}") for e in edits]
+
+
+def _drawn_lines(script: Path) -> list[str]:
+    """What the script and its imports draw themselves: it needs no table, and one would only narrow it."""
+    if script.suffix != ".py":
+        return []
+    drawn = [d for source in sources_of([script.name], script.resolve().parent) for d in read_draws(source)]
+    lines = [
+        _comment(f"  {d.where}: {d.param.name}: {d.param.describe_range()}" if d.param else f"  {d.where}: computed")
+        for d in drawn
+    ]
+    return (
+        ["# Drawn in the code; found by running it when the study starts, no table is needed:", *lines] if lines else []
+    )
 
 
 def _table(suggestion: Suggestion) -> str:
@@ -172,7 +191,13 @@ def init_command(
         )
     except OSError as error:
         raise ConfigError(f"--output {output}: {error.strerror}; give a file that can be written") from None
-    config = read_study_file(output, {"cwd": str(script.resolve().parent)})
+    in_place = {"cwd": str(script.resolve().parent)}
+    if check_s <= 0 and _drawn_lines(script):
+        typer.echo(
+            f"{output}: its space is drawn by {script.name}, and found when the study starts: llmhpo run {output}"
+        )
+        return
+    config = read_study_file(output, in_place, tell=lambda text: typer.echo(text, err=True))
     typer.echo(
         f"{output}: {len(config.space)} parameters, each with its origin. Read it, change it, then: llmhpo run {output}"
     )

@@ -96,3 +96,24 @@ def test_init_never_guesses_the_direction(tmp_path: Path) -> None:
     assert run.returncode != 0
     assert "--direction is missing" in run.stderr
     assert not (tmp_path / "study.toml").exists()
+
+
+def test_init_needs_no_tables_for_what_the_script_draws(tmp_path: Path) -> None:
+    code = "import llmhpo\nfrom llmhpo import job\njob.result({'loss': llmhpo.uniform('x', 0, 1, default=0.25)})\n"
+    (tmp_path / "t.py").write_text(code)
+    words = ("words", "--script", "t.py", "--metric", "loss", "--direction", "minimize")
+    run = run_init(*words, "--check-s", "60", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "checked: it ends well with the defaults: loss = 0.25" in run.stdout
+    text = (tmp_path / "study.toml").read_text()
+    assert "#   t.py:3: x: a float from 0 to 1" in text
+    assert "[space" not in text
+    assert read_study_file(tmp_path / "study.toml").space.names == ("x",)
+
+
+def test_init_runs_no_script_where_no_first_run_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text("import llmhpo\nopen('ran', 'w')\nllmhpo.uniform('x', 0, 1)\n")
+    words = ("words", "--script", "t.py", "--metric", "loss", "--direction", "minimize", "--check-s", "0")
+    run = run_init(*words, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert not (tmp_path / "ran").exists()
