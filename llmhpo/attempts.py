@@ -55,18 +55,27 @@ class Attempts:
     def launch(self, trial: Trial) -> Future[Outcome]:
         """Launch a trial that has no outcome. The future ends as the executor's does, when its outcome is on the disk."""
         folder = self._free_folder(trial.number)
-        seed = self.store.task.job_seed(self.store.seed, trial.number)
-        attempt = self.store.attempt(trial.number, folder.name, seed, self._command)
+        seed, code = self._seed_of(trial), self._code_of(trial)
+        attempt = self.store.attempt(trial.number, folder.name, seed, self._command, code)
         checkpoints = self._checkpoints(trial.number)
         try:
             checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ExecutorError(f"trial {trial.number}: cannot make {str(checkpoints)!r}: {error.strerror}") from error
         env = {TOKEN: attempt.token, "LLMHPO_CHECKPOINT_DIR": str(checkpoints.absolute())}
-        job = Job(trial.number, trial.params, self.store.task, folder, seed=seed, env=env)
+        job = Job(trial.number, trial.params, self.store.task, folder, seed=seed, env=env, code=code)
         kept: Future[Outcome] = Future()
         self.executor.submit(job).add_done_callback(lambda done: self._settle(done, kept, trial.number, attempt))
         return kept
+
+    def _seed_of(self, trial: Trial) -> int:
+        twin = trial.proposal.twin
+        return self.store.task.job_seed(self.store.seed, trial.number if twin is None else twin)
+
+    def _code_of(self, trial: Trial) -> str:
+        """The revision to run; where code may be edited, the user's own is one too."""
+        baseline = self.store.context().baseline
+        return trial.proposal.code or ("" if baseline is None else baseline.id)
 
     def _settle(self, done: Future[Outcome], kept: Future[Outcome], number: int, attempt: Attempt) -> None:
         if done.cancelled():

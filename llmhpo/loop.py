@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llmhpo.agents.portfolio import Portfolio
+from llmhpo.agents.base import Search
 from llmhpo.attempts import RETRIES, Attempts
 from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Opened, Stopped
 from llmhpo.executors.base import Executor
@@ -51,7 +51,7 @@ class Loop:
     def __init__(
         self,
         store: Store,
-        portfolio: Portfolio,
+        portfolio: Search,
         executor: Executor,
         *,
         n_trials: int,
@@ -131,7 +131,9 @@ class Loop:
         model = self.portfolio.model
         about = None if model is None else {"name": model.name, "compact": model.compact}
         workers, rules = self.executor.workers, asdict(self._rules)
-        self.store.log("session", {"n_trials": self.n_trials, "workers": workers, "model": about, "rules": rules})
+        session = {"n_trials": self.n_trials, "workers": workers, "model": about, "rules": rules}
+        edits = self.portfolio.about
+        self.store.log("session", session if edits is None else session | {"edits": edits})
 
     def _is_hopeless(self) -> bool:
         """Whether the trials of this session have all failed for one reason that lies in the set-up, in no configuration."""
@@ -252,7 +254,7 @@ class Loop:
         return min(high, max(low, _PATIENCE_SHARE * usual))
 
 
-def _in_thread(portfolio: Portfolio, context: Context) -> Future[Batch]:
+def _in_thread(portfolio: Search, context: Context) -> Future[Batch]:
     """Consult in a daemon thread: a model that hangs must not keep the process from ending."""
     future: Future[Batch] = Future()
 

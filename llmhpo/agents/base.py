@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from llmhpo.trial import Context, Proposal
+from llmhpo.llm.base import LLM
+from llmhpo.llm.logged import Note
+from llmhpo.trial import Batch, Context, Proposal
 
 
 class Proposer(Protocol):
@@ -20,6 +22,43 @@ class Proposer(Protocol):
 
     def propose(self, context: Context, n: int) -> list[Proposal]:
         """At most `n` valid configurations, best first; they may repeat what was tried, the screen drops repeats."""
+        ...
+
+
+class Search(Protocol):
+    """Chooses the next trials of a study, and says when its model is to be asked: `Portfolio`, or with edits `EditSearch`.
+
+    All that it chooses is a function of the context, the settings in `about`, and whether the model is a compact one.
+    """
+
+    @property
+    def model(self) -> LLM | None:
+        """The model that is consulted."""
+        ...
+
+    @property
+    def about(self) -> dict[str, Any] | None:
+        """The settings of the search for edits, as JSON; None where code is not edited."""
+        ...
+
+    def log_requests(self, note: Note) -> None:
+        """Tell `note` of every request to the model from now on."""
+        ...
+
+    def wants(self, context: Context) -> int:
+        """How many proposals the model should be asked for now; 0 for none."""
+        ...
+
+    def consult(self, context: Context) -> Batch:
+        """Ask the model for what `wants` announced. Slow. Never raises."""
+        ...
+
+    def suggest(self, context: Context, n: int) -> list[Proposal]:
+        """The next `n` trials, most promising first; fast."""
+        ...
+
+    def is_default_next(self, context: Context) -> bool:
+        """Whether the next trial is the default configuration, which needs nobody's advice."""
         ...
 
 

@@ -41,18 +41,22 @@ class Portfolio:
     """Combines the proposers. `consultant` None means that there is no model."""
 
     def __init__(self, consultant: Consultant | None = None) -> None:
-        self._consultant = consultant
-        self._fatal = False  # a wrong key stops the calls of this session; the next session may have a right one
+        self.consultant = consultant
 
     @property
     def model(self) -> LLM | None:
         """The model that is consulted."""
-        return None if self._consultant is None else self._consultant.llm
+        return None if self.consultant is None else self.consultant.llm
+
+    @property
+    def about(self) -> None:
+        """It edits no code."""
+        return None
 
     def log_requests(self, note: Note) -> None:
         """Tell `note` of every request to the model from now on."""
-        if self._consultant is not None:
-            self._consultant.llm = LoggedModel(self._consultant.llm, note)
+        if self.consultant is not None:
+            self.consultant.llm = LoggedModel(self.consultant.llm, note)
 
     # --- the model ----------------------------------------------------------------------------------------------------
 
@@ -63,7 +67,7 @@ class Portfolio:
         distance to the next, so that a dead server is left alone.
         """
         left = context.budget_left
-        if self._consultant is None or self._fatal or (left is not None and left < 2):
+        if self.consultant is None or self.consultant.silenced or (left is not None and left < 2):
             return 0
         last = context.batches[-1] if context.batches else None
         if last is not None and len(context.trials) < last.at + self._distance(context, last):
@@ -84,20 +88,20 @@ class Portfolio:
 
     def consult(self, context: Context) -> Batch:
         """Ask the model for the batch that `wants` announced. Slow: seconds to minutes. Never raises."""
-        assert self._consultant is not None
+        assert self.consultant is not None
         n = self.wants(context)
-        reasons = not self._consultant.llm.compact
+        reasons = not self.consultant.llm.compact
         try:
             if context.finished or context.failed:
                 sensitivities = fit_screen(context).sensitivities()
                 question = questions.propose(settled(context), n, reasons=reasons, sensitivities=sensitivities)
             else:
                 question = questions.warmstart(context, n, reasons=reasons)
-            batch = self._consultant.consult(context, question)
+            batch = self.consultant.consult(context, question)
         except Exception as error:  # noqa: BLE001 - somebody's own LLM: no model may end a study
             words = Redactor.from_environment()(f"{type(error).__name__}: {error}")
             batch = Batch("failed", len(context.trials), n, usage=Usage(calls=1), error=words, fatal=True)
-        self._fatal = self._fatal or batch.fatal
+        self.consultant.silenced |= batch.fatal
         return batch
 
     # --- the next trials ----------------------------------------------------------------------------------------------
@@ -141,7 +145,7 @@ class Portfolio:
         return fit_screen(context).pick(candidates, 1, generator(context, "screen"))
 
     def _trust(self, context: Context) -> float:
-        compact = self._consultant is not None and self._consultant.llm.compact
+        compact = self.consultant is not None and self.consultant.llm.compact
         return trust(context, compact=compact)
 
     def _is_classical_turn(self, context: Context) -> bool:

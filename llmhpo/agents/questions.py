@@ -49,7 +49,7 @@ def _question(kind: str, name: str, context: Context, n: int, reasons: bool, ext
     least += 0 if names_fit(context.space.names) else unrepeated
     user = prompt.render(
         task=as_data(context.task.text, _TASK_CHARS, _TASK_TOKENS) or "not described",
-        goal=_goal(context.task),
+        goal=goal(context.task),
         space=space_card(context.space, max(least, each * len(context.space))),
         n=n,
         keys=reply_keys(context.space, reasons=reasons),
@@ -59,6 +59,7 @@ def _question(kind: str, name: str, context: Context, n: int, reasons: bool, ext
     return Question(kind, prompt, load("system.v1").render(), user, n, reasons)
 
 
-def _goal(task: Task) -> str:
+def goal(task: Task) -> str:
+    """What is to be achieved, in one line: direction, metric and the limit on time."""
     limit = f"; a trial is cut after {task.timeout_s:g} s" if task.timeout_s else ""
     return f"{task.direction} {as_line(task.metric, 60, 20)}{limit}"

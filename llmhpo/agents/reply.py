@@ -152,6 +152,11 @@ def _in_json(problem: str, space: SearchSpace, entry: Mapping[str, JsonValue]) -
     return problem
 
 
+def without_thinking(text: str) -> str:
+    """A reply without what the model has written for itself before it."""
+    return _THINKING.sub("", text)
+
+
 class _UnreadableError(Exception):
     pass
 
@@ -160,7 +165,7 @@ def _one_object(text: str) -> object:
     """The one JSON object in `text`: the whole of it, or the only one in fences or prose."""
     if len(text) > _MAX_REPLY_CHARS:
         raise _UnreadableError(f"the reply has {len(text)} characters, more than {_MAX_REPLY_CHARS}")
-    text = _THINKING.sub("", text).strip()
+    text = without_thinking(text).strip()
     if not text:
         raise _UnreadableError("the reply is empty")
     if text[0] == "{" and text[-1] == "}":

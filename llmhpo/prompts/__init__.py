@@ -18,6 +18,7 @@ from string import Template
 _PIECE = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|\s{2,}|[^A-Za-z\s]+|\n")
 _UNLIKE_A_WORD = re.compile(r"[^aeiouy]{4}|(.)\1\1")
 _CUT = " [...] "
+_TAG = re.compile(r"<\s*/?\s*data\b[^>\n]*>?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,15 @@ def _cut(text: str, max_chars: int) -> str:
         return text[: max(0, max_chars)]
     head = (max_chars - len(_CUT)) * 2 // 3
     return text[:head] + _CUT + text[len(text) - (max_chars - len(_CUT) - head) :]
+
+
+def as_code(text: str, max_chars: int) -> str:
+    """Source text as it stands, to be copied from: capped, all of it visible, unable to close the data.
+
+    Only control characters and the tags of the data are altered; the middle of an overlong text is left out.
+    """
+    text = "".join(c if c == "\t" else _visible(c) for c in text.replace("\r\n", "\n"))
+    return _cut(_TAG.sub(lambda tag: tag[0].replace("<", "‹").replace(">", "›"), text), max_chars)
 
 
 def as_line(text: str, max_chars: int, max_tokens: int | None = None) -> str:
