@@ -7,7 +7,8 @@
         job.report(step, loss)
     job.result(loss)
 
-Started by hand, outside llmhpo, `report`, `result` and `prune` print. Imports nothing heavy.
+Where the study has a scorer, `job.predictions(...)` for `job.inputs()` takes the place of the result. Started by hand, outside
+llmhpo, `report`, `result`, `predictions` and `prune` print. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, SupportsFloat, SupportsIndex
+from typing import Any, NoReturn, SupportsFloat, SupportsIndex
 
 Number = SupportsFloat | SupportsIndex
 
@@ -95,6 +96,58 @@ def result(value: Number | Mapping[str, Number]) -> None:
         draft.replace(path)
     else:
         print(f"result: {ready}")
+
+
+def split() -> str:
+    """The part of the data that this run is scored on: "search", "promotion" or "test"."""
+    return os.environ.get("LLMHPO_SPLIT", "search")
+
+
+def inputs() -> Path | None:
+    """The file with the unlabelled inputs that are to be predicted; None outside llmhpo, and where the study names none."""
+    path = os.environ.get("LLMHPO_INPUTS")
+    return None if path is None else Path(path)
+
+
+def predictions(values: object) -> None:
+    """Hand in the predictions for `inputs()`, an array of shape (n, ...), which the study's scorer compares with the labels.
+
+    Where the study asks for weights, by a `.npz` or `.safetensors` file, a mapping of arrays by name. Tensors of PyTorch will
+    do. A later call replaces an earlier one. Needs NumPy; other languages write the file LLMHPO_PREDICTIONS.
+
+    Raises: TypeError for what holds no numbers, and for a mapping where one array is asked for, or the other way round.
+    """
+    import numpy as np
+
+    several = isinstance(values, Mapping)
+    arrays = {str(n): _array(a) for n, a in values.items()} if isinstance(values, Mapping) else {"": _array(values)}
+    name = os.environ.get("LLMHPO_PREDICTIONS")
+    if name is None or current.get() is not None:
+        print("predictions:", ", ".join(f"{n} {a.shape} {a.dtype}".strip() for n, a in arrays.items()))
+        return
+    path = Path(name)
+    if several == (path.suffix == ".npy"):
+        wanted = "one array" if several else "a mapping of arrays by name"
+        raise TypeError(f"the study asks for {path.name!r}; give job.predictions {wanted}")
+    draft = path.with_name(f"{os.getpid()}.{path.name}")
+    if path.suffix == ".npy":
+        np.save(draft, arrays[""], allow_pickle=False)
+    elif path.suffix == ".npz":
+        np.savez(draft, **arrays)
+    else:
+        from safetensors.numpy import save_file
+
+        save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, draft)
+    draft.replace(path)
+
+
+def _array(value: Any) -> Any:
+    import numpy as np
+
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"predictions of {array.dtype} are no numbers; give booleans, integers or floats")
+    return array
 
 
 def prune(reason: str = "") -> NoReturn:

@@ -13,8 +13,8 @@ import llmhpo
 ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
-    {"bare", "param", "space", "prior", "revision", "usage", "trial", "columns", "trust", "prompts", "cards", "history", "events", "job", "draws", "conditions"},
-    {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading", "syntax", "regions", "edit", "patch", "sandbox"},
+    {"bare", "param", "space", "prior", "revision", "usage", "trial", "tripwires", "columns", "trust", "prompts", "cards", "history", "events", "job", "draws", "conditions"},
+    {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading", "syntax", "regions", "edit", "patch", "sandbox", "scoring"},
     {"surrogates", "executors", "agents"},
     {"attempts", "audit", "loop", "confirmation", "discovery", "drawn", "rules"},
     {"config", "api", "report", "study", "sampler", "sklearn", "progress", "stopping", "draft", "commands", "cli", "__main__"},

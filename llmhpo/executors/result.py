@@ -11,11 +11,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from llmhpo.errors import ConfigError
 from llmhpo.executors.log import clean, read_bounded
-from llmhpo.trial import Bounds
+from llmhpo.trial import Bounds, Status, Task
 
 MAX_RESULT_BYTES = 1 << 20
 MAX_REPORT_BYTES = 8 << 20
@@ -38,6 +39,21 @@ class Reading(NamedTuple):
     problem: str = ""
 
 
+class Verdict(NamedTuple):
+    """What is read from what an ended job left: status, the reason in one line, the metric and its companions.
+
+    `fingerprint` and `flags` are as in `Outcome`; `details` is what the user is shown instead of the end of the job's output.
+    """
+
+    status: Status
+    problem: str = ""
+    value: float | None = None
+    metrics: Mapping[str, float] = MappingProxyType({})
+    fingerprint: str = ""
+    flags: tuple[str, ...] = ()
+    details: str = ""
+
+
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """Compile a metric pattern; `^` and `$` match at lines. Raises: ConfigError unless it is valid with exactly one group."""
     try:
@@ -50,6 +66,22 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
             "such as r'val_loss: (\\S+)'; use (?:...) for the others"
         )
     return compiled
+
+
+def judge_result(path: Path, task: Task, log_path: Path, pattern: re.Pattern[str] | None) -> Verdict:
+    """The verdict on a job that ended well and handed in its result itself; see `read_result`."""
+    value, metrics, problem = read_result(path, task.metric, log_path, pattern, task.bounds)
+    return Verdict("invalid" if value is None else "ok", problem, value, metrics)
+
+
+def read_companions(path: Path, metric: str) -> dict[str, float]:
+    """The finite numbers besides the metric that a result file holds; none where it cannot be read."""
+    data, problem = read_bounded(path, MAX_RESULT_BYTES)
+    try:
+        raw = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates) if not problem else None
+    except (ValueError, RecursionError):
+        return {}
+    return _companions(raw, metric) if isinstance(raw, Mapping) else {}
 
 
 def read_result(
@@ -91,11 +123,15 @@ def check_result(raw: object, metric: str, where: str, bounds: Bounds | None = N
     if (low is not None and number < low) or (high is not None and number > high):
         shown = " to ".join("any" if end is None else f"{end:g}" for end in (low, high))
         return Reading(None, {}, f"{where}: {metric} = {number:g} is outside its metric_bounds, {shown}")
+    return Reading(number, _companions(raw, metric))
+
+
+def _companions(raw: Mapping[str, object], metric: str) -> dict[str, float]:
     others = ((k, _number(v)) for k, v in raw.items() if k != metric)
     kept = [
         (k, v) for k, v in others if v is not None and isinstance(k, str) and k.isprintable() and len(k) <= _MAX_NAME
     ]
-    return Reading(number, dict(kept[:MAX_METRICS]))
+    return dict(kept[:MAX_METRICS])
 
 
 def _refuse(value: object, metric: str, where: str) -> Reading:

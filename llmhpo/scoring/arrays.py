@@ -1,0 +1,207 @@
+"""Reading arrays that untrusted code wrote: nothing in the file is believed, and nothing in it is run.
+
+`.npy` holds one array, `.npz` and `.safetensors` hold several by name. Part of the scorer's process: imports NumPy and light
+parts of the standard library.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import stat
+import tokenize
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+KINDS = "biuf"  # of NumPy: booleans, whole numbers, real numbers
+_MAX_HEADER = 2000  # characters; one of a plain array has 118
+_MAX_JSON = 1 << 20
+_MAX_DIMENSIONS = 8
+_MAX_ARRAYS = 10_000
+_MAX_NAME = 200
+_BROKEN = (
+    ValueError, SyntaxError, RecursionError, MemoryError, TypeError, KeyError, OverflowError, EOFError, OSError,
+    NotImplementedError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+_SAFETENSORS = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
+
+
+class UnreadableError(ValueError):
+    """What is wrong with a file, in one line."""
+
+
+def read_file(path: Path, max_bytes: int) -> bytearray:
+    """All of a regular file with a single name, in a folder of its own; no link is followed, no pipe is waited for.
+
+    Raises: UnreadableError.
+    """
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise UnreadableError(f"its folder cannot be opened ({error.strerror})") from None
+    try:
+        fd = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        raise UnreadableError("is missing") from None
+    except OSError as error:
+        raise UnreadableError(
+            "is a symbolic link" if path.is_symlink() else f"cannot be read ({error.strerror})"
+        ) from None
+    finally:
+        os.close(folder)
+    try:
+        return _read(fd, max_bytes)
+    except OSError as error:
+        raise UnreadableError(f"cannot be read ({error.strerror})") from None
+    finally:
+        os.close(fd)
+
+
+def _read(fd: int, max_bytes: int) -> bytearray:
+    about = os.fstat(fd)
+    if not stat.S_ISREG(about.st_mode):
+        raise UnreadableError("is not a regular file")
+    if about.st_nlink != 1:
+        raise UnreadableError(f"has {about.st_nlink} names (hard links); write a file of its own")
+    if about.st_size > max_bytes:
+        raise UnreadableError(f"has {about.st_size} bytes; at most {max_bytes} are read")
+    data = bytearray(about.st_size)
+    view, at = memoryview(data), 0
+    while at < len(view) and (count := os.readv(fd, [view[at:]])):
+        at += count
+    if at < len(view) or os.read(fd, 1):
+        raise UnreadableError("changed while it was read")
+    return data
+
+
+# --- formats ----------------------------------------------------------------------------------------------------------
+
+
+def parse(data: bytearray, suffix: str, max_bytes: int) -> Array | dict[str, Array]:
+    """The array in a `.npy`, or those in a `.npz` or `.safetensors` by name; their sizes together bounded by `max_bytes`.
+
+    Raises: UnreadableError.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a header in the manner of Python 2
+            if suffix == ".npy":
+                return parse_npy(data)
+            return parse_npz(data, max_bytes) if suffix == ".npz" else parse_safetensors(data)
+    except UnreadableError:
+        raise
+    except _BROKEN as error:
+        line = str(error).partition("\n")[0][:200]
+        raise UnreadableError(f"is not a valid {suffix} file ({type(error).__name__}: {line})") from None
+
+
+def parse_npy(data: bytearray | bytes) -> Array:
+    """One array of numbers. Raises: UnreadableError, and what NumPy raises on a header that is none."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise UnreadableError(f"has the .npy version {version[0]}.{version[1]}; write an array of plain numbers")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, is_fortran, dtype = read(file, max_header_size=_MAX_HEADER)
+    if dtype.hasobject or dtype.fields or dtype.subdtype or dtype.kind not in KINDS or dtype.itemsize == 0:
+        raise UnreadableError(f"holds {str(dtype)[:40]!r}; write booleans, integers or floats")
+    return _shaped(data, file.tell(), len(data), dtype, shape, order="F" if is_fortran else "C")
+
+
+def parse_npz(data: bytearray, max_bytes: int) -> dict[str, Array]:
+    """The arrays of a zip archive, which is refused unpacked by what it says of its sizes. Raises: as `parse_npy`, and zipfile's."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+        if len(members) > _MAX_ARRAYS:
+            raise UnreadableError(f"holds {len(members)} arrays; at most {_MAX_ARRAYS} are read")
+        total = sum(member.file_size for member in members)
+        if total > max_bytes:
+            raise UnreadableError(f"holds {total} bytes when unpacked; at most {max_bytes} are read")
+        arrays: dict[str, Array] = {}
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name == member.filename or name in arrays or not _is_name(name):
+                raise UnreadableError(f"has a member {member.filename[:40]!r}; write it by numpy.savez")
+            with archive.open(member) as file:  # gives no more than the size that was said
+                arrays[name] = parse_npy(file.read())
+    return arrays
+
+
+def parse_safetensors(data: bytearray) -> dict[str, Array]:
+    """The tensors of a safetensors file; bfloat16 becomes float32. Raises: as `parse_npy`."""
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(_MAX_JSON, len(data) - 8):
+        raise UnreadableError(f"says that its header has {length} bytes, which are not there or too many")
+    header = json.loads(data[8 : 8 + length].decode("utf-8"))
+    header.pop("__metadata__", None)
+    start, end = 8 + length, 8 + length
+    arrays: dict[str, Array] = {}
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        first, last = (start + int(offset) for offset in entry["data_offsets"])
+        if first != end or not first <= last <= len(data) or not _is_name(name):
+            raise UnreadableError(f"has a tensor {name[:40]!r} whose bytes lie not behind those of the one before")
+        tensor = _shaped(data, first, last, np.dtype(_SAFETENSORS[entry["dtype"]]), tuple(entry["shape"]))
+        if entry["dtype"] == "BF16":
+            tensor = (tensor.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        arrays[name], end = tensor, last
+    if end != len(data):
+        raise UnreadableError(f"has {len(data) - end} bytes behind its last tensor")
+    return arrays
+
+
+def _shaped(
+    data: bytearray | bytes, start: int, end: int, dtype: np.dtype[np.generic], shape: tuple[int, ...], order: str = "C"
+) -> Array:
+    """The bytes from `start` to `end` as an array in this computer's byte order; they must be as many as it needs."""
+    if len(shape) > _MAX_DIMENSIONS or any(type(size) is not int or size < 0 for size in shape):
+        raise UnreadableError(f"has the shape {str(shape)[:60]}; write at most {_MAX_DIMENSIONS} dimensions")
+    if math.prod(shape) * dtype.itemsize != end - start:
+        raise UnreadableError(f"holds {end - start} bytes for the shape {shape} of {dtype}, which do not fit")
+    flat = np.frombuffer(memoryview(data)[start:end], dtype)
+    if dtype.kind == "b" and flat.size and flat.view(np.uint8).max() > 1:
+        raise UnreadableError("holds booleans that are neither true nor false")
+    array = flat.reshape(shape, order="F" if order == "F" else "C")
+    return np.array(array, dtype=dtype.newbyteorder("="), order="C")
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and 0 < len(name) <= _MAX_NAME and name.isprintable()
+
+
+# --- what is in them --------------------------------------------------------------------------------------------------
+
+
+def check(array: Array, shape: Sequence[int | None] | None = None, rows: int | None = None) -> None:
+    """Check that all is finite, and the shape: `shape` as declared (None: any size), or as many `rows` as labels.
+
+    Raises: UnreadableError.
+    """
+    if shape is not None and (
+        array.ndim != len(shape) or any(want not in (None, size) for want, size in zip(shape, array.shape, strict=True))
+    ):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise UnreadableError(f"has the shape {array.shape}; ({wanted}) is asked for")
+    if shape is None and rows is not None and (array.shape[:1] or (0,)) != (rows,):
+        raise UnreadableError(f"has the shape {array.shape}; there are {rows} labels, so write {rows} rows")
+    if array.dtype.kind == "f":
+        bad = ~np.isfinite(array)
+        if bad.any():
+            place = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise UnreadableError(f"has {int(bad.sum())} values that are not finite, the first at {place}")
+
+
+def is_constant(array: Array) -> bool:
+    """Whether there are several rows and all of them are equal."""
+    return array.ndim > 0 and len(array) > 1 and array.size > 0 and bool((array == array[:1]).all())
