@@ -14,7 +14,7 @@ ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
     {"bare", "param", "space", "prior", "revision", "usage", "trial", "tripwires", "columns", "trust", "prompts", "cards", "history", "events", "job", "draws", "conditions"},
-    {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading", "syntax", "regions", "edit", "patch", "sandbox", "scoring"},
+    {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading", "syntax", "regions", "edit", "patch", "git", "listing", "lineage", "sandbox", "scoring"},
     {"surrogates", "executors", "agents"},
     {"attempts", "audit", "loop", "confirmation", "discovery", "drawn", "rules"},
     {"config", "api", "report", "study", "sampler", "sklearn", "progress", "stopping", "draft", "commands", "cli", "__main__"},

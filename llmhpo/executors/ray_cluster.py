@@ -27,10 +27,14 @@ from llmhpo.executors.local import REPORT_FILE, LocalExecutor, prepare
 from llmhpo.executors.pool import cancel
 from llmhpo.executors.ray_session import Session
 from llmhpo.executors.resources import Resources
+from llmhpo.listing import CODE_REMEDY, Cap, Entry, list_code, list_data
 from llmhpo.trial import Outcome
 
 CODE_LIMIT = 100 * 10**6
 DATA_LIMIT = 2 * 10**9
+_SENT = "what is sent to a cluster"
+_CODE_REMEDY = f"{CODE_REMEDY}, or raise code_limit"
+_DATA_REMEDY = "put it on storage that all nodes share and give the job its absolute path, or raise data_limit"
 _PATIENCE_S = 15.0  # beyond the grace: how long an attempt may take to end after it was asked to
 
 
@@ -249,8 +253,8 @@ def _pack(cwd: Path, data: Sequence[str], code_limit: int, data_limit: int) -> d
             raise ConfigError(
                 f"data {name!r} is not inside {str(cwd)!r}; what lies on storage that all nodes share need not be sent"
             )
-    lists = [parcel.list_data(path, data_limit) for path in places]
-    code = parcel.list_code(cwd, places, code_limit)  # all checks come before the first archive
+    lists = [list_data(path, Cap(data_limit, _SENT, _DATA_REMEDY)) for path in places]
+    code = list_code(cwd, places, Cap(code_limit, _SENT, _CODE_REMEDY))  # all checks come before the first archive
     parcels, links = {}, []
     for path, entries in zip(places, lists, strict=True):
         where = path.relative_to(cwd)
@@ -259,6 +263,6 @@ def _pack(cwd: Path, data: Sequence[str], code_limit: int, data_limit: int) -> d
         links.append((where.as_posix(), target.as_posix()))
     parcels["code"] = parcel.pack_folder(cwd, code, links)
     home = Path(llmhpo.__file__).parent
-    library = [parcel.Entry(p, f"llmhpo/{p.relative_to(home).as_posix()}") for p in sorted(home.rglob("*.py"))]
+    library = [Entry(p, f"llmhpo/{p.relative_to(home).as_posix()}") for p in sorted(home.rglob("*.py"))]
     parcels["library"] = parcel.pack_folder(home, library)
     return parcels
