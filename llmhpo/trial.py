@@ -273,24 +273,6 @@ class Context:
         return replace(self, space=self.space_of(code), trials=trials, batches=batches, elsewhere=elsewhere)
 
     @property
-    def ideas(self) -> tuple[Proposal, ...]:
-        """Proposals of the model that were paid for and not tried yet, oldest first, each once."""
-        seen = set(self.tried)
-        fresh = []
-        for proposal in (p for batch in self.batches for p in batch.proposals):
-            key = self.space.key(proposal.params)
-            if key not in seen:
-                seen.add(key)
-                fresh.append(proposal)
-        return tuple(fresh)
-
-    @property
-    def tried(self) -> frozenset[str]:
-        """The keys of all configurations that were proposed, and of those that were run in their stead."""
-        keys = {self.space.key(t.params) for t in self.trials}
-        return frozenset(keys | {self.space.key(t.proposal.params) for t in self.trials if t.evaluated is not None})
-
-    @property
     def prior(self) -> Prior | None:
         """What the model believes about good values, as it first said; None while it has said nothing."""
         return next((b.prior for b in self.batches if b.prior is not None), None)

@@ -11,7 +11,8 @@ import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
 
 from llmhpo.agents.base import generator
-from llmhpo.agents.candidates import GLOBAL, Pool, candidates, everywhere
+from llmhpo.agents.candidates import GLOBAL, candidates, crowd, everywhere
+from llmhpo.columns import columns
 from llmhpo.param import Param, ParamValue
 from llmhpo.space import Params, SearchSpace
 from llmhpo.surrogates.screen import MIN_FINISHED, fit_screen
@@ -24,6 +25,7 @@ N_INITIAL = 8  # 3 and 5 were worse at 25 and 50 trials, 10 worse at 10 (half a 
 _ALTERNATIVES = ("tpe", "cmaes", "neighbour", "sobol")
 _ALTERNATIVES_FROM, _EVERY = 24, 6  # TPE every fourth trial from the eighth on was worse
 _STUCK_FROM, _EVERY_STUCK = 16, 3
+_CROWDED = 8  # running trials from which on asks share their candidates, until the next trial ends
 _TPE_TRIALS = 400  # the latest; its time grows with them
 _SPARE = 64
 
@@ -53,7 +55,8 @@ def _sobol(context: Context, n: int) -> Array:
 class AcquisitionProposer:
     """Maximises the screen's acquisition over the candidates of all generators, or of the one that `only` names.
 
-    The source of a proposal is its generator: see `candidates`.
+    The source of a proposal is its generator: see `candidates`. Where many trials run, all asks between two results choose from one
+    set of candidates, the running trials counted as observed at their predicted means.
     """
 
     name = "gp"
@@ -66,12 +69,24 @@ class AcquisitionProposer:
         screen = fit_screen(context)
         if not screen.fitted:
             return []
-        rng = generator(context, self.name)
-        pool = candidates(context, screen, rng)
+        rng, table = generator(context, self.name), columns(context)
+        if len(table.open) > _CROWDED:
+            planned = None if context.budget_left is None else len(context.trials) + context.budget_left
+            about = ("crowd", context.seed, context.prior, planned)
+            pool, rows, field = table.results.once(about, lambda: crowd(context, screen, _shared(context, self.name)))
+            left = np.array([row not in table.rows for row in rows], dtype=bool)
+        else:
+            pool = candidates(context, screen, rng)
+            field, left = screen.field(pool.X), np.ones(len(pool.X), dtype=bool)
         if self._only is not None:
-            pool = Pool(*(part[pool.source == self._only] for part in pool))
-        chosen = screen.pick_encoded(pool.X, pool.log_prior, n, rng)
+            left &= pool.source == self._only
+        chosen = screen.pick_encoded(field, pool.log_prior, n, rng, left)
         return [Proposal(context.space.from_unit(pool.U[k]), str(pool.source[k])) for k in chosen]
+
+
+def _shared(context: Context, name: str) -> np.random.Generator:
+    """A generator that is the same until the next trial ends."""
+    return np.random.default_rng([context.seed, len(columns(context).results.ended), 1, *name.encode()])
 
 
 class TPEProposer:
@@ -165,11 +180,11 @@ def _design(context: Context, n: int, beside: list[Proposal]) -> list[Proposal]:
     if space.size <= GLOBAL:
         everything = everywhere(space, generator(context, random.name))
         points += [Proposal(space.from_unit(u), random.name) for u in everything]
-    seen = {*context.tried, *(space.key(p.params) for p in beside)}
+    tried, seen = columns(context).tried, {space.key(p.params) for p in beside}
     fresh: list[Proposal] = []
     for point in points:
         key = space.key(point.params)
-        if key not in seen and len(fresh) < n:
+        if key not in seen and key not in tried and len(fresh) < n:
             seen.add(key)
             fresh.append(point)
     return fresh + points[: n - len(fresh)]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from llmhpo.agents.conversation import Conversation, shares
 from llmhpo.agents.reply import read_reply, reply_keys, reply_schema
+from llmhpo.columns import ideas
 from llmhpo.errors import BudgetError, LLMError, LLMRequestError
 from llmhpo.llm.base import LLM, Message
 from llmhpo.prior import Prior
@@ -92,8 +93,8 @@ class _Talk:
 
     def __post_init__(self) -> None:
         key = self.context.space.key
-        ideas = {key(p.params): "an earlier proposal" for p in self.context.ideas}
-        self.known = ideas | {key(t.params): f"trial {t.number}" for t in self.context.trials}
+        waiting = {key(p.params): "an earlier proposal" for p in ideas(self.context)}
+        self.known = waiting | {key(t.params): f"trial {t.number}" for t in self.context.trials}
 
     def ask(self, n: int, *, beliefs: bool = False) -> None:
         """One turn: a request for `n` configurations, perhaps with `beliefs`, and what its reply is good for."""

@@ -1,6 +1,6 @@
 """Who proposes the next trial: the one place where model, classical optimizer and screen meet.
 
-`suggest` never waits for a model: it chooses between what the model has already proposed (`Context.ideas`) and the
+`suggest` never waits for a model: it chooses between what the model has already proposed (`ideas`) and the
 classical optimizer. `wants` says when the model should be consulted, `consult` does it. Loop, `Study` and `LLMSampler`
 call these three and nothing else.
 """
@@ -15,6 +15,7 @@ from llmhpo.agents.base import generator
 from llmhpo.agents.classical import N_INITIAL, classical_proposals
 from llmhpo.agents.consult import Consultant
 from llmhpo.agents.repeat import repeat_proposal
+from llmhpo.columns import ideas
 from llmhpo.errors import ConfigError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import LLM
@@ -92,7 +93,7 @@ class Portfolio:
         n = self.wants(context)
         reasons = not self.consultant.llm.compact
         try:
-            if context.finished or context.failed:
+            if any(t.outcome is not None for t in context.trials):
                 sensitivities = fit_screen(context).sensitivities()
                 question = questions.propose(settled(context), n, reasons=reasons, sensitivities=sensitivities)
             else:
@@ -124,22 +125,22 @@ class Portfolio:
             return Proposal(context.space.default(), "default", "the defaults that the space declares")
         if (again := repeat_proposal(context)) is not None:
             return again
-        ideas = context.ideas if context.batches else ()
-        if ideas and self._is_models_turn(context):
+        fresh = ideas(context)
+        if fresh and self._is_models_turn(context):
             if waiting := self._waiting(context):
                 return waiting[0]  # the model put the most promising one first, and knows more than a young surrogate
-            return (self._screened(context, ideas) or list(ideas))[0]
+            return (self._screened(context, fresh) or list(fresh))[0]
         classical = classical_proposals(context, 1)
         distrusted = self._trust(context) < _MIN_TRUST
         # Ten ideas against the one point of an initial design: a young surrogate would choose among the ideas.
-        if not ideas or self._is_classical_turn(context) or (distrusted and len(context.trials) < N_INITIAL):
+        if not fresh or self._is_classical_turn(context) or (distrusted and len(context.trials) < N_INITIAL):
             return classical[0]
-        return (self._screened(context, (*ideas, *classical)) or classical)[0]
+        return (self._screened(context, (*fresh, *classical)) or classical)[0]
 
     def _waiting(self, context: Context) -> list[Proposal]:
         """What is left of the warm start, in the model's order."""
         first = next((b for b in context.batches if b.proposals), None)
-        return [] if first is None else [idea for idea in context.ideas if idea in first.proposals]
+        return [] if first is None else [idea for idea in ideas(context) if idea in first.proposals]
 
     def _screened(self, context: Context, candidates: tuple[Proposal, ...]) -> list[Proposal]:
         return fit_screen(context).pick(candidates, 1, generator(context, "screen"))

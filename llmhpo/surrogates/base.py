@@ -32,8 +32,8 @@ class Posterior(Protocol):
         """Variances, (m,)."""
         ...
 
-    def believe(self, j: int) -> None:
-        """Take point `j` as observed at its own mean: variances fall, means stay."""
+    def believe(self, j: int) -> Posterior:
+        """The predictions where point `j` was observed at its own mean: variances fall, means stay."""
         ...
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy.special import ndtri
@@ -15,8 +15,8 @@ from llmhpo.surrogates.density import Density
 from llmhpo.surrogates.ensemble import DeepEnsemble
 from llmhpo.surrogates.fantasy import KernelState
 from llmhpo.surrogates.forest import Forest
-from llmhpo.surrogates.gp import GaussianProcess
-from llmhpo.surrogates.inputwarp import WarpedProcess
+from llmhpo.surrogates.gp import GaussianProcess, Hyperparameters, State
+from llmhpo.surrogates.inputwarp import InputWarp, WarpedProcess
 from llmhpo.surrogates.quantile import QuantileForest
 
 Groups = Sequence[Sequence[int]]
@@ -35,7 +35,9 @@ _OPTIMISM = 10.0  # nats: a process has seen the rows it is judged by when its h
 _FITTED_TO_ALL = frozenset({"warped", "gp"})
 _STD_FLOOR, _WORST = 0.03, -20.0  # tied rows and single outliers must not decide
 _REMEMBERED = 64
+_T = TypeVar("_T")
 _decisions: OrderedDict[bytes, str] = OrderedDict()
+_tunings: OrderedDict[bytes, tuple[InputWarp, Hyperparameters]] = OrderedDict()
 
 
 class Chosen(NamedTuple):
@@ -55,6 +57,13 @@ class Chosen(NamedTuple):
             return self.model.state(X)
         return KernelState(self.model.predict(X), X, self.groups)
 
+    def after(self, posterior: Posterior, X: Array) -> Posterior:
+        """A posterior of this surrogate where points `X` (k, d) beside its own were observed at their means, before any `believe`."""
+        if isinstance(posterior, State) and isinstance(self.model, GaussianProcess | WarpedProcess):
+            return posterior.after(*self.model.points(X))
+        assert isinstance(posterior, KernelState)
+        return posterior.after(X)
+
 
 def choose(
     X: Array,
@@ -64,15 +73,22 @@ def choose(
     noisy: bool = False,
     candidates: Sequence[str] = CANDIDATES,
     history: tuple[Array, Array] | None = None,
+    tuned_on: tuple[Array, Array] | None = None,
 ) -> Chosen:
     """The surrogate that the data speak for, fitted to `X` (n, d) and `z` (n,).
 
-    Where these are a subset of more trials, `history` has them all, in the order of the trials, so that the decision
-    need not be taken anew at every trial.
+    Where these are a subset of more trials, `history` has the first of all, in the order of the trials, so that the decision
+    need not be taken anew at every trial; and `tuned_on` those rows that the process's hyperparameters are found from, for the same
+    reason. What was found for them before is remembered.
     """
     name = decide(*(history or (X, z)), groups, noisy=noisy, candidates=candidates)
     model = SURROGATES[name](groups, noisy)
-    model.fit(X, z)
+    if tuned_on is not None and isinstance(model, WarpedProcess):
+        rows, targets = (np.ascontiguousarray(part) for part in tuned_on)
+        key = _digest((tuple(map(tuple, groups)), noisy), rows, targets)
+        model.fit_known(X, z, _remembered(_tunings, key, lambda: model.tune(rows, targets)))
+    else:
+        model.fit(X, z)
     return Chosen(name, model, groups)
 
 
@@ -90,21 +106,26 @@ def decide(X: Array, z: Array, groups: Groups, *, noisy: bool = False, candidate
     if m == 0 or len(candidates) == 1:
         return candidates[0]
     X, targets = np.ascontiguousarray(X[:m], dtype=float), _normal_scores(np.asarray(z)[:m])
-    question = repr((tuple(candidates), tuple(map(tuple, groups)), noisy, X.shape)).encode()
-    key = hashlib.sha256(question + X.tobytes() + targets.tobytes()).digest()
-    known = _decisions.get(key)
-    if known is not None:
-        return known
-    name = _best(X, targets, groups, noisy, candidates)
-    _decisions[key] = name
-    while len(_decisions) > _REMEMBERED:
-        _decisions.popitem(last=False)
-    return name
+    key = _digest((tuple(candidates), tuple(map(tuple, groups)), noisy), X, targets)
+    return _remembered(_decisions, key, lambda: _best(X, targets, groups, noisy, candidates))
+
+
+def _digest(question: object, X: Array, targets: Array) -> bytes:
+    return hashlib.sha256(repr((question, X.shape)).encode() + X.tobytes() + targets.tobytes()).digest()
+
+
+def _remembered(memory: OrderedDict[bytes, _T], key: bytes, work: Callable[[], _T]) -> _T:
+    if key not in memory:
+        memory[key] = work()
+        while len(memory) > _REMEMBERED:
+            memory.popitem(last=False)
+    return memory[key]
 
 
 def forget() -> None:
-    """Forget remembered decisions: to measure what one takes, or that a restart takes the same."""
+    """Forget remembered decisions and hyperparameters: to measure what one takes, or that a restart takes the same."""
     _decisions.clear()
+    _tunings.clear()
 
 
 def decided_by(n: int) -> int:

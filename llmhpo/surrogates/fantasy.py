@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from llmhpo.surrogates.base import Array, Prediction
 
@@ -13,7 +15,7 @@ _LEARNED = 0.9  # of the variance at the point itself
 
 
 class KernelState:
-    """Predictions at m fixed points; `believe` takes one as observed at its own mean and lowers the variances around it.
+    """Predictions at m fixed points; `believe` gives those where one was observed at its own mean: variances are lower around it.
 
     What a Gaussian process does exactly, done with a fixed kernel: a forest does not know how alike two points are.
     """
@@ -23,14 +25,21 @@ class KernelState:
         weight = np.empty(X.shape[1])
         for columns in groups:  # two different choices are as far apart as the ends of a range
             weight[list(columns)] = 1.0 if len(columns) == 1 else np.sqrt(0.5)
-        self._scaled = X * (weight / (_LENGTH * np.sqrt(len(groups))))
+        self._scale = weight / (_LENGTH * np.sqrt(len(groups)))
+        self._X = X
 
     @property
     def std(self) -> Array:
         """Standard deviations, (m,)."""
         return np.sqrt(self.variance)
 
-    def believe(self, j: int) -> None:
-        """Take point `j` as observed at its mean."""
-        square = ((self._scaled - self._scaled[j]) ** 2).sum(axis=1)
-        self.variance = self.variance * (1.0 - _LEARNED * np.exp(-square))
+    def believe(self, j: int) -> KernelState:
+        """The predictions where point `j` was observed at its mean."""
+        return self.after(self._X[j : j + 1])
+
+    def after(self, X: Array) -> KernelState:
+        """The predictions where all of the points `X` (k, d) were observed at their means."""
+        square = cdist(self._X * self._scale, X * self._scale, "sqeuclidean")
+        state = copy.copy(self)
+        state.variance = self.variance * np.prod(1.0 - _LEARNED * np.exp(-square), axis=1)
+        return state

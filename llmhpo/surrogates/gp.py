@@ -110,11 +110,19 @@ class GaussianProcess:
 
     def state(self, X: Array) -> State:
         """The posterior at `X` (m, d), in a form that takes further observations without a new fit."""
-        scaled = self._columns.scale(np.asarray(X, dtype=float), self.hyperparameters.lengths)
-        K = self._kernel_scaled(self._scaled, scaled)
-        V = solve_triangular(self._L, K, lower=True, check_finite=False)
+        scaled, K, V = self._whitened(X)
         variance = np.maximum(self.hyperparameters.signal - np.einsum("ij,ij->j", V, V), 1e-10)
         return State(self, scaled, self._shift + self._scale * (self._alpha @ K), variance * self._scale**2, V)
+
+    def points(self, X: Array) -> tuple[Array, Array]:
+        """Points `X` (k, d) as `State.after` takes them: scaled, (k, d), and their whitened covariances with the data, (n, k)."""
+        scaled, _, V = self._whitened(X)
+        return scaled, V
+
+    def _whitened(self, X: Array) -> tuple[Array, Array, Array]:
+        scaled = self._columns.scale(np.asarray(X, dtype=float), self.hyperparameters.lengths)
+        K = self._kernel_scaled(self._scaled, scaled)
+        return scaled, K, solve_triangular(self._L, K, lower=True, check_finite=False)
 
     def _kernel_scaled(self, A: Array, B: Array) -> Array:
         # In place: arrays of this size are else returned to the system and fetched again, at three times the time.
@@ -135,7 +143,7 @@ class GaussianProcess:
 
 
 class State:
-    """Posterior at m fixed points; `believe` takes one of them as observed at its own mean (a fantasy).
+    """Posterior at m fixed points; `believe` gives that where one of them was observed at its own mean (a fantasy).
 
     Such an observation leaves every mean as it is and lowers the variances only, so a batch costs no refit.
 
@@ -151,14 +159,20 @@ class State:
         """Standard deviations, (m,)."""
         return np.sqrt(self.variance)
 
-    def believe(self, j: int) -> None:
-        """Take point `j` as observed at its mean."""
+    def believe(self, j: int) -> State:
+        """The posterior where point `j` was observed at its mean."""
+        return self.after(self._scaled[j : j + 1], self._V[:, j : j + 1])
+
+    def after(self, scaled: Array, V: Array) -> State:
+        """The posterior where all of k points were observed at their means, given as `GaussianProcess.points` gives them."""
         gp = self._gp
-        k = gp._kernel_scaled(self._scaled[j : j + 1], self._scaled)[0]
-        covariance = k - self._V[:, j] @ self._V
-        v = covariance / np.sqrt(max(covariance[j], 1e-10) + gp.hyperparameters.noise)
-        self._V = np.vstack([self._V, v])
-        self.variance = np.maximum(self.variance - v * v * gp._scale**2, 1e-10 * gp._scale**2)
+        own = gp._kernel_scaled(scaled, scaled) - V.T @ V
+        diagonal = np.diag_indices_from(own)
+        own[diagonal] = np.maximum(own[diagonal], 1e-10) + gp.hyperparameters.noise
+        cross = gp._kernel_scaled(scaled, self._scaled) - V.T @ self._V
+        v = solve_triangular(_cholesky(own), cross, lower=True, check_finite=False)
+        variance = np.maximum(self.variance - np.einsum("ij,ij->j", v, v) * gp._scale**2, 1e-10 * gp._scale**2)
+        return State(gp, self._scaled, self.mean, variance, np.vstack([self._V, v]))
 
 
 class _Columns:

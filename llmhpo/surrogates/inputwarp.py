@@ -64,13 +64,21 @@ class WarpedProcess:
 
     def fit(self, X: Array, y: Array) -> None:
         """Fit to `X` (n, d) and finite `y` (n,); n = 1, repeated rows and constant `y` are fine."""
+        self.fit_known(X, y, self.tune(X, y))
+
+    def tune(self, X: Array, y: Array) -> tuple[InputWarp, Hyperparameters]:
+        """The most probable warp and hyperparameters given `X` (n, d) and finite `y` (n,), without a fit."""
         X, y = np.asarray(X, dtype=float), np.asarray(y, dtype=float)
         groups = self._groups if self._groups is not None else tuple((j,) for j in range(X.shape[1]))
         few = some(len(y), _MAX_FITTED)
         spread = float(y.std())
         z = (y - y.mean()) / (spread if spread > 1e-12 * max(1.0, abs(float(y.mean()))) else 1.0)
-        self.warp, self.hyperparameters = _fit(X[few], z[few], groups, noisy=self._noisy)
-        self._process.fit_known(self.warp(X), y, self.hyperparameters)
+        return _fit(X[few], z[few], groups, noisy=self._noisy)
+
+    def fit_known(self, X: Array, y: Array, tuned: tuple[InputWarp, Hyperparameters]) -> None:
+        """Fit to `X` (n, d) and finite `y` (n,) with what `tune` gave, for these data or others."""
+        self.warp, self.hyperparameters = tuned
+        self._process.fit_known(self.warp(np.asarray(X, dtype=float)), np.asarray(y, dtype=float), self.hyperparameters)
 
     def predict(self, X: Array) -> Prediction:
         """Mean and standard deviation of the noiseless function at `X` (m, d)."""
@@ -79,6 +87,10 @@ class WarpedProcess:
     def state(self, X: Array) -> State:
         """The posterior at `X` (m, d), in a form that takes further observations without a new fit."""
         return self._process.state(self.warp(X))
+
+    def points(self, X: Array) -> tuple[Array, Array]:
+        """See `GaussianProcess.points`."""
+        return self._process.points(self.warp(X))
 
     def held_out(self) -> Prediction:
         """Leave-one-out predictions of the fitted observations, (n,); only the hyperparameters have seen them."""

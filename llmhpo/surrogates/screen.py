@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy.spatial.distance import cdist
 from scipy.special import ndtri
 
+from llmhpo.columns import Columns, columns
 from llmhpo.space import Params
 from llmhpo.surrogates.acquisition import log_ei
 from llmhpo.surrogates.base import Array, Posterior, Prediction
@@ -20,7 +25,11 @@ from llmhpo.trust import credit
 MIN_FINISHED = 3
 _MAX_POINTS = 250
 _NORMAL_QUANTILES = ndtri((np.arange(256) + 0.5) / 256)
+_STAGE_GROWTH = 1.1
 _FIRST_SPACING, _GROW, _SHRINK = 0.05, 1.5, 0.93
+
+Index = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 
 class Screen:
@@ -31,39 +40,27 @@ class Screen:
     """
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        space, trials = context.space, context.trials
-        self._tried = context.tried
-        self._spacing = _spacing([space.key(t.params) for t in trials if t.proposal.source != REPEAT])
-        self._feasibility = Feasibility(space.groups)
-        self._model: Chosen | None = None
-        self.encoded = space.encode([t.params for t in trials])
-        self.proposed = space.encode([t.proposal.params for t in trials if t.evaluated is not None])
-        self._pending = self.encoded[[k for k, t in enumerate(trials) if t.outcome is None]]
-        ok = np.array([k for k, t in enumerate(trials) if t.value is not None], dtype=int)
-        self._losses = np.array([context.task.loss(t.value) for t in context.finished if t.value is not None])
+        self._context, self._table = context, columns(context)
+        table, noisy = self._table, context.task.noisy
+        counted = table.keys if REPEAT not in table.sources else list(compress(table.keys, ~table.of(REPEAT)))
+        self._spacing = _spacing(counted) if len(set(counted)) < len(counted) else 0.0
+        self.pending, self.sees_pending = table.encoded[list(table.open)], True
+        learned = table.results.once(("learned", noisy), lambda: _Learned(table, noisy=noisy))
+        self._losses, self._feasibility, self._model = table.results.losses, learned.feasibility, learned.model
         self._prior_weight = self._weigh_prior()
-        if any(t.outcome is not None and t.outcome.status != "pruned" for t in context.failed):
-            # a pruned trial ran well: it was only not worth its end
-            ended = np.array(
-                [k for k, t in enumerate(trials) if t.outcome is not None and t.outcome.status != "pruned"]
-            )
-            failed = np.array([trials[k].value is None for k in ended])
-            keep = _subset(-failed.astype(float), _MAX_POINTS)
-            self._feasibility.fit(self.encoded[ended[keep]], ~failed[keep])
-        if len(ok) >= MIN_FINISHED:
-            keep = _subset(self._losses, _MAX_POINTS)
-            self._warp: Warp = (fit_noisy_warp if context.task.noisy else fit_warp)(self._losses)
-            self._X, z = self.encoded[ok[keep]], self._warp.forward(self._losses[keep])
-            everything = (self.encoded[ok], self._losses)
-            self._model = choose(self._X, z, space.groups, noisy=context.task.noisy, history=everything)
-            # The luckiest of noisy values is no goal: what is to be improved on is the best expected one.
-            self._best = float((self._model.predict(self._X).mean if context.task.noisy else z).min())
+        if learned.model is not None:
+            self._warp, self._X, self._best = learned.warp, learned.X, learned.best
 
     @property
     def fitted(self) -> bool:
         """Whether enough trials ended well for a fit."""
         return self._model is not None
+
+    def without_pending(self) -> Screen:
+        """The same where running trials are left out of account."""
+        blind = copy.copy(self)
+        blind.pending, blind.sees_pending, blind._spacing = self.pending[:0], False, 0.0
+        return blind
 
     def score(self, configurations: Sequence[Params]) -> Array:
         """Logarithm of expected improvement times feasibility times prior, (n,), higher is better; 0 without a fit.
@@ -79,7 +76,12 @@ class Screen:
         """`score` of encoded configurations (n, d), without the prior."""
         if self._model is None or len(X) == 0:
             return np.zeros(len(X))
-        return _Batch(self, X).score()
+        return _Batch(self, self.field(X)).score()
+
+    def field(self, X: Array) -> Field:
+        """Encoded configurations (n, d) as candidates that may be ranked more than once. The screen must have a fit."""
+        assert self._model is not None
+        return Field(X, self._model.state(X), self._feasibility.log_weight(X))
 
     def log_prior(self, U: Array) -> Array:
         """What the prior adds to the score at points `U` (n, p) of the unit cube, (n,); 0 where nothing was said."""
@@ -99,8 +101,11 @@ class Screen:
         if context.prior is None:
             return 0.0
         planned = None if context.budget_left is None else len(context.trials) + context.budget_left
-        tried = np.array([context.space.to_unit(t.params) for t in context.finished])
-        weight = context.prior.weight(context.space, tried.reshape(-1, len(context.space)), self._losses, planned)
+        table, prior = self._table, context.prior
+        weight = table.results.once(
+            ("prior", prior, planned),
+            lambda: prior.weight(context.space, table.units[table.results.ok], table.results.losses, planned),
+        )
         return weight * credit(context)
 
     def predict(self, configurations: Sequence[Params]) -> Prediction:
@@ -137,24 +142,26 @@ class Screen:
         fresh: dict[str, Proposal] = {}
         for proposal in candidates:
             key = self._context.space.key(proposal.params)
-            if key not in self._tried:
+            if key not in self._table.tried:
                 fresh.setdefault(key, proposal)
         proposals = list(fresh.values())
         if self._model is None or len(proposals) <= 1:
             return proposals[:n]
-        X = self._context.space.encode([p.params for p in proposals])
-        return [proposals[k] for k in self.pick_encoded(X, self._log_prior_of([p.params for p in proposals]), n, rng)]
+        field = self.field(self._context.space.encode([p.params for p in proposals]))
+        bonus = self._log_prior_of([p.params for p in proposals])
+        return [proposals[k] for k in self.pick_encoded(field, bonus, n, rng)]
 
-    def pick_encoded(self, X: Array, bonus: Array, n: int, rng: np.random.Generator) -> list[int]:
-        """Rows of `X` (m, d) that `pick` would choose, in its order; repeats are not looked for.
+    def pick_encoded(
+        self, field: Field, bonus: Array, n: int, rng: np.random.Generator, left: Mask | None = None
+    ) -> list[int]:
+        """Rows of `field` (m candidates) that `pick` would choose, in its order; repeats are not looked for.
 
-        `bonus` (m,) is added to the scores of `score_encoded`.
+        `bonus` (m,) is added to the scores of `score_encoded`; `left` (m,) says which may be chosen: all, where it is None.
         """
-        assert self._model is not None
-        batch = _Batch(self, X)
-        left = np.ones(len(X), dtype=bool)
+        batch = _Batch(self, field)
+        left = np.ones(len(field.X), dtype=bool) if left is None else left.copy()
         picked: list[int] = []
-        while len(picked) < min(n, len(X)):
+        while len(picked) < n and left.any():
             score = np.where(left, batch.score() + bonus, -np.inf)
             ties = np.flatnonzero(score == score.max())
             k = int(ties[0] if len(ties) == 1 else rng.choice(ties))
@@ -184,41 +191,98 @@ class Screen:
         return {name: float(share / total) for name, share in zip(space.names, shares, strict=True)}
 
 
+class Field(NamedTuple):
+    """Candidates `X` (m, d) and what hangs on ended trials alone: their posterior, and the weight of feasibility (m,)."""
+
+    X: Array
+    posterior: Posterior
+    log_feasible: Array
+
+
+class _Learned:
+    """What trials that have ended say: the same for all screens between which none has.
+
+    `tuned` rows: see `_tuning_rows`.
+    """
+
+    def __init__(self, table: Columns, *, noisy: bool) -> None:
+        results, groups = table.results, table.space.groups
+        self.feasibility = Feasibility(groups)
+        self.model: Chosen | None = None
+        ended, failed = results.ended[~results.pruned], results.failed[~results.pruned]
+        if failed.any():  # a pruned trial ran well: it was only not worth its end
+            keep = _subset(-failed.astype(float), _MAX_POINTS)
+            self.feasibility.fit(table.encoded[ended[keep]], ~failed[keep])
+        ok, losses = results.ok, results.losses
+        if len(ok) < MIN_FINISHED:
+            return
+        keep = _subset(losses, _MAX_POINTS)
+        make = fit_noisy_warp if noisy else fit_warp
+        self.warp: Warp = make(losses)
+        self.X, z = table.encoded[ok[keep]], self.warp.forward(losses[keep])
+        first = (table.encoded[ok[:_MAX_POINTS]], losses[:_MAX_POINTS])  # more than any decision asks for
+        rows = _tuning_rows(losses)
+        tuned_on = (
+            None
+            if rows is None
+            else (table.encoded[ok[rows]], make(losses[: _stage(len(losses))]).forward(losses[rows]))
+        )
+        self.model = choose(self.X, z, groups, noisy=noisy, history=first, tuned_on=tuned_on)
+        # The luckiest of noisy values is no goal: what is to be improved on is the best expected one.
+        self.best = float((self.model.predict(self.X).mean if noisy else z).min())
+
+
 class _Batch:
     """Candidates under one screen, with pending trials and earlier picks as fantasies."""
 
-    def __init__(self, screen: Screen, X: Array) -> None:
+    def __init__(self, screen: Screen, field: Field) -> None:
         assert screen._model is not None
-        pending = screen._pending
-        self._state: Posterior = screen._model.state(np.vstack([pending, X]))
-        self._skip = len(pending)
-        self._best = screen._best
-        self._log_feasible = screen._feasibility.log_weight(X)
+        self._field = field
+        self._state, self._best, self._log_feasible = field.posterior, screen._best, field.log_feasible
         if screen._spacing > 0:
-            nearest = cdist(X, screen._X, "sqeuclidean").min(axis=1)
-            self._log_feasible += np.log1p(-np.exp(-nearest / screen._spacing**2 - 1e-6))
-        for j in range(self._skip):
-            self._state.believe(j)
-            self._best = min(self._best, float(self._state.mean[j]))
+            nearest = cdist(field.X, screen._X, "sqeuclidean").min(axis=1)
+            self._log_feasible = self._log_feasible + np.log1p(-np.exp(-nearest / screen._spacing**2 - 1e-6))
+        if len(screen.pending):
+            self._state = screen._model.after(self._state, screen.pending)
+            self._best = min(self._best, float(screen._model.predict(screen.pending).mean.min()))
 
     def score(self) -> Array:
-        state, skip = self._state, self._skip
-        return log_ei(state.mean[skip:], np.sqrt(state.variance[skip:]), self._best) + self._log_feasible
+        state = self._state
+        return log_ei(state.mean, np.sqrt(state.variance), self._best) + self._log_feasible
 
     def believe(self, k: int) -> None:
-        self._state.believe(self._skip + k)
-        self._best = min(self._best, float(self._state.mean[self._skip + k]))
+        self._state = self._state.believe(k)
+        self._best = min(self._best, float(self._state.mean[k]))
 
 
-def _subset(losses: Array, limit: int) -> list[int]:
+def _stage(n: int) -> int:
+    """How many of `n` finished trials, the first ones, hyperparameters are found from: all up to 250, then in steps of a tenth."""
+    m = float(_MAX_POINTS)
+    while int(m * _STAGE_GROWTH) <= n:
+        m *= _STAGE_GROWTH
+    return min(n, int(m))
+
+
+def _tuning_rows(losses: Array) -> Index | None:
+    """Which finished trials hyperparameters are found from; None where it is all of them.
+
+    They change little with one trial in a hundred and cost more than all the rest: so they hold until there are a tenth more trials.
+    """
+    m = _stage(len(losses))
+    return None if m <= _MAX_POINTS else _subset(losses[:m], _MAX_POINTS)
+
+
+def _subset(losses: Array, limit: int) -> Index:
     """Indices of at most `limit` points, in order: the best half, the latest quarter, the rest at random (fixed seed)."""
     n = len(losses)
     if n <= limit:
-        return list(range(n))
-    chosen = set(np.argsort(losses, kind="stable")[: limit // 2].tolist()) | set(range(n - limit // 4, n))
-    rest = np.random.default_rng(n).permutation([k for k in range(n) if k not in chosen])
-    chosen |= set(rest[: limit - len(chosen)].tolist())
-    return sorted(chosen)
+        return np.arange(n)
+    chosen = np.zeros(n, dtype=bool)
+    chosen[np.argsort(losses, kind="stable")[: limit // 2]] = True
+    chosen[n - limit // 4 :] = True
+    rest = np.random.default_rng(n).permutation(np.flatnonzero(~chosen))
+    chosen[rest[: limit - int(chosen.sum())]] = True
+    return np.flatnonzero(chosen)
 
 
 def _spacing(keys: Sequence[str]) -> float:

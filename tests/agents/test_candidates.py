@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from llmhpo.agents.candidates import GLOBAL, candidates
+from llmhpo.columns import columns
 from llmhpo.prior import Belief, Prior
 from llmhpo.space import SearchSpace
 from llmhpo.surrogates.screen import fit_screen
@@ -46,8 +47,8 @@ def test_no_candidate_was_tried_and_no_two_are_alike() -> None:
     found = pool(context)
     keys = [SMALL.key(SMALL.from_unit(u)) for u in found.U]
     assert len(set(keys)) == len(keys)
-    assert not set(keys) & context.tried
-    assert len(set(keys) | context.tried) == 12
+    assert not set(keys) & set(columns(context).tried)
+    assert len(set(keys) | set(columns(context).tried)) == 12
 
 
 def test_an_exhausted_space_has_no_candidates() -> None:

@@ -165,7 +165,7 @@ def test_a_fantasy_lowers_variances_nearby_and_no_mean(name, make):
     state = Chosen(name, model, PLAIN).state(probe)
     mean, variance = state.mean.copy(), state.variance.copy()
     assert np.allclose(mean, model.predict(probe).mean)
-    state.believe(4)
+    state = state.believe(4)
     assert np.array_equal(state.mean, mean)
     assert (state.variance <= variance + 1e-12).all()
     assert (state.variance[4:6] < 0.5 * variance[4:6]).all()
@@ -220,7 +220,7 @@ def test_a_believed_point_lowers_variances_and_no_mean():
     model.fit(X, y)
     state = model.state(data(15, seed=9)[0])
     mean, variance = state.mean.copy(), state.variance.copy()
-    state.believe(4)
+    state = state.believe(4)
     assert np.array_equal(state.mean, mean)
     assert (state.variance <= variance + 1e-12).all()
     assert state.variance[4] < 0.5 * variance[4]
