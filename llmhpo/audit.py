@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from llmhpo.agents.base import Search
 from llmhpo.agents.consult import Consultant
+from llmhpo.agents.edit.options import EditOptions
+from llmhpo.agents.edit.search import EditSearch
 from llmhpo.agents.portfolio import Portfolio
 from llmhpo.errors import LLMUnavailableError, StoreError
 from llmhpo.journal import Entry, Reading, read_journal
-from llmhpo.ledger import Ledger, batch_from_dict, outcome_from_dict, proposal_from_dict, proposal_record
+from llmhpo.ledger import Ledger, Record, batch_from_dict, outcome_from_dict, proposal_from_dict, proposal_record
 from llmhpo.llm.base import Completion, Request
 from llmhpo.revision import Revision
 from llmhpo.rules import StopRules, check
@@ -50,7 +53,9 @@ def verify(path: Path, context: Context, study_name: str) -> Audit:
     kept = Ledger.of(about, context)
     problems = [reading.problem] if reading.problem else []
     problems += logged.contradictions(kept)
-    problems += [f"{kind} {data['number']} is in the store and not in the log" for kind, data in logged.missing(kept)]
+    for kind, data in logged.missing(kept):
+        which = f"{kind} {data['number']}" if "number" in data else kind
+        problems.append(f"{which} is in the store and not in the log")
     return Audit(tuple(problems), len(reading.entries), _notes(reading))
 
 
@@ -63,31 +68,34 @@ def replay(path: Path) -> Audit:
     Raises: StoreError where there is no log.
     """
     reading = _read(path)
-    state, portfolio, rules = Ledger(), Portfolio(), StopRules()
+    state, rules = Ledger(), StopRules()
+    search: Search = Portfolio()
     problems = [reading.problem] if reading.problem else []
     checked = 0
     for entry in reading.entries:
         if entry.kind == "session":
-            portfolio, rules = _silent_portfolio(entry), StopRules(**entry.data.get("rules", {}))
+            search, rules = _silent_search(entry), StopRules(**entry.data.get("rules", {}))
         elif entry.kind == "decision" and not entry.data.get("recovered"):
             checked += 1
-            problems += _decide_again(entry, state, portfolio)
+            problems += _decide_again(entry, state, search)
         elif entry.kind == "stop" and entry.data["reason"] in ("target", "stale", "gain"):
             problems += _stop_again(entry, state, rules)
         state.apply(entry)
     return Audit(tuple(problems), checked, _notes(reading))
 
 
-def _decide_again(entry: Entry, state: Ledger, portfolio: Portfolio) -> list[str]:
+def _decide_again(entry: Entry, state: Ledger, search: Search) -> list[str]:
     """What is wrong with one decision."""
-    proposal = portfolio.suggest(_context(state, entry.data["budget_left"]), 1)[0]
+    proposal = search.suggest(_context(state, entry.data["budget_left"]), 1)[0]
     now, was = proposal_record(proposal), entry.data["proposal"]
-    if (now["params"], now["source"]) == (was["params"], was["source"]):
+    if all(now.get(key) == was.get(key) for key in ("params", "source", "code", "twin")):
         return []
-    return [
-        f"trial {entry.data['number']} was {was['params']} from {was['source']}; "
-        f"decided again it is {now['params']} from {now['source']}"
-    ]
+    return [f"trial {entry.data['number']} was {_choice(was)}; decided again it is {_choice(now)}"]
+
+
+def _choice(proposal: Record) -> str:
+    code = f" of version {proposal['code'][:8]}" if proposal.get("code") else ""
+    return f"{proposal['params']} from {proposal['source']}{code}"
 
 
 def _stop_again(entry: Entry, state: Ledger, rules: StopRules) -> list[str]:
@@ -129,7 +137,8 @@ def _notes(reading: Reading) -> tuple[str, ...]:
         elif entry.kind == "repaired":
             notes.append(f"{entry.data['bytes']} bytes of an incomplete line were cut off")
         elif entry.data.get("recovered"):
-            notes.append(f"{entry.kind} {entry.data['number']} was taken from the store after a crash")
+            which = f"{entry.kind} {entry.data['number']}" if "number" in entry.data else entry.kind
+            notes.append(f"{which} was taken from the store after a crash")
         elif entry.kind == "snapshot":
             notes.append(
                 f"{len(entry.data['proposals'])} trials were taken over from the store: how they came is not known"
@@ -156,6 +165,8 @@ class _Silence:
         return None
 
 
-def _silent_portfolio(entry: Entry) -> Portfolio:
-    model = entry.data["model"]
-    return Portfolio() if model is None else Portfolio(Consultant(_Silence(compact=model["compact"]), caps=Caps()))
+def _silent_search(entry: Entry) -> Search:
+    model, edits = entry.data["model"], entry.data.get("edits")
+    silent = None if model is None else Consultant(_Silence(compact=model["compact"]), caps=Caps())
+    portfolio = Portfolio(silent)
+    return portfolio if edits is None else EditSearch(portfolio, EditOptions.from_dict(edits))

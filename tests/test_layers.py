@@ -16,7 +16,7 @@ LAYERS = [
     {"bare", "param", "space", "prior", "revision", "usage", "trial", "tripwires", "columns", "trust", "prompts", "cards", "history", "events", "job", "draws", "conditions"},
     {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading", "syntax", "regions", "edit", "patch", "git", "listing", "lineage", "sandbox", "scoring"},
     {"surrogates", "executors", "agents"},
-    {"attempts", "audit", "loop", "confirmation", "discovery", "drawn", "rules"},
+    {"attempts", "audit", "loop", "confirmation", "discovery", "drawn", "editing", "rules"},
     {"config", "api", "report", "study", "sampler", "sklearn", "progress", "stopping", "draft", "commands", "cli", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

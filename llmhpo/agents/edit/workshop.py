@@ -1,0 +1,81 @@
+"""Where edits are made: a reply's candidates are applied to the code of a revision, checked, and kept as revisions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from llmhpo.edit import EditError, parse_edit
+from llmhpo.lineage import Lineage
+from llmhpo.param import Param
+from llmhpo.patch import apply_edit
+from llmhpo.regions import Editable, Region
+from llmhpo.revision import Origin, Revision
+from llmhpo.syntax import ast_digest
+from llmhpo.trial import Context
+
+_HEADING = re.compile(r"[\s#>*-]*EDIT\b[ *:#]*\d+\b.{0,80}", re.IGNORECASE)
+_OPENED, _CLOSED = re.compile(r"<{5,9} ?(SEARCH|REWRITE)\s*"), re.compile(r">{5,9} ?(REPLACE|REWRITE)\s*")
+
+
+def split_candidates(reply: str) -> list[str]:
+    """The edits of a reply: what stands under each heading "EDIT 1", or all of it where there is none."""
+    parts: list[list[str]] = [[]]
+    inside = False
+    for line in reply.replace("\r\n", "\n").split("\n"):
+        if not inside and _HEADING.fullmatch(line):
+            parts.append([])
+            continue
+        inside = (inside or bool(_OPENED.fullmatch(line))) and not _CLOSED.fullmatch(line)
+        parts[-1].append(line)
+    return ["\n".join(part) for part in (parts[1:] or parts)]
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """The study's repository and what may change in it; an edit may add and remove `max_lines` lines."""
+
+    lineage: Lineage
+    editable: Editable
+    max_lines: int
+
+    def texts(self, revision: Revision) -> list[tuple[Region, str]]:
+        """The regions of a revision as they stand, none without text."""
+        return self.editable.texts(self.lineage.files(revision.id))
+
+    def digest(self, files: Mapping[str, str]) -> str:
+        """Of what may change: equal for programs that do the same."""
+        return ast_digest(files, self.editable.paths(files))
+
+    def make(self, context: Context, parent: Revision, code: str, text: str, intent: Origin) -> Revision | list[str]:
+        """The revision that a candidate of a reply makes of `parent`, kept; or why it is not taken, one line a reason.
+
+        `code` names the parent as proposals do. What equals a known revision but for comments and layout is not taken.
+        """
+        edit = parse_edit(text)
+        if isinstance(edit, EditError):
+            return list(edit.reasons)
+        files = self.lineage.files(parent.id)
+        changed = apply_edit(files, self.editable, edit, space=context.space_of(code), max_lines=self.max_lines)
+        if isinstance(changed, EditError):
+            return list(changed.reasons)
+        if taken := _taken_names(context, edit.hyperparameters):
+            return taken
+        digest = self.digest({**files, **changed})
+        assert context.baseline is not None
+        for known in (context.baseline, *context.revisions):
+            if known.digest == digest:
+                return [f"it is the same program as version {known.id[:8]}, comments and layout aside"]
+        id_ = self.lineage.commit(parent.id, changed, note=edit.note)
+        return Revision(id_, parent.id, edit.hyperparameters, edit.note, digest, intent)
+
+
+def _taken_names(context: Context, declared: Sequence[Param]) -> list[str]:
+    """A name means one parameter throughout a study: the storage has one distribution for it."""
+    known = {p.name: p for revision in context.revisions for p in revision.hyperparameters}
+    return [
+        f"another version declares the hyperparameter {p.name!r} with another range; take that one, or another name"
+        for p in declared
+        if p.name in known and known[p.name].distribution != p.distribution
+    ]
