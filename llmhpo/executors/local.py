@@ -15,11 +15,14 @@ from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors.base import Job
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.devices import share_devices
+from llmhpo.executors.fenced import fenced, own_folders
 from llmhpo.executors.limits import Limits
 from llmhpo.executors.log import clean, read_bounded, tail
 from llmhpo.executors.pool import WorkerPool
 from llmhpo.executors.process import End, Supervised
 from llmhpo.executors.result import compile_pattern, last_line, ran_out_of_memory, read_reports, read_result
+from llmhpo.sandbox.base import Sandbox, label
+from llmhpo.sandbox.places import allowed
 from llmhpo.trial import Outcome, Status
 
 PARAMS_FILE, RESULT_FILE, REPORT_FILE, LOG_FILE = "params.json", "result.json", "report.jsonl", "output.log"
@@ -54,6 +57,10 @@ class LocalExecutor:
     without API keys; `pass_env` names keys that the job needs all the same (such as "WANDB_API_KEY"). Of the output,
     the first and the last half of `log_limit` bytes are kept.
 
+    With a `sandbox` a job sees the system, its Python environment, the folder it runs in, `read` and what it names itself (see
+    `Job`), may write into its own folder alone, and has no network. Of this process's environment it has what steers
+    interpreters and numerical libraries, `pass_env` and `env`. Limits that are not given are then those of `Limits.bounded`.
+
     Cancelling a future, also of a running job, ends the job. A cancelled job has no outcome.
 
     Raises: ConfigError.
@@ -72,11 +79,14 @@ class LocalExecutor:
         env: Mapping[str, str] | None = None,
         pass_env: Sequence[str] = (),
         log_limit: int = 1 << 20,
+        sandbox: Sandbox | None = None,
+        read: Sequence[Path] = (),
     ) -> None:
         self._pool = WorkerPool(workers, self._run)
+        self._sandbox, self._read = sandbox, tuple(read)
         self.workers = workers
         self._devices = share_devices(gpus, gpus_per_trial, workers)
-        self._limits = limits or Limits()
+        self._limits = (limits or Limits()) if sandbox is None else (limits or Limits()).bounded()
         self._running: set[Supervised] = set()
         self._command = command
         self._pattern = None if metric_pattern is None else compile_pattern(metric_pattern)
@@ -86,7 +96,9 @@ class LocalExecutor:
             raise ConfigError(f"log_limit={log_limit!r} is below 1024 bytes")
         self._grace_s = grace_s
         self._log_limit = log_limit
-        self._env = {k: v for k, v in os.environ.items() if k in pass_env or not is_secret(k)} | dict(env or {})
+        passed = os.environ if sandbox is None else allowed(os.environ)
+        self._env = {k: v for k, v in passed.items() if not is_secret(k)}
+        self._env |= {k: v for k, v in os.environ.items() if k in pass_env} | dict(env or {})
         self._env.setdefault("PYTHONUNBUFFERED", "1")  # or a job that is killed takes its last words with it
         self._env.setdefault("PYTHONFAULTHANDLER", "1")
 
@@ -126,17 +138,7 @@ class LocalExecutor:
             report_file=folder / REPORT_FILE,
         )
         prepare(folder, job)
-        process = Supervised(
-            argv,
-            cwd=command.cwd,
-            env=self._job_env(job, folder, slot),
-            log=folder / LOG_FILE,
-            log_limit=self._log_limit,
-            timeout_s=job.task.timeout_s,
-            grace_s=self._grace_s,
-            limits=self._limits,
-            folders=[folder, *(Path(job.env[name]) for name in ("LLMHPO_CHECKPOINT_DIR",) if name in job.env)],
-        )
+        process = self._start(job, argv, command.cwd, self._job_env(job, folder, slot))
         kills = oom_kills()
         self._running.add(process)
         over = threading.Event()
@@ -151,6 +153,23 @@ class LocalExecutor:
             if future.cancelled():
                 return None
         return self._judge(job, folder, end, oom_kills() - kills if kills >= 0 else 1)
+
+    def _start(self, job: Job, argv: list[str], cwd: Path, env: dict[str, str]) -> Supervised:
+        ready = None
+        if self._sandbox is not None:
+            ready = fenced(self._sandbox, argv, env, job, cwd=cwd, limits=self._limits, read=self._read)
+        return Supervised(
+            ready.argv if ready else argv,
+            cwd=cwd,
+            env=ready.env if ready else env,
+            log=job.directory.absolute() / LOG_FILE,
+            log_limit=self._log_limit,
+            timeout_s=job.task.timeout_s,
+            grace_s=self._grace_s,
+            limits=self._limits,
+            folders=ready.folders if ready else own_folders(job),
+            fence=ready.fence if ready else None,
+        )
 
     def _job_env(self, job: Job, folder: Path, slot: int) -> dict[str, str]:
         env = self._env | dict(job.env)
@@ -168,6 +187,8 @@ class LocalExecutor:
 
     def _judge(self, job: Job, folder: Path, end: End, oom_kills: int) -> Outcome:
         """The whole tree is dead: nothing that is read here can change any more."""
+        if self._sandbox is not None and end.code > 128:  # so does its monitor tell of a signal
+            end = end._replace(code=128 - end.code)
         log, _ = read_bounded(folder / LOG_FILE, 2 * self._log_limit)
         text = tail(log)
         curve, note = read_reports(folder / REPORT_FILE, job.task.metric)
@@ -195,6 +216,7 @@ class LocalExecutor:
             message="; ".join(part for part in (problem, note) if part),
             log_tail=text,
             lost=lost,
+            sandbox="" if self._sandbox is None else label(self._sandbox),
         )
 
 

@@ -54,6 +54,7 @@ class Bwrap:
         masks = {str(mount.place) for mount in mounts if mount.is_mask} - {str(path) for path in policy.write}
         for place in (*sorted(masks), "/dev", "/"):  # else each is a folder in memory without a bound
             words += ["--remount-ro", place]
+        words += ["--remount-ro", "/proc"]  # root owns the kernel's settings there, with or without capabilities
         return [self.program, *_FENCE, *words, "--chdir", str(policy.cwd), "--", *argv]
 
 

@@ -1,0 +1,72 @@
+"""A job's command, made ready to run in a sandbox."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmhpo.executors.base import Job
+from llmhpo.executors.limits import Limits
+from llmhpo.executors.process import Fence
+from llmhpo.sandbox.base import Policy, Sandbox
+from llmhpo.sandbox.places import home_in
+
+_TMP = Path("/tmp")
+
+
+def own_folders(job: Job) -> list[Path]:
+    """The folders that are made for this job: its own, and that of its checkpoints."""
+    return [
+        job.directory.absolute(),
+        *(Path(job.env[name]) for name in ("LLMHPO_CHECKPOINT_DIR",) if name in job.env),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """What `Supervised` starts, with the environment it has inside, and what must be done for it outside."""
+
+    argv: list[str]
+    env: dict[str, str]
+    fence: Fence
+    folders: tuple[Path, ...]
+
+
+def fenced(
+    sandbox: Sandbox,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    job: Job,
+    *,
+    cwd: Path,
+    limits: Limits,
+    read: Sequence[Path] = (),
+) -> Fenced:
+    """`argv` in the sandbox, for this job: it may write into the job's folder, its checkpoints and a scratch folder, no more.
+
+    Where the sandbox has a private /tmp, that is as large as the limits on disk and memory allow; else a folder is made for it,
+    which `fence` has removed. `limits` have a bound on disk and memory. Raises: SandboxError.
+    """
+    assert limits.disk_mb is not None
+    assert limits.memory_gb is not None
+    scratch = None if sandbox.has_private_tmp else Path(tempfile.mkdtemp(prefix="llmhpo-", dir=_TMP)).resolve()
+    written = (*own_folders(job), *job.write, *([scratch] if scratch else []))
+    policy = Policy(
+        cwd=cwd,
+        read=(*read, *job.read),
+        write=written,
+        hide=job.hide,
+        tmp_mb=min(limits.disk_mb, 1000 * limits.memory_gb),
+        scratch=scratch,
+        gpu=bool(env.get("CUDA_VISIBLE_DEVICES", "")),
+    )
+    try:
+        words = sandbox.wrap(argv, policy)
+    except BaseException:
+        if scratch:
+            scratch.rmdir()
+        raise
+    fence = Fence(int(1e6 * max(limits.disk_mb, policy.tmp_mb)), scratch)
+    return Fenced(words, dict(env) | home_in(scratch or _TMP), fence, written)
