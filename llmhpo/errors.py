@@ -11,7 +11,8 @@
     │   └── SandboxError        no sandbox of the kind asked for works here, or it cannot be set up for this job
     └── LLMError                the language model gave nothing usable
         ├── LLMUnavailableError   no server, time-out, rate limit, 5xx: worth another try later
-        ├── LLMRequestError       the request itself is refused: key, model name, quota, context length
+        ├── LLMRequestError       the request itself is refused: key, model name, quota
+        │   └── LLMPromptError    the prompt is longer than the model takes
         └── LLMReplyError         an answer came, but truncated, empty, refused or not of the asked form
     BudgetError is an LLMError too: the cap on tokens or money does not allow the request.
 
@@ -78,7 +79,11 @@ class LLMUnavailableError(LLMError):
 
 
 class LLMRequestError(LLMError):
-    """The service refuses this request for good: key, model name, quota, context length."""
+    """The service refuses this request for good: key, model name, quota."""
+
+
+class LLMPromptError(LLMRequestError):
+    """The prompt is longer than the model takes."""
 
 
 class LLMReplyError(LLMError):

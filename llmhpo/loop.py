@@ -20,6 +20,7 @@ from llmhpo.agents.base import Search
 from llmhpo.attempts import RETRIES, Attempts
 from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Opened, Stopped
 from llmhpo.executors.base import Executor
+from llmhpo.llm.health import patience_s
 from llmhpo.rules import Stop, StopRules, Stopwatch, check
 from llmhpo.store import Store
 from llmhpo.surrogates.incumbent import incumbent
@@ -30,6 +31,7 @@ _PATIENCE_SHARE = 0.1  # of a trial's usual time: how long a free worker may wai
 _PATIENCE_S = (2.0, 60.0)  # but at least and at most so long
 _UNKNOWN_TRIAL_S = 100.0
 _LAST_WORDS_S = 10.0
+_LOOK_S = 0.1  # how often a worker that waits for the model looks whether that is still worth while
 _HOPELESS = 5  # so many first trials that fail alike end a session
 _HOPELESS_STOP = Stop(
     "hopeless", "the first trials all failed for the same reason; mend it, and run the same command again"
@@ -174,14 +176,21 @@ class Loop:
         if self._consultation is not None:
             pending.add(self._consultation)
         free = len(self._running) < self.executor.workers and self._begun < self.n_trials and self._stop is None
-        wake_s = self._watch.save_if_due()
-        wait(pending, timeout=min(wake_s, self._patience_left()) if free else wake_s, return_when=FIRST_COMPLETED)
+        self._wait(pending, free=free)
         if self._consultation is not None and self._consultation.done():
             batch = self._consultation.result()
             self._consultation = self._patience_end = None
             self.store.record(batch)
             yield Consulted(batch)
         yield from self._record_outcomes()
+
+    def _wait(self, pending: set[Future[Any]], *, free: bool) -> None:
+        """Until something is done, the clock is to be kept, or a `free` worker has waited long enough for the model."""
+        end = time.monotonic() + self._watch.save_if_due()
+        while (left := end - time.monotonic()) > 0 and not (free and self._patience_left() <= 0):
+            look_s = min(_LOOK_S, self._patience_left()) if free else left
+            if wait(pending, timeout=min(left, look_s), return_when=FIRST_COMPLETED).done:
+                return
 
     def _record_outcomes(self, *, cancelled: bool = False) -> list[Finished]:
         """Commit every outcome there is, in the order of trial numbers, before anybody is told of one.
@@ -226,7 +235,7 @@ class Loop:
         """The study is over and the model still writes: its bill is waited for, but not for long."""
         if self._consultation is None:
             return
-        wait([self._consultation], timeout=_LAST_WORDS_S)
+        wait([self._consultation], timeout=min(_LAST_WORDS_S, patience_s(self.portfolio.model)))
         if self._consultation.done():
             batch = self._consultation.result()
         else:
@@ -244,7 +253,7 @@ class Loop:
         now = time.monotonic()
         if self._patience_end is None:
             self._patience_end = now + self._patience_s()
-        return max(0.0, self._patience_end - now)
+        return max(0.0, min(self._patience_end - now, patience_s(self.portfolio.model)))
 
     def _patience_s(self) -> float:
         seconds = [t.outcome.seconds for t in self.store.trials if t.outcome is not None]

@@ -69,6 +69,7 @@ def batch_text(event: Consulted) -> str:
     )
     if batch.error:
         text += f": {as_line(batch.error, 300)}; the classical optimizer goes on"
+        text += ", and the model is not asked again in this session" if batch.fatal else ""
     elif batch.problems:
         text += f"; {len(batch.problems)} problems, first: {as_line(batch.problems[0], 160)}"
     return text

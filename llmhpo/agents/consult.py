@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from llmhpo.agents.conversation import Conversation, shares
 from llmhpo.agents.reply import read_reply, reply_keys, reply_schema
 from llmhpo.columns import ideas
-from llmhpo.errors import BudgetError, LLMError, LLMRequestError
+from llmhpo.errors import BudgetError, LLMError, LLMPromptError, LLMRequestError
 from llmhpo.llm.base import LLM, Message
 from llmhpo.prior import Prior
 from llmhpo.prompts import Prompt, load
@@ -52,13 +52,23 @@ class Consultant:
         messages = [Message("system", system), Message("user", user)]
         return Conversation(self.llm, self.caps, context.usage, time.monotonic() + self.deadline_s, messages)
 
-    def consult(self, context: Context, question: Question) -> Batch:
-        """Ask for a batch. Whatever happens comes back as a `Batch`, never as an exception."""
+    def consult(self, context: Context, question: Question, shorter: Callable[[], Question] | None = None) -> Batch:
+        """Ask for a batch. Whatever happens comes back as a `Batch`, never as an exception.
+
+        A model to which the prompt is too long is asked what `shorter` gives, once.
+        """
         start = time.monotonic()
         talk = _Talk(context, question, self.converse(context, question.system, question.user))
         error, fatal = "", False
         try:
-            talk.ask(question.n, beliefs=question.beliefs)
+            try:
+                talk.ask(question.n, beliefs=question.beliefs)
+            except LLMPromptError:
+                if shorter is None:
+                    raise
+                question = shorter()
+                talk = _Talk(context, question, talk.conversation.anew(question.system, question.user))
+                talk.ask(question.n, beliefs=question.beliefs)
             if talk.problems and not talk.refused and 2 * len(talk.found) <= question.n:
                 talk.repair()
         except LLMError as e:

@@ -51,6 +51,11 @@ class Conversation:
         self.messages.append(Message("assistant", completion.text[:_QUOTED_CHARS]))
         return completion
 
+    def anew(self, system: str, user: str) -> Conversation:
+        """Another one with other words, that goes on with this one's bill and deadline."""
+        messages = [Message("system", system), Message("user", user)]
+        return Conversation(self.llm, self.caps, self.spent, self.deadline, messages, self.usage)
+
     def say(self, text: str) -> None:
         """Add a turn of ours."""
         self.messages.append(Message("user", text))

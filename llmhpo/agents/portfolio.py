@@ -13,12 +13,13 @@ from dataclasses import replace
 from llmhpo.agents import questions
 from llmhpo.agents.base import generator
 from llmhpo.agents.classical import N_INITIAL, classical_proposals
-from llmhpo.agents.consult import Consultant
+from llmhpo.agents.consult import Consultant, Question
 from llmhpo.agents.repeat import repeat_proposal
 from llmhpo.columns import ideas
 from llmhpo.errors import ConfigError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import LLM
+from llmhpo.llm.health import Health, health_of
 from llmhpo.llm.logged import LoggedModel, Note
 from llmhpo.llm.redact import Redactor
 from llmhpo.surrogates.incumbent import settled
@@ -43,6 +44,7 @@ class Portfolio:
 
     def __init__(self, consultant: Consultant | None = None) -> None:
         self.consultant = consultant
+        self._is_brief = False  # a history of the usual length was too long for the model
 
     @property
     def model(self) -> LLM | None:
@@ -53,6 +55,10 @@ class Portfolio:
     def about(self) -> None:
         """It edits no code."""
         return None
+
+    @property
+    def _health(self) -> Health | None:
+        return health_of(self.model)
 
     def log_requests(self, note: Note) -> None:
         """Tell `note` of every request to the model from now on."""
@@ -65,8 +71,13 @@ class Portfolio:
         """How many configurations the model should be asked for now; 0 for none.
 
         A warm start first, then batches that come ever more rarely; each consultation that gave nothing doubles the
-        distance to the next, so that a dead server is left alone.
+        distance to the next, so that a dead server is left alone. Where the model keeps its service's `Health`, time decides on
+        that instead.
         """
+        health = self._health
+        return 0 if health is not None and not health.may_ask else self._wanted(context)
+
+    def _wanted(self, context: Context) -> int:
         left = context.budget_left
         if self.consultant is None or self.consultant.silenced or (left is not None and left < 2):
             return 0
@@ -79,6 +90,8 @@ class Portfolio:
 
     def _distance(self, context: Context, last: Batch) -> int:
         """How many trials lie between the last consultation and the next: ever more, fewer on a plateau."""
+        if last.error and not last.fatal and self._health is not None and not self._health.is_answering:
+            return 1  # the breaker's cooling counts
         fruitless = _trailing(context.batches)
         spacing = _SPACING + 2 * len(context.batches) if fruitless == 0 else 2 ** (fruitless + 1)
         if self._trust(context) < _MIN_TRUST:
@@ -90,15 +103,22 @@ class Portfolio:
     def consult(self, context: Context) -> Batch:
         """Ask the model for the batch that `wants` announced. Slow: seconds to minutes. Never raises."""
         assert self.consultant is not None
-        n = self.wants(context)
+        n = self._wanted(context)
         reasons = not self.consultant.llm.compact
         try:
             if any(t.outcome is not None for t in context.trials):
-                sensitivities = fit_screen(context).sensitivities()
-                question = questions.propose(settled(context), n, reasons=reasons, sensitivities=sensitivities)
+                shown, sensitivities = settled(context), fit_screen(context).sensitivities()
+
+                def shorter() -> Question:
+                    self._is_brief = True
+                    return questions.propose(shown, n, reasons=reasons, sensitivities={}, brief=True)
+
+                question = questions.propose(
+                    shown, n, reasons=reasons, sensitivities=sensitivities, brief=self._is_brief
+                )
+                batch = self.consultant.consult(context, question, None if self._is_brief else shorter)
             else:
-                question = questions.warmstart(context, n, reasons=reasons)
-            batch = self.consultant.consult(context, question)
+                batch = self.consultant.consult(context, questions.warmstart(context, n, reasons=reasons))
         except Exception as error:  # noqa: BLE001 - somebody's own LLM: no model may end a study
             words = Redactor.from_environment()(f"{type(error).__name__}: {error}")
             batch = Batch("failed", len(context.trials), n, usage=Usage(calls=1), error=words, fatal=True)

@@ -19,6 +19,7 @@ _TASK_TOKENS = 220
 _SPACE_TOKENS = (560, 45, 120)  # at least, for each parameter, and more where names are not listed again
 _PROMPT_TOKENS = 1490  # of a whole prompt, by a hard tokenizer's count
 _HISTORY_TOKENS = (200, 800)  # the history gets what the rest leaves, within these
+_BRIEF_TOKENS = 80
 
 
 def warmstart(context: Context, n: int, *, reasons: bool) -> Question:
@@ -33,12 +34,15 @@ def warmstart(context: Context, n: int, *, reasons: bool) -> Question:
     return replace(_question("warmstart", _WARMSTART, context, n, reasons, extra), beliefs=True)
 
 
-def propose(context: Context, n: int, *, reasons: bool, sensitivities: Mapping[str, float]) -> Question:
-    """Ask for `n` configurations that follow from the trials so far."""
+def propose(
+    context: Context, n: int, *, reasons: bool, sensitivities: Mapping[str, float], brief: bool = False
+) -> Question:
+    """Ask for `n` configurations that follow from the trials so far; a `brief` question shows the very best of them alone."""
     extra = {"summary": summary(context), "history": ""}
     bare = _question("propose", "propose.v1", context, n, reasons, extra)
     low, high = _HISTORY_TOKENS
     room = min(high, max(low, _PROMPT_TOKENS - rough_tokens(bare.system) - rough_tokens(bare.user)))
+    room, sensitivities = (_BRIEF_TOKENS, {}) if brief else (room, sensitivities)
     extra["history"] = history_table(context, max_tokens=room, sensitivities=sensitivities)
     return _question("propose", "propose.v1", context, n, reasons, extra)
 

@@ -93,6 +93,7 @@ class AnthropicModel:
         self._headers = headers if self._endpoint.hosted else {"x-api-key": self._endpoint.key, **headers}
         self._refused: frozenset[str] = frozenset() if self._endpoint.hosted else frozenset({"effort"})
         self._transport = Transport(self._endpoint, anthropic.AnthropicError)
+        self.health = self._transport.health
         self._client: anthropic.Anthropic | None = None
         self._lock = threading.Lock()
 
@@ -104,7 +105,10 @@ class AnthropicModel:
 
         Raises: LLMUnavailableError, LLMRequestError, LLMReplyError.
         """
-        deadline = Deadline(request.deadline_s)
+        with self._transport.request():
+            return self._ask(request, Deadline(request.deadline_s))
+
+    def _ask(self, request: Request, deadline: Deadline) -> Completion:
         answer, refused = negotiate(
             lambda refused: self._attempt(request, refused),
             lambda: self._open().messages.with_streaming_response.create,

@@ -8,6 +8,7 @@ from typing import Any
 
 from llmhpo.errors import LLMError
 from llmhpo.llm.base import LLM, Completion, Request
+from llmhpo.llm.health import health_of
 
 Note = Callable[[str, dict[str, Any]], None]
 
@@ -22,6 +23,7 @@ class LoggedModel:
         self._model, self._note = model, note
         self.name, self.price = model.name, model.price
         self.compact, self.overhead_tokens = model.compact, model.overhead_tokens
+        self.health = health_of(model)
 
     def complete(self, request: Request) -> Completion:
         """See `LLM.complete`."""

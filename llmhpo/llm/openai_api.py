@@ -81,6 +81,7 @@ class OpenAIModel:
         self._headers = headers
         self._refused: frozenset[str] = frozenset() if self._endpoint.hosted else frozenset({"reasoning_effort"})
         self._transport = Transport(self._endpoint, openai.OpenAIError)
+        self.health = self._transport.health
         self._client: openai.OpenAI | None = None
         self._lock = threading.Lock()
 
@@ -92,7 +93,10 @@ class OpenAIModel:
 
         Raises: LLMUnavailableError, LLMRequestError, LLMReplyError.
         """
-        deadline = Deadline(request.deadline_s)
+        with self._transport.request():
+            return self._ask(request, Deadline(request.deadline_s))
+
+    def _ask(self, request: Request, deadline: Deadline) -> Completion:
         answer, refused = negotiate(
             lambda refused: self._attempt(request, refused),
             lambda: self._open().chat.completions.with_streaming_response.create,

@@ -11,14 +11,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, NonNegativeFloat, NonNegativeInt, ValidationError
 
-from llmhpo.errors import ConfigError, LLMError, LLMReplyError, LLMRequestError, LLMUnavailableError
+from llmhpo.errors import ConfigError, LLMError, LLMPromptError, LLMReplyError, LLMRequestError, LLMUnavailableError
 from llmhpo.llm.base import LLM, Completion, Finish, Request
+from llmhpo.llm.health import health_of
 from llmhpo.llm.redact import Redactor
 from llmhpo.usage import Price, Usage
 
 _FREE = Price(0.0, 0.0)
 _ERRORS: dict[str, type[LLMError]] = {
     "unavailable": LLMUnavailableError,
+    "prompt": LLMPromptError,  # before the error that it is one of
     "request": LLMRequestError,
     "reply": LLMReplyError,
 }
@@ -164,6 +166,7 @@ class RecordingModel:
         self._lock = threading.Lock()
         self.name, self.price, self.compact = inner.name, inner.price, inner.compact
         self.overhead_tokens = inner.overhead_tokens
+        self.health = health_of(inner)
 
     def complete(self, request: Request) -> Completion:
         """As the other model answers.

@@ -19,11 +19,14 @@ from dataclasses import dataclass, field
 import httpx2
 from tenacity import RetryCallState, Retrying, retry_if_result, wait_random_exponential
 
-from llmhpo.errors import LLMError, LLMReplyError, LLMRequestError, LLMUnavailableError
+from llmhpo.errors import LLMError, LLMPromptError, LLMReplyError, LLMRequestError, LLMUnavailableError
+from llmhpo.llm.health import Health
 from llmhpo.llm.hosted import Answer, Endpoint, clean
 
 _ATTEMPTS = 4
 _CONNECT_S = 10.0
+_KNOCK_S = 5.0
+_LONGEST_WAIT_S = 20.0  # that a service may ask for between two attempts; for a longer one, nobody waits
 _BACKOFF = wait_random_exponential(multiplier=0.5, max=8.0)
 _QUOTA = re.compile(
     r"(?i)insufficient_quota|exceeded your current quota|credit balance|insufficient (?:credit|fund|balance)"
@@ -97,10 +100,42 @@ class _Connections:
 class Transport:
     """Sends requests to one endpoint; `sdk_error` is the root of the exceptions of the SDK that is used."""
 
-    def __init__(self, endpoint: Endpoint, sdk_error: type[Exception]) -> None:
+    def __init__(self, endpoint: Endpoint, sdk_error: type[Exception], health: Health | None = None) -> None:
         self._endpoint = endpoint
+        self.health = health or Health()
         self._faults = (sdk_error, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError)
         self._attempt = threading.local()
+
+    @contextlib.contextmanager
+    def request(self) -> Iterator[None]:
+        """Around one request, until its answer is read: what comes of it tells of the service's health."""
+        if self.health.ask():
+            threading.Thread(target=self._knock, name="llmhpo-knock", daemon=True).start()
+        try:
+            yield
+        except LLMReplyError:
+            self.health.hear()
+            self.health.fail()
+            raise
+        except LLMUnavailableError as error:
+            self.health.stumble()
+            self.health.fail(error.retry_after_s)
+            raise
+        except LLMRequestError:
+            self.health.succeed()
+            raise
+        except BaseException:
+            self.health.forget()
+            raise
+        self.health.succeed()
+
+    def _knock(self) -> None:
+        """Ask for the bare address, without a key: whatever comes back says that there is life, long before a model answers."""
+        with (
+            contextlib.suppress(*self._faults),
+            httpx2.stream("GET", self._endpoint.base_url, timeout=_KNOCK_S, follow_redirects=False),
+        ):
+            self.health.hear()
 
     def http_client(self) -> httpx2.Client:
         """The HTTP client that the SDK must use, so that the deadline can reach its connections.
@@ -119,23 +154,33 @@ class Transport:
         """Call `once` until it gives an answer, within the deadline.
 
         Only transport errors, 408, 429 and 5xx are tried again, with growing random pauses or as Retry-After asks;
-        where that is longer than what is left, the error comes at once and says so in `retry_after_s`.
+        where that is longer than what is left, or than 20 s, the error comes at once and says so in `retry_after_s`.
+        While the service is failing, a request is tried once.
 
         Raises: LLMUnavailableError, LLMRequestError, LLMReplyError.
         """
+        attempts = 1 if self.health.is_failing else _ATTEMPTS
         retrying = Retrying(
             retry=retry_if_result(lambda result: isinstance(result, _Failure) and result.again),
             wait=_pause,
-            stop=lambda state: state.attempt_number >= _ATTEMPTS or state.upcoming_sleep >= deadline.left(),
+            stop=lambda state: (
+                state.attempt_number >= attempts or state.upcoming_sleep >= min(deadline.left(), _LONGEST_WAIT_S)
+            ),
             retry_error_callback=_last,
         )
-        result: Answer | _Failure = retrying(self._try, once, deadline)
+        result: Answer | _Failure = retrying(self._attempt_once, once, deadline)
         if isinstance(result, _Failure):
             raise result.error from None
         return result
 
     def _watch(self, request: httpx2.Request) -> None:
         request.extensions["trace"] = self._attempt.connections.trace
+
+    def _attempt_once(self, once: Callable[[httpx2.Timeout], Answer], deadline: Deadline) -> Answer | _Failure:
+        result = self._try(once, deadline)
+        if isinstance(result, _Failure) and isinstance(result.error, LLMUnavailableError):
+            self.health.stumble()
+        return result
 
     def _try(self, once: Callable[[httpx2.Timeout], Answer], deadline: Deadline) -> Answer | _Failure:
         left = deadline.left()
@@ -221,7 +266,7 @@ class Transport:
             return _Failure(LLMReplyError(f"{place} answered in a form that cannot be read {said}; check base_url"))
         if status == 413 or (status in (400, 422) and _CONTEXT.search(complaint)):
             return _Failure(
-                LLMRequestError(f"{place}: the prompt is too long for model {model!r} {said}; shorten the task's text")
+                LLMPromptError(f"{place}: the prompt is too long for model {model!r} {said}; shorten the task's text")
             )
         if status in (400, 422):
             message = f"{place} rejects the request to model {model!r} {said}; check the model and its options"

@@ -177,6 +177,44 @@ def serving(style: str) -> Iterator[Service]:
         thread.join()
 
 
+@contextmanager
+def silence() -> Iterator[tuple[str, list[bytes]]]:
+    """A server that takes every connection and says nothing: its address, and what it was sent."""
+    received: list[bytes] = []
+    held: list[socket.socket] = []
+
+    def listen(connection: socket.socket) -> None:
+        while data := _received(connection):
+            received.append(data)
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            held.append(connection)
+            threading.Thread(target=listen, args=(connection,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}/v1", received
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            for connection in held:
+                connection.close()
+            thread.join()
+
+
+def _received(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(1 << 16)
+    except OSError:
+        return b""
+
+
 # Answers and faults
 
 Fault = Callable[[BaseHTTPRequestHandler, Service], None]

@@ -15,7 +15,14 @@ import loopback as servers
 import pytest
 from loopback import Fault, Service, raw, status
 
-from llmhpo.errors import ConfigError, LLMError, LLMReplyError, LLMRequestError, LLMUnavailableError
+from llmhpo.errors import (
+    ConfigError,
+    LLMError,
+    LLMPromptError,
+    LLMReplyError,
+    LLMRequestError,
+    LLMUnavailableError,
+)
 from llmhpo.llm.anthropic_api import AnthropicModel
 from llmhpo.llm.base import Completion, Message, Request
 from llmhpo.llm.openai_api import OpenAIModel
@@ -353,8 +360,8 @@ def test_a_request_that_is_late_does_not_end_another_one(model: Model, service: 
         (status(404, "model: m"), LLMRequestError, "'m'"),
         (status(402, "pay"), LLMRequestError, "quota"),
         (status(429, "You exceeded your current quota", code="insufficient_quota"), LLMRequestError, "quota"),
-        (status(400, "This model's maximum context length is 8192 tokens"), LLMRequestError, "shorten"),
-        (status(400, "prompt is too long: 300000 tokens > 200000 maximum"), LLMRequestError, "shorten"),
+        (status(400, "This model's maximum context length is 8192 tokens"), LLMPromptError, "shorten"),
+        (status(400, "prompt is too long: 300000 tokens > 200000 maximum"), LLMPromptError, "shorten"),
         (raw(b"<html><body>Welcome</body></html>", "text/html"), LLMReplyError, "base_url"),
         (raw(b"hello", "text/plain"), LLMReplyError, "base_url"),
         (raw(b"{]"), LLMReplyError, "base_url"),

@@ -14,7 +14,14 @@ import httpx2
 import openai
 import pytest
 
-from llmhpo.errors import ConfigError, LLMError, LLMReplyError, LLMRequestError, LLMUnavailableError
+from llmhpo.errors import (
+    ConfigError,
+    LLMError,
+    LLMPromptError,
+    LLMReplyError,
+    LLMRequestError,
+    LLMUnavailableError,
+)
 from llmhpo.llm.hosted import Answer, Endpoint, clean, find_endpoint
 from llmhpo.llm.redact import Redactor
 from llmhpo.llm.transport import Deadline, RejectedError, Transport
@@ -180,9 +187,9 @@ def test_a_bug_of_ours_is_not_taken_for_a_fault_of_the_service(endpoint: Endpoin
         (status(402), LLMRequestError, "credit"),
         (status(429, {"message": "x", "code": "insufficient_quota"}), LLMRequestError, "credit"),
         (status(400, {"error": {"message": "Your credit balance is too low"}}), LLMRequestError, "credit"),
-        (status(400, {"message": "x", "code": "context_length_exceeded"}), LLMRequestError, "too long"),
-        (status(400, {"message": "prompt is too long: 9 tokens > 8 maximum"}), LLMRequestError, "too long"),
-        (status(413), LLMRequestError, "too long"),
+        (status(400, {"message": "x", "code": "context_length_exceeded"}), LLMPromptError, "too long"),
+        (status(400, {"message": "prompt is too long: 9 tokens > 8 maximum"}), LLMPromptError, "too long"),
+        (status(413), LLMPromptError, "too long"),
         (status(400), RejectedError, "options"),
         (status(422, "nonsense"), RejectedError, "options"),
         (status(302), LLMRequestError, "base_url"),
