@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from llmhpo import __version__, stopping
-from llmhpo.commands import checking, confirming, models, reporting, running, showing
+from llmhpo.commands import checking, confirming, models, reporting, running, serving, showing
 from llmhpo.commands.base import errors
 from llmhpo.draft import init_command
 from llmhpo.errors import LLMHPOError
@@ -24,6 +24,7 @@ app.command("show")(showing.show)
 app.command("export")(showing.export)
 app.command("report")(reporting.report)
 app.command("suggest", context_settings=reporting.SUGGEST_SETTINGS)(reporting.suggest)
+app.command("mcp")(serving.mcp_command)
 app.command("confirm")(confirming.confirm_command)
 app.command("verify")(checking.verify_command)
 app.command("replay")(checking.replay_command)

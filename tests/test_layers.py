@@ -17,7 +17,7 @@ LAYERS = [
     {"store", "storage", "lease", "journal", "ledger", "attributes", "llm", "reading", "syntax", "regions", "edit", "patch", "git", "listing", "lineage", "sandbox", "scoring"},
     {"surrogates", "executors", "agents"},
     {"attempts", "audit", "loop", "confirmation", "discovery", "drawn", "editing", "rules"},
-    {"config", "api", "report", "study", "sampler", "sklearn", "progress", "stopping", "draft", "commands", "cli", "__main__"},
+    {"config", "api", "report", "study", "sampler", "sklearn", "mcp", "progress", "stopping", "draft", "commands", "cli", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
