@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ExecutorError
 from llmhpo.executors.base import Executor, Job, check_retries
 from llmhpo.executors.leftover import TOKEN, end_leftovers
@@ -59,7 +60,10 @@ class Attempts:
         attempt = self.store.attempt(trial.number, folder.name, seed, self._command, code)
         checkpoints = self._checkpoints(trial.number)
         try:
-            checkpoints.mkdir(parents=True, exist_ok=True)
+            when_there_is_space(
+                lambda: checkpoints.mkdir(parents=True, exist_ok=True),
+                f"trial {trial.number}: folder {str(checkpoints)!r}",
+            )
         except OSError as error:
             raise ExecutorError(f"trial {trial.number}: cannot make {str(checkpoints)!r}: {error.strerror}") from error
         env = {TOKEN: attempt.token, "LLMHPO_CHECKPOINT_DIR": str(checkpoints.absolute())}

@@ -13,9 +13,10 @@ llmhpo, `report`, `result`, `predictions` and `prune` print. Imports nothing hea
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,13 +73,35 @@ def report(step: int, value: Number) -> None:
     if (notes := current.get()) is not None:
         notes.reports.append(line)
     elif path := os.environ.get("LLMHPO_REPORT"):
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, (json.dumps(line) + "\n").encode())  # one write a line: ranks do not tear each other's
-        finally:
-            os.close(fd)
+        _write_report(path, (json.dumps(line) + "\n").encode())
     else:
         print(f"step {line['step']}: {line['value']}")
+
+
+def _write_report(path: str, line: bytes) -> None:
+    left = memoryview(line)
+
+    def append() -> None:
+        nonlocal left
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            while left:  # one write a line: ranks do not tear each other's; where the disk is full, it may stop short
+                left = left[os.write(fd, left) :]
+        finally:
+            os.close(fd)
+
+    _despite_full_disk(append, path)
+
+
+def _despite_full_disk(write: Callable[[], object], path: str) -> None:
+    try:
+        write()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        from llmhpo.disk import when_there_is_space  # only now: what it imports would delay every job
+
+        when_there_is_space(write, path)
 
 
 def result(value: Number | Mapping[str, Number]) -> None:
@@ -92,7 +115,7 @@ def result(value: Number | Mapping[str, Number]) -> None:
     elif name := os.environ.get("LLMHPO_RESULT"):
         path = Path(name)
         draft = path.with_name(f"{path.name}.{os.getpid()}")
-        draft.write_text(json.dumps(ready) + "\n", encoding="utf-8")
+        _despite_full_disk(lambda: draft.write_text(json.dumps(ready) + "\n", encoding="utf-8"), name)
         draft.replace(path)
     else:
         print(f"result: {ready}")
@@ -158,7 +181,8 @@ def prune(reason: str = "") -> NoReturn:
     if (notes := current.get()) is not None:
         notes.pruned = reason
     elif name := os.environ.get("LLMHPO_PRUNED"):
-        Path(name).write_text(reason + "\n", encoding="utf-8", errors="replace")
+        path = Path(name)
+        _despite_full_disk(lambda: path.write_text(reason + "\n", encoding="utf-8", errors="replace"), name)
     else:
         print(f"pruned: {reason}")
     raise SystemExit(0)

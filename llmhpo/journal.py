@@ -10,26 +10,23 @@ said to a model. Each line is on the disk when `append` returns.
 from __future__ import annotations
 
 import datetime
-import errno
 import hashlib
 import json
 import logging
 import os
 import re
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llmhpo.disk import when_there_is_space
 from llmhpo.errors import StoreError, StudyLockedError
 from llmhpo.llm.redact import Redactor
 from llmhpo.storage import sqlite_path, sync_folder
 
 _log = logging.getLogger("llmhpo")
 _SUM = re.compile(rb',"sum":"([0-9a-f]{32})"\}$')
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_RETRY_S = 0.5
 
 Data = Mapping[str, Any]
 
@@ -129,9 +126,12 @@ class Journal:
             self.set_aside(reading.problem)
 
     def _open(self) -> int:
-        try:
+        def make() -> int:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+        try:
+            fd = when_there_is_space(make, f"event log {str(self.path)!r}")
             sync_folder(self.path.parent)
         except OSError as error:
             raise StoreError(
@@ -164,12 +164,12 @@ class Journal:
         """
         with self._lock:
             line, after = self._line(kind, data)
-            told = False
-            while not self._try_write(line):
-                if not told:
-                    _log.warning("event log %r: the disk is full: make space; the study waits", str(self.path))
-                told = True
-                time.sleep(_RETRY_S)
+            try:
+                when_there_is_space(lambda: self._write(line), f"event log {str(self.path)!r}")
+            except OSError as error:
+                raise StoreError(
+                    f"event log {str(self.path)!r} cannot be written: {error.strerror}; mend the disk"
+                ) from error
             self._head, self._is_dirty = after, False
 
     def _line(self, kind: str, data: Data) -> tuple[bytes, Head]:
@@ -180,8 +180,8 @@ class Journal:
         line = body[:-1] + f',"sum":"{digest}"}}\n'.encode()
         return line, Head(self._head.seq + 1, digest, self._head.size + len(line))
 
-    def _try_write(self, line: bytes) -> bool:
-        """Append as a whole or not at all; whether there was space. A raw write may stop short without an error."""
+    def _write(self, line: bytes) -> None:
+        """Append as a whole or not at all: a raw write may stop short without an error. Raises: OSError."""
         try:
             size = os.fstat(self._fd).st_size
             if size != self._head.size:
@@ -195,14 +195,9 @@ class Journal:
             while view:
                 view = view[os.write(self._fd, view) :]
             os.fsync(self._fd)
-        except OSError as error:
+        except OSError:
             os.ftruncate(self._fd, self._head.size)
-            if error.errno in _FULL:
-                return False
-            raise StoreError(
-                f"event log {str(self.path)!r} cannot be written: {error.strerror}; mend the disk"
-            ) from error
-        return True
+            raise
 
     def close(self) -> None:
         """Close the file. May be called again."""

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from sqlalchemy import event, orm
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from llmhpo.disk import MESSAGE, is_full, when_there_is_space
 from llmhpo.errors import StoreError
 
 _log = logging.getLogger("llmhpo")
@@ -30,7 +30,6 @@ _T = TypeVar("_T")
 _BUSY_S = 5.0  # SQLite itself waits so long for a lock; then we say so and go on waiting
 _PATIENCE_S = 600.0  # of a file that stays locked
 _RETRY_S = 0.5
-_LITTLE_BYTES = 1 << 20  # "disk I/O error" with less than this free is a full disk
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\d?|smbfs|afs|ceph|lustre|gpfs|beegfs|pvfs2|orangefs|ncpfs|davfs\d?|gfs2|ocfs2"
     r"|fuse\.(?:sshfs|s3fs|gcsfuse|rclone|glusterfs|ceph|davfs\d?|smbnetfs|curlftpfs|blobfuse\d?|juicefs|nfs\w*|goofys|mount-s3)"
@@ -81,7 +80,8 @@ def open_storage(
     with storage_errors(storage), quiet_optuna():
         if path is not None and to_write:
             _refuse_network(path, file_system(path))
-            path.parent.mkdir(parents=True, exist_ok=True)
+            folder = path.parent
+            when_there_is_space(lambda: folder.mkdir(parents=True, exist_ok=True), f"folder {str(folder)!r}")
         opened = patiently(lambda: RDBStorage(storage), storage)
         if opened.engine.dialect.name == "sqlite":
             event.listen(opened.engine, "connect", _harden if path is not None and to_write else _wait_for_locks)
@@ -149,16 +149,15 @@ def patiently(work: Callable[[], _T], storage: str | None) -> _T:
 
 
 _LOCKED = "another process keeps the file locked (`fuser FILE` names it)"
-_FULL = "the disk is full: make space"
 
 
 def _obstacle(reason: str, storage: str | None) -> str:
     """What keeps a SQLite file from being written, where that can pass; else ""."""
     path = sqlite_path(storage)
     if "database or disk is full" in reason:
-        return _FULL
-    if "disk I/O error" in reason and path is not None and shutil.disk_usage(path.parent).free < _LITTLE_BYTES:
-        return _FULL
+        return MESSAGE
+    if re.search("disk I/O error|unable to open database file", reason) and path is not None and is_full(path.parent):
+        return MESSAGE
     return _LOCKED if re.search(r"database (?:table )?is locked", reason) else ""
 
 

@@ -19,12 +19,13 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from evals.chaos import controller, worker
-from evals.chaos.base import Case, Row, in_namespaces, leaks
+from evals.chaos import controller, disk, worker
+from evals.chaos.base import LEAKS, Case, Row, in_namespaces, leaks
 
 CASES = {
     "controller": Case(controller.run, 10, 50, 1000, "SIGKILL to the controller at a random moment"),
     "worker": Case(worker.run, 12, 200, 200, "SIGKILL to a job, or to the process that watches over it"),
+    "disk": Case(disk.run, 4, 40, 40, "a disk that is full whenever the study is about to write"),
 }
 
 
@@ -57,7 +58,7 @@ def _run(case: Case, rounds: int, seed: int) -> Row:
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "tmp")  # so that what lies there is searched, too
         try:
             row = case.run(rounds, folder, seed)
-            row.zero["files with the key"] = len(leaks(folder))
+            row.zero[LEAKS] = row.zero.get(LEAKS, 0) + len(leaks(folder))
         finally:
             del os.environ["TMPDIR"]
             tempfile.tempdir = None

@@ -23,6 +23,7 @@ from llmhpo.store import load_study
 
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "MISTRAL_API_KEY", "HF_TOKEN")
 TAG = "LLMHPO_CHAOS_TAG"
+LEAKS = "files with the key"
 _INSIDE = "LLMHPO_CHAOS_INSIDE"
 _SETTLE_S = 10.0  # supervisors of a controller that was killed get so long
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import cloudpickle
 
 from llmhpo import job as jobs
+from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ConfigError
 from llmhpo.executors import child
 from llmhpo.executors.base import Job, Objective
@@ -56,7 +57,7 @@ class FunctionExecutor:
         payload = pickled(objective)
         folder = Path(tempfile.mkdtemp(prefix="llmhpo-"))
         self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        (folder / "objective.pkl").write_bytes(payload)
+        when_there_is_space(lambda: (folder / "objective.pkl").write_bytes(payload), f"folder {str(folder)!r}")
         words = ["{python}", "-P", child.__file__, str(folder / "objective.pkl")]
         escaped = [words[0], *(word.replace("{", "{{").replace("}", "}}") for word in words[1:])]
         self._local = LocalExecutor(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from llmhpo.disk import FULL, is_full, when_there_is_space
 from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors.base import Job
 from llmhpo.executors.command import CommandTemplate
@@ -27,6 +29,7 @@ from llmhpo.trial import Outcome, Status
 
 PARAMS_FILE, RESULT_FILE, REPORT_FILE, LOG_FILE = "params.json", "result.json", "report.jsonl", "output.log"
 PRUNED_FILE = "pruned.txt"
+_NO_SPACE = os.strerror(errno.ENOSPC)  # as programs of all languages print it
 _STOP_NEWS_S = 1.0  # a signal to all processes reaches the job before this process has cancelled it
 _PROVIDERS = (
     "ANTHROPIC|OPENAI|AZURE_OPENAI|GEMINI|GOOGLE_AI|MISTRAL|GROQ|TOGETHER|COHERE|DEEPSEEK|XAI|OPENROUTER|FIREWORKS|PERPLEXITY"
@@ -137,7 +140,8 @@ class LocalExecutor:
             result_file=folder / RESULT_FILE,
             report_file=folder / REPORT_FILE,
         )
-        prepare(folder, job)
+        if not prepare(folder, job, future.cancelled):
+            return None
         process = self._start(job, argv, command.cwd, self._job_env(job, folder, slot))
         kills = oom_kills()
         self._running.add(process)
@@ -205,6 +209,8 @@ class LocalExecutor:
             )
             value, metrics, problem = reading
             status = "ok" if value is not None else "invalid"
+        if status in ("failed", "invalid") and (_NO_SPACE in text or is_full(folder)):
+            lost, problem = True, f"the disk was full; {problem}"
         if end.survivors:
             note = f"{note}; " * bool(note) + f"{end.survivors} of its processes could not be killed"
         return Outcome(
@@ -220,15 +226,27 @@ class LocalExecutor:
         )
 
 
-def prepare(folder: Path, job: Job) -> None:
-    """Write the parameters; remove what an earlier, interrupted run of the same trial left. Raises: ExecutorError."""
-    try:
+def prepare(folder: Path, job: Job, is_over: Callable[[], bool] = lambda: False) -> bool:
+    """Write the parameters; remove what an earlier, interrupted run of the same trial left. A full disk is waited out.
+
+    False where it was full until `is_over` said that nobody needs it any more. Raises: ExecutorError.
+    """
+
+    def write() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (RESULT_FILE, REPORT_FILE, LOG_FILE, PARAMS_FILE, PRUNED_FILE):
             (folder / name).unlink(missing_ok=True)
         (folder / PARAMS_FILE).write_text(json.dumps(job.params) + "\n", encoding="utf-8")
+        if is_full(folder):  # the job would fail for want of space
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    try:
+        when_there_is_space(write, f"trial {job.number}: folder {str(folder)!r}", is_over=is_over)
     except OSError as error:
+        if error.errno in FULL:
+            return False
         raise ExecutorError(f"trial {job.number}: cannot prepare {str(folder)!r}: {error}") from error
+    return True
 
 
 def oom_kills() -> int:

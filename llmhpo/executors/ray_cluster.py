@@ -10,14 +10,16 @@ import asyncio
 import logging
 import pickle
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import llmhpo
+from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors import parcel, ray_node
 from llmhpo.executors.base import Job, Objective, check_retries
@@ -196,7 +198,7 @@ class RayExecutor:
     async def _attempt(self, job: Job, attempt: int) -> Outcome | str:
         """The outcome; or, where the attempt was lost with its node, how."""
         folder = job.directory.absolute()
-        prepare(folder, job)
+        await _off_loop(lambda is_over: prepare(folder, job, is_over))
         stream = self._remote.options(name=f"llmhpo-trial-{job.number}").remote(
             self._digests["library"], self._parcels, pickle.dumps(self._order(job, attempt))
         )
@@ -205,11 +207,10 @@ class RayExecutor:
             async for reference in stream:
                 item = await reference
                 if isinstance(item, bytes):
-                    with (folder / REPORT_FILE).open("ab") as file:
-                        file.write(item)
+                    await _off_loop(partial(_put, folder / REPORT_FILE, "ab", item))
                 else:
                     for name, content in item.files.items():
-                        (folder / name).write_bytes(content)
+                        await _off_loop(partial(_put, folder / name, "wb", content))
                     outcome = item.outcome
         except asyncio.CancelledError:
             await self._end(stream)
@@ -238,6 +239,23 @@ class RayExecutor:
                 return
             ended.cancel()
         logging.getLogger("llmhpo").warning("a cancelled trial on the cluster did not end; look for it there")
+
+
+async def _off_loop(work: Callable[[Callable[[], bool]], object]) -> None:
+    """Do `work`, which may wait for space on the disk, in a thread; it can ask whether this was cancelled meanwhile."""
+    over = threading.Event()
+    try:
+        await asyncio.to_thread(work, over.is_set)
+    finally:
+        over.set()
+
+
+def _put(path: Path, mode: Literal["ab", "wb"], data: bytes, is_over: Callable[[], bool]) -> None:
+    def write() -> None:
+        with path.open(mode) as file:
+            file.write(data)
+
+    when_there_is_space(write, f"file {str(path)!r}", is_over=is_over)
 
 
 async def _over(reference: Any) -> None:

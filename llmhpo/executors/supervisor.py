@@ -15,6 +15,7 @@ limit that was passed; FIGURE is by what, PEAK the largest memory seen, in bytes
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -44,7 +45,13 @@ class BoundedLog:
     """A file that keeps the first and the last half of `limit` bytes, whatever is written to it."""
 
     def __init__(self, path: str, limit: int) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CLOEXEC
+        try:
+            self._fd = os.open(path, flags | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._fd = os.open(os.devnull, flags)  # disk full: the job goes on, without a log
         self._half = max(limit // 2, 1)
         self._head = 0
         self._tail = bytearray()

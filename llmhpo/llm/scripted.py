@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, NonNegativeFloat, NonNegativeInt, ValidationError
 
+from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ConfigError, LLMError, LLMPromptError, LLMReplyError, LLMRequestError, LLMUnavailableError
 from llmhpo.llm.base import LLM, Completion, Finish, Request
 from llmhpo.llm.health import health_of
@@ -200,5 +202,17 @@ class RecordingModel:
     def _write(self, request: Request, entry: dict[str, object]) -> None:
         messages = json.dumps([asdict(message) for message in request.messages])
         entry = {"number": request.number, "messages_hash": hashlib.sha256(messages.encode()).hexdigest(), **entry}
-        with self._lock, self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        line = (json.dumps(entry) + "\n").encode()
+        with self._lock:
+            when_there_is_space(lambda: self._append(line), f"record {str(self._path)!r}")
+
+    def _append(self, line: bytes) -> None:
+        """As a whole or not at all. Raises: OSError."""
+        with self._path.open("ab", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                while line:
+                    line = line[file.write(line) :]
+            except OSError:
+                file.truncate(size)
+                raise

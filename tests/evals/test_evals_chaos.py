@@ -32,3 +32,11 @@ def test_kills_of_jobs_and_of_their_supervisors_cost_two_retries_at_most() -> No
     assert row["seen"]["of these after another attempt"] > 0
     assert set(row["seen"]["kills"]) == {"job", "supervisor"}
     assert not any(row["zero"].values())
+
+
+def test_a_disk_that_is_full_at_any_write_holds_a_study_up_and_loses_nothing() -> None:
+    row = rows("disk", "--small")["disk full"]
+    if row["skipped"]:
+        pytest.skip(row["skipped"])
+    assert row["seen"]["pauses told"] > 0
+    assert not any(row["zero"].values())

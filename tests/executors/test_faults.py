@@ -473,3 +473,31 @@ def test_no_threads_or_descriptors_are_left_after_shutdown(bench):
         bench.run("pass")
         bench.executors[-1].shutdown(kill=False)
     assert (threading.active_count(), len(list(Path("/dev/fd").iterdir()))) == (threads, fds)
+
+
+# --- a full disk ----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_finds_the_disk_full_is_a_lost_attempt(bench):
+    outcome = bench.run("import os; raise OSError(28, os.strerror(28))")
+    assert (outcome.status, outcome.lost) == ("failed", True)
+    assert "the disk was full" in outcome.message
+
+
+def test_a_job_is_not_launched_on_a_full_disk_before_there_is_space(bench, monkeypatch, caplog):
+    full = [True]
+    monkeypatch.setattr("llmhpo.executors.local.is_full", lambda _: full[0])
+    future = bench.executor(write("1")).submit(bench.job())
+    bench.wait_for(lambda: "make space" in caplog.text)
+    assert not (bench.folder / "trial0" / "output.log").exists()
+    full[0] = False
+    assert future.result(20).value == 1
+
+
+def test_a_job_that_waits_for_space_can_be_cancelled(bench, monkeypatch, caplog):
+    monkeypatch.setattr("llmhpo.executors.local.is_full", lambda _: True)
+    executor = bench.executor(write("1"))
+    future = executor.submit(bench.job())
+    bench.wait_for(lambda: "make space" in caplog.text)
+    executor.shutdown(kill=True)
+    assert future.cancelled()
