@@ -6,17 +6,19 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from llmhpo.errors import ConfigError, StoreError
 
+LOCK_S = 10.0  # git waits so long for a reference that another process writes
 _SETTINGS = (
     "core.fsync=all", "core.hooksPath=/dev/null", "core.attributesFile=/dev/null", "core.quotePath=false", "gc.auto=0",
+    f"core.filesRefLockTimeout={LOCK_S * 1000:.0f}",
 )  # fmt: skip
 
 
-def run_git(repository: Path, words: Sequence[str], given: Iterable[bytes] = ()) -> bytes:
+def run_git(repository: Path, words: Sequence[str], given: bytes = b"") -> bytes:
     """What a git command on a bare repository says when it is given these bytes.
 
     Raises: ConfigError where git is not installed; StoreError where the command fails.
@@ -33,7 +35,7 @@ def run_git(repository: Path, words: Sequence[str], given: Iterable[bytes] = ())
     }  # fmt: skip
     done = subprocess.run(
         command,
-        input=b"".join(given),
+        input=given,
         capture_output=True,
         env=environment,
         cwd=repository.parent,

@@ -14,13 +14,14 @@ import os
 import re
 import shutil
 import stat
+import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from llmhpo.errors import ConfigError, StoreError
-from llmhpo.git import blob_id, quoted, run_git
+from llmhpo.git import LOCK_S, blob_id, quoted, run_git
 from llmhpo.listing import CODE_REMEDY, IGNORE_FILE, Cap, list_code
 from llmhpo.regions import path_problem
 from llmhpo.storage import sync_folder
@@ -94,8 +95,8 @@ class Lineage:
 
     def note_trial(self, revision: str, trial: int) -> None:
         """Keep that trial number `trial` runs `revision`."""
-        self._git("update-ref", f"refs/trials/{int(trial)}", _checked(revision))
-        sync_folder(self.directory / "refs" / "trials")
+        name = f"refs/trials/{int(trial)}"
+        self._update(name, ["update-ref", name, _checked(revision)], b"")
 
     # --- read ---------------------------------------------------------------------------------------------------------
 
@@ -226,7 +227,7 @@ class Lineage:
     def _read(self, ids: Iterable[str]) -> Iterator[bytes]:
         """The bytes of blobs, in order."""
         asked = "".join(f"{blob}\n" for blob in ids)
-        out, at = self._git("cat-file", "--batch", given=[asked.encode()]), 0
+        out, at = self._git("cat-file", "--batch", given=asked.encode()), 0
         for blob in asked.split():
             end = out.index(b"\n", at)
             kind, _, size = out[at:end].decode().partition(" ")[2].partition(" ")
@@ -252,11 +253,33 @@ class Lineage:
                 yield data + b"\n"
             yield b"\nget-mark :1\ndone\n"
 
-        revision = self._git("fast-import", "--quiet", "--date-format=raw", given=stream()).decode().strip()
-        sync_folder(self.directory / name.rpartition("/")[0])  # git itself syncs objects and references, but no folder
-        return revision
+        words = ["fast-import", "--quiet", "--date-format=raw"]
+        return self._update(name, words, b"".join(stream())).decode().strip()
 
-    def _git(self, *words: str, given: Iterable[bytes] = ()) -> bytes:
+    def _update(self, name: str, words: Sequence[str], given: bytes) -> bytes:
+        """Run what writes a reference. A lock that a killed git has left in the way is removed."""
+        self._unlock(name)
+        try:
+            out = self._git(*words, given=given)
+        except StoreError:
+            if not self._unlock(name):
+                raise
+            out = self._git(*words, given=given)
+        sync_folder((self.directory / name).parent)  # git itself syncs objects and references, but no folder
+        return out
+
+    def _unlock(self, name: str) -> bool:
+        """Remove a lock on a reference that is older than any living git's, and say whether there was one."""
+        lock = self.directory / f"{name}.lock"
+        try:
+            is_left = time.time() - lock.stat().st_mtime >= LOCK_S
+        except FileNotFoundError:
+            return False
+        if is_left:
+            lock.unlink(missing_ok=True)
+        return is_left
+
+    def _git(self, *words: str, given: bytes = b"") -> bytes:
         if not self.directory.is_dir():
             raise StoreError(f"{str(self.directory)!r} does not exist: this study has no revisions of its code")
         return run_git(self.directory, words, given)
