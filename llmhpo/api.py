@@ -30,6 +30,8 @@ from llmhpo.journal import journal_path
 from llmhpo.llm.base import LLM
 from llmhpo.loop import Loop
 from llmhpo.rules import StopRules
+from llmhpo.sandbox.base import Level
+from llmhpo.sandbox.choose import choose_sandbox
 from llmhpo.space import Params, SearchSpace
 from llmhpo.store import Store
 from llmhpo.surrogates.incumbent import Estimate, estimates
@@ -176,6 +178,7 @@ def optimize(
     cwd: str | Path = ".",
     isolated: bool | None = None,
     placement: Placement | str = "local",
+    sandbox: Level | None = None,
     progress: bool | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Result:
@@ -200,6 +203,9 @@ def optimize(
     `noisy` says that a configuration gives another value with another seed (`llmhpo.job.seed()`, `{seed}`): every trial then
     has a seed of its own, some run a leading configuration again, and the best is the one expected to be best. `confirm`
     runs the best and the default that many times more, as the function `confirm` does.
+
+    `sandbox` keeps jobs on this machine from all but their own folder: "bwrap", "landlock", or "auto" for the stronger one of the
+    two that holds here (`llmhpo doctor` tells). It sees the folder `cwd` and the placement's `data`, and has no network.
 
     `placement` says where the jobs run: "local", "ray" (a cluster that runs already), or a `Placement` with all there is to say.
 
@@ -244,6 +250,7 @@ def optimize(
             metric_pattern=metric_pattern,
             placement=placement if isinstance(placement, Placement) else Placement(placement),
             retries=retries,
+            sandbox=sandbox,
         )
         function = objective if callable(objective) else None
         if on_event is None and progress is not False:
@@ -402,6 +409,8 @@ def _note_another_command(store: Store, config: RunConfig) -> str:
 def _executor(config: RunConfig, objective: Objective | None, isolated: bool | None) -> Executor:
     if config.placement.kind != "local":
         return _remote(config, objective)
+    sandbox = choose_sandbox(config.sandbox or "none")
+    data = [config.cwd / name for name in config.placement.data]
     if objective is None:
         assert config.command is not None
         template = CommandTemplate(config.command, config.space, config.cwd)
@@ -413,15 +422,19 @@ def _executor(config: RunConfig, objective: Objective | None, isolated: bool | N
             limits=config.limits,
             metric_pattern=config.metric_pattern,
             pass_env=config.pass_env,
+            sandbox=sandbox,
+            read=data,
         )
     if config.metric_pattern is not None:
         raise ConfigError(
             f"metric_pattern={config.metric_pattern!r} reads a command's output; a callable returns its metric"
         )
-    is_bound = config.task.timeout_s is not None or config.gpus is not None or config.limits != Limits()
+    is_bound = (
+        config.task.timeout_s is not None or config.gpus is not None or config.limits != Limits() or sandbox is not None
+    )
     if isolated is False and is_bound:
         raise ConfigError(
-            "isolated=False runs the callable in this process, which can keep no timeout_s, gpus or limits; drop one"
+            "isolated=False runs the callable in this process, which can keep no timeout_s, gpus, limits or sandbox; drop one"
         )
     if config.n_workers > 1 or is_bound if isolated is None else isolated:
         return FunctionExecutor(
@@ -431,11 +444,18 @@ def _executor(config: RunConfig, objective: Objective | None, isolated: bool | N
             gpus_per_trial=config.gpus_per_trial,
             limits=config.limits,
             pass_env=config.pass_env,
+            sandbox=sandbox,
+            read=data,
         )
     return InProcessExecutor(objective, workers=config.n_workers)
 
 
 def _remote(config: RunConfig, objective: Objective | None) -> Executor:
+    if config.sandbox not in (None, "none"):
+        raise ConfigError(
+            f"sandbox={config.sandbox!r} holds for jobs on this machine, and executor={config.placement.kind!r} runs them "
+            "elsewhere; drop one of the two"
+        )
     work = objective or CommandTemplate(config.command or (), config.space, config.cwd)
     return make_remote(
         config.placement,

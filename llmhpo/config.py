@@ -19,6 +19,8 @@ from llmhpo.executors.cluster import Placement
 from llmhpo.executors.limits import Limits
 from llmhpo.llm.base import LLM
 from llmhpo.rules import StopRules
+from llmhpo.sandbox.base import Level
+from llmhpo.sandbox.choose import check_level
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Direction, Task
 from llmhpo.usage import Caps, Price
@@ -30,6 +32,7 @@ class RunConfig:
 
     `directory` holds what belongs to the study besides its storage: a folder for each trial, the event log, and the SQLite
     file where `storage` is None. `retries`: see `Attempts`. `command` is None where the objective is a Python callable.
+    `sandbox` None is "none" for the user's own code, and "auto" for edited code.
     """
 
     space: SearchSpace
@@ -55,12 +58,15 @@ class RunConfig:
     pass_env: tuple[str, ...] = ()
     placement: Placement = field(default_factory=Placement)
     retries: int = RETRIES
+    sandbox: Level | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("n_trials", self.n_trials), ("n_workers", self.n_workers)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}={value!r} is not a whole number from 1 on")
         check_retries(self.retries)
+        if self.sandbox is not None:
+            check_level(self.sandbox)
         if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < 2**31):
             raise ConfigError(f"seed={self.seed!r} is not a whole number from 0 to 2147483647")
         if not isinstance(self.deadline_s, int | float) or not self.deadline_s > 0:
@@ -103,6 +109,7 @@ class _StudyFile(BaseModel):
     ray_address: str | None = None
     resources: dict[str, float] = {}
     data: list[str] = []
+    sandbox: str | None = None
     slurm: dict[str, JsonValue] = {}
     retries: int = RETRIES
     llm: str = "auto"
@@ -183,6 +190,7 @@ def _to_config(path: Path, parsed: _StudyFile, tell: Tell | None) -> RunConfig:
             parsed.executor, parsed.ray_address, parsed.resources, tuple(parsed.data), parsed.retries, parsed.slurm
         ),
         retries=parsed.retries,
+        sandbox=None if parsed.sandbox is None else check_level(parsed.sandbox),
     )
 
 

@@ -16,7 +16,8 @@ KINDS = ("local", "ray", "slurm")
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where jobs run: on this machine, or as `RayExecutor` or `SlurmExecutor` describe. `slurm` holds submitit's parameters.
+    """Where jobs run: on this machine, or as `RayExecutor` or `SlurmExecutor` describe. `slurm` holds submitit's parameters,
+    `data` what jobs read besides their own folder, where a cluster or a sandbox must know.
 
     Raises: ConfigError.
     """
@@ -31,7 +32,7 @@ class Placement:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"executor={self.kind!r} is unknown; write one of: {', '.join(map(repr, KINDS))}")
-        only = {"ray_address": ("ray",), "data": ("ray",), "resources": ("ray", "slurm"), "slurm": ("slurm",)}
+        only = {"ray_address": ("ray",), "data": ("local", "ray"), "resources": ("ray", "slurm"), "slurm": ("slurm",)}
         for name, kinds in only.items():
             if getattr(self, name) and self.kind not in kinds:
                 others = " or ".join(f"executor = {kind!r}" for kind in kinds)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmhpo.errors import SandboxError
 from llmhpo.executors.base import Job
 from llmhpo.executors.limits import Limits
 from llmhpo.executors.process import Fence
@@ -49,6 +50,10 @@ def fenced(
     Where the sandbox has a private /tmp, that is as large as the limits on disk and memory allow; else a folder is made for it,
     which `fence` has removed. `limits` have a bound on disk and memory. Raises: SandboxError.
     """
+    if Path.home().resolve().is_relative_to(cwd.resolve()):
+        raise SandboxError(
+            f"the job runs in {str(cwd)!r}, and a sandbox would show it your home folder; move the study to a folder of its own"
+        )
     assert limits.disk_mb is not None
     assert limits.memory_gb is not None
     scratch = None if sandbox.has_private_tmp else Path(tempfile.mkdtemp(prefix="llmhpo-", dir=_TMP)).resolve()

@@ -26,6 +26,8 @@ from llmhpo.executors.local import LocalExecutor
 from llmhpo.executors.log import tail
 from llmhpo.executors.pool import WorkerPool
 from llmhpo.executors.result import Reading, check_result, last_line, ran_out_of_memory, read_points
+from llmhpo.sandbox.base import Sandbox
+from llmhpo.sandbox.places import importable
 from llmhpo.trial import Outcome, Status, Task
 
 _REASON_CHARS = 200
@@ -36,7 +38,7 @@ class FunctionExecutor:
 
     `params` is a dict of the active parameters; the callable returns the metric, or a mapping that holds it. It is
     pickled once, here: functions of `__main__` and of notebooks by value, those of modules by name, with this process's
-    `sys.path`. Later changes to globals are not seen.
+    `sys.path`, whose folders a `sandbox` shows it. Later changes to globals are not seen.
 
     Raises: ConfigError where the callable cannot be pickled.
     """
@@ -53,6 +55,8 @@ class FunctionExecutor:
         env: Mapping[str, str] | None = None,
         pass_env: Sequence[str] = (),
         log_limit: int = 1 << 20,
+        sandbox: Sandbox | None = None,
+        read: Sequence[Path] = (),
     ) -> None:
         payload = pickled(objective)
         folder = Path(tempfile.mkdtemp(prefix="llmhpo-"))
@@ -70,6 +74,8 @@ class FunctionExecutor:
             env=env,
             pass_env=pass_env,
             log_limit=log_limit,
+            sandbox=sandbox,
+            read=[folder, *importable(), *read],
         )
         self.workers = workers
 

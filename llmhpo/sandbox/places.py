@@ -72,6 +72,11 @@ def environment_paths(program: str) -> list[Path]:
     return [path for path in dict.fromkeys(found) if path.exists() and not _is_general(path) and not is_system(path)]
 
 
+def importable() -> list[Path]:
+    """What this process imports from besides, as far as it is no home folder: where the modules of its callables lie."""
+    return [path for path in map(Path, sys.path) if path.is_absolute() and path.exists() and not _is_general(path)]
+
+
 def is_system(path: Path) -> bool:
     """Whether it lies in a folder that every job sees."""
     return any(path.is_relative_to(folder) for folder in SYSTEM)
