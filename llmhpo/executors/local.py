@@ -209,7 +209,8 @@ class LocalExecutor:
             )
             value, metrics, problem = reading
             status = "ok" if value is not None else "invalid"
-        if status in ("failed", "invalid") and (_NO_SPACE in text or is_full(folder)):
+        says_so = self._sandbox is None and _NO_SPACE in text  # a sandbox is a small disk of its own
+        if status in ("failed", "invalid") and (says_so or end.was_full or is_full(folder)):
             lost, problem = True, f"the disk was full; {problem}"
         if end.survivors:
             note = f"{note}; " * bool(note) + f"{end.survivors} of its processes could not be killed"

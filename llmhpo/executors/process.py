@@ -27,6 +27,7 @@ class End(NamedTuple):
 
     "lost" means that the supervisor itself was killed, by the job or from outside; `code` says nothing then. "memory" and
     so on are limits that the job passed by using `figure`; `peak` is the largest memory seen, in bytes (0: none was).
+    `was_full` says that the disk was full when the job printed something.
     """
 
     cause: Cause
@@ -35,6 +36,7 @@ class End(NamedTuple):
     survivors: int
     figure: float = 0.0
     peak: float = 0.0
+    was_full: bool = False
 
 
 class Fence(NamedTuple):
@@ -131,12 +133,18 @@ class Supervised:
 
         Raises: ExecutorError where the command could not be executed.
         """
-        words = self._last_line().split(" ", 6)
+        words = self._last_line().split(" ", 7)
         match words:
-            case ["end", cause, code, seconds, survivors, figure, peak] if cause in get_args(Cause):
+            case ["end", cause, code, seconds, survivors, figure, peak, full] if cause in get_args(Cause):
                 known = cast("Cause", cause)
                 return End(
-                    known, int(code), float(seconds) or self._seconds, int(survivors), float(figure), float(peak)
+                    known,
+                    int(code),
+                    float(seconds) or self._seconds,
+                    int(survivors),
+                    float(figure),
+                    float(peak),
+                    full == "1",
                 )
             case ["error", *_]:
                 raise ExecutorError(f"cannot execute {self._program!r}: {' '.join(words[1:])}")

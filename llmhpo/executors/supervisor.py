@@ -9,8 +9,8 @@ subreaper" (Linux) it inherits double-forked daemons, so that walking down from 
 LIMITS and FOLDERS are as for `Watchdog`. FILE_BYTES says that PROGRAM is the monitor of a sandbox, and how large a file may
 become in it ("": no sandbox); SCRATCH is a folder that is removed in the end ("": none). Standard input is the control pipe: a line with a number means "end the job,
 with a grace of so many seconds"; its end means the same with GRACE_S. Standard output gets one line in the end:
-`end CAUSE EXIT_CODE SECONDS SURVIVORS FIGURE PEAK` or `error MESSAGE`. CAUSE is "exited", "timeout", "cancelled" or the
-limit that was passed; FIGURE is by what, PEAK the largest memory seen, in bytes.
+`end CAUSE EXIT_CODE SECONDS SURVIVORS FIGURE PEAK WAS_FULL` or `error MESSAGE`. CAUSE is "exited", "timeout", "cancelled" or the
+limit that was passed; FIGURE is by what, PEAK the largest memory seen, in bytes; WAS_FULL is 1 where the log met a full disk.
 """
 
 from __future__ import annotations
@@ -46,12 +46,13 @@ class BoundedLog:
 
     def __init__(self, path: str, limit: int) -> None:
         flags = os.O_WRONLY | os.O_CLOEXEC
+        self.was_full = False
         try:
             self._fd = os.open(path, flags | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
-            self._fd = os.open(os.devnull, flags)  # disk full: the job goes on, without a log
+            self._fd, self.was_full = os.open(os.devnull, flags), True  # the job goes on, without a log
         self._half = max(limit // 2, 1)
         self._head = 0
         self._tail = bytearray()
@@ -62,11 +63,10 @@ class BoundedLog:
     def write(self, data: bytes) -> None:
         """Take `data` in; memory stays below `limit` and a chunk."""
         self.taken += len(data)
-        if self._head < self._half:
-            part, data = data[: self._half - self._head], data[self._half - self._head :]
-            self._put(part)
-            self._head += len(part)
-        if data:
+        if self._head < self._half and not self._tail:
+            done = self._put(data[: self._half - self._head])
+            self._head, data = self._head + done, data[done:]
+        if data:  # also what the disk had no room for
             self._tail += data
             self._dirty = True
             if len(self._tail) > 2 * self._half:
@@ -83,17 +83,18 @@ class BoundedLog:
             self._trim()
             note = f"\n[... {self._dropped} bytes left out ...]\n".encode() if self._dropped else b""
             os.lseek(self._fd, self._head, os.SEEK_SET)
-            self._put(note + self._tail)
-            self._dirty = False
+            self._dirty = self._put(note + self._tail) < len(note) + len(self._tail)
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes) -> int:
+        """How much of `data` there was room for: where the disk is full the job goes on, and the rest is tried again later."""
+        done = 0
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._fd, view) :]
+            while done < len(data):
+                done += os.write(self._fd, memoryview(data)[done:])
             os.ftruncate(self._fd, os.lseek(self._fd, 0, os.SEEK_CUR))
-        except OSError:  # disk full: the job goes on, the log has a gap
-            return
+        except OSError as error:
+            self.was_full |= error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return done
 
 
 class Supervisor:
@@ -359,4 +360,7 @@ def main(argv: list[str]) -> None:
         cause = watchdog.look_back(log.taken) or cause
     _remove(scratch)
     code = -9 if supervisor.code is None else supervisor.code
-    os.write(1, f"end {cause} {code} {supervisor.seconds!r} {left} {watchdog.figure!r} {watchdog.peak!r}\n".encode())
+    os.write(
+        1,
+        f"end {cause} {code} {supervisor.seconds!r} {left} {watchdog.figure!r} {watchdog.peak!r} {log.was_full:d}\n".encode(),
+    )
