@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,26 +37,44 @@ class Recovery(NamedTuple):
     again: list[Trial]
 
 
+class Reruns(NamedTuple):
+    """How trials are run that are no search's own: on which seeds and which split, and under numbers from which on."""
+
+    seed_of: Callable[[Trial], int]
+    split: str = "search"
+    first_number: int = 0
+
+
 class Attempts:
     """Launches trials of `store` on `executor`, in folders below `directory`'s own.
 
     A trial whose attempts were cut off, by the death of the controller, of the machine or of the process that watched over the
     job, is launched again `retries` times at most; attempts that we ended ourselves do not count.
 
+    `reruns` says what is another way than in a search.
+
     Raises: ConfigError where `retries` is no whole number from 0 on.
     """
 
     def __init__(
-        self, store: Store, executor: Executor, directory: Path, *, retries: int = RETRIES, command: str = ""
+        self,
+        store: Store,
+        executor: Executor,
+        directory: Path,
+        *,
+        retries: int = RETRIES,
+        command: str = "",
+        reruns: Reruns | None = None,
     ) -> None:
         check_retries(retries)
         self.store, self.executor, self.directory = store, executor, directory
         self._retries, self._command = retries, command
+        self._reruns = reruns or Reruns(self._seed_of)
 
     def launch(self, trial: Trial) -> Future[Outcome]:
         """Launch a trial that has no outcome. The future ends as the executor's does, when its outcome is on the disk."""
         folder = self._free_folder(trial.number)
-        seed, code = self._seed_of(trial), self._code_of(trial)
+        seed, code = self._reruns.seed_of(trial), self._code_of(trial)
         attempt = self.store.attempt(trial.number, folder.name, seed, self._command, code)
         checkpoints = self._checkpoints(trial.number)
         try:
@@ -67,7 +85,8 @@ class Attempts:
         except OSError as error:
             raise ExecutorError(f"trial {trial.number}: cannot make {str(checkpoints)!r}: {error.strerror}") from error
         env = {TOKEN: attempt.token, "LLMHPO_CHECKPOINT_DIR": str(checkpoints.absolute())}
-        job = Job(trial.number, trial.params, self.store.task, folder, seed=seed, env=env, code=code)
+        number, split = self._reruns.first_number + trial.number, self._reruns.split
+        job = Job(number, trial.params, self.store.task, folder, seed=seed, env=env, code=code, split=split)
         kept: Future[Outcome] = Future()
         self.executor.submit(job).add_done_callback(lambda done: self._settle(done, kept, trial.number, attempt))
         return kept

@@ -1,7 +1,8 @@
 """Is the winner better than the default? Both are run again on seeds that the search never used, and compared in pairs.
 
-The runs are recorded in a study of their own, `NAME:confirm` in the storage of the study NAME, and never count as trials
-of the search. A confirmation that was killed goes on where it stopped; asked for more rounds, it runs what is missing.
+A winner whose code was edited is compared with the code as it stood, in its own best configuration. The runs are recorded in a
+study of their own, `NAME:confirm` in the storage of the study NAME, and never count as trials of the search. A confirmation that
+was killed goes on where it stopped; asked for more rounds, it runs what is missing.
 """
 
 from __future__ import annotations
@@ -14,16 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from llmhpo import attempts
+from llmhpo.attempts import RETRIES
 from llmhpo.errors import ConfigError
 from llmhpo.events import Confirmed
-from llmhpo.executors.base import Executor, Job
+from llmhpo.executors.base import Executor
+from llmhpo.journal import journal_path
 from llmhpo.space import Params
 from llmhpo.store import Store
 from llmhpo.surrogates.incumbent import incumbent
-from llmhpo.trial import Context, Outcome, Proposal, Task, Trial, confirm_seed
+from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial, confirm_seed
 
 Verdict = Literal["better", "not distinguishable", "worse"]
+Which = Literal["best", "default", "baseline"]
 LEVEL = 0.95
+LEAST_FOR_EDITS = 3  # rounds that an edit is confirmed in
 _JOB_NUMBERS = 1_000_000  # numbers of confirming jobs start here: what a job names by {trial} is not overwritten
 
 
@@ -53,8 +59,9 @@ class Reruns:
 class Confirmation:
     """What came of running winner and default again, on the same `seeds`. Values are in the metric's own units.
 
-    `trial` is the number of the trial that the winner is. `default` is None where there is nothing to compare with, and
-    `note` says why.
+    `trial` is the number of the trial that the winner is, `code` its revision of the code ("": as the user wrote it). Where that
+    was edited, `default` is the unedited code in its best configuration. `default` is None where there is nothing to compare
+    with, and `note` says why.
     """
 
     task: Task
@@ -63,6 +70,7 @@ class Confirmation:
     best: Reruns
     default: Reruns | None = None
     note: str = ""
+    code: str = ""
 
     @property
     def difference(self) -> Interval | None:
@@ -87,6 +95,11 @@ class Confirmation:
         return "better" if max(ends) < 0 else "worse" if min(ends) > 0 else "not distinguishable"
 
     @property
+    def confirmed(self) -> bool:
+        """Whether all runs have ended, and show that the winner is better."""
+        return self.complete and self.verdict == "better"
+
+    @property
     def complete(self) -> bool:
         """Whether all runs have ended."""
         arms = [self.best] if self.default is None else [self.best, self.default]
@@ -98,10 +111,11 @@ class Rerun:
     """One run that a confirmation needs: `which` configuration on which seed. `number` is its own, not a trial's."""
 
     number: int
-    which: Literal["best", "default"]
+    which: Which
     params: Params
     seed: int
     round: int
+    code: str = ""
 
 
 def interval(values: Sequence[float]) -> Interval | None:
@@ -125,12 +139,19 @@ def check_rounds(k: object) -> None:
         raise ConfigError(f"confirm={k!r} is not a whole number of runs from 1 on; 5 or more tell something")
 
 
+class Arm(NamedTuple):
+    """One of the two that are compared: a configuration of a revision of the code."""
+
+    params: Params
+    code: str = ""
+
+
 class Plan:
-    """The runs that confirm the winner of `context`, `k` of each configuration, and the study that records them.
+    """The runs that confirm the winner of `context`, `k` of each arm, and the study that records them.
 
-    Which of them is a configuration's first, second, ... run follows from their order in `store`, and so does the seed.
+    Which of them is an arm's first, second, ... run follows from their order in `store`, and so does the seed.
 
-    Raises: ConfigError where `k` is no whole number from 1 on, and where no trial has ended well.
+    Raises: ConfigError where `k` is no whole number from 1 on (from 3 on for edited code), and where no trial has ended well.
     """
 
     def __init__(self, store: Store, context: Context, k: int) -> None:
@@ -139,15 +160,35 @@ class Plan:
         if winner is None:
             raise ConfigError("there is nothing to confirm: no trial has ended well yet; run the study first")
         self.store, self.k = store, k
-        self._context, self._trial = context, winner.number
-        self._arms: dict[Literal["best", "default"], Params] = {"best": winner.params}
-        self._note = ""
-        if not context.space.has_default:
-            self._note = "the space declares no default to compare with"
+        self._context, self._winner = context, winner
+        self._arms: dict[Which, Arm] = {"best": Arm(winner.params, winner.proposal.code)}
+        self._note = self._oppose(winner)
+
+    def _oppose(self, winner: Trial) -> str:
+        """Add what the winner is compared with; why there is nothing."""
+        context = self._context
+        if winner.proposal.code:
+            if self.k < LEAST_FOR_EDITS:
+                raise ConfigError(
+                    f"confirm={self.k}: an edit of the code is confirmed in {LEAST_FOR_EDITS} runs at least"
+                )
+            known = {r.id for r in self.store.context().revisions}
+            line = tuple(r for r in context.lineage(winner.proposal.code) if r.id not in known)
+            if context.baseline is not None:
+                self.store.begin_edits(context.baseline)
+            if line:  # so that this study knows the winner's space
+                self.store.record(Batch("edit", 0, 0, revisions=line))
+            unedited = incumbent(context.within(""))
+            if unedited is None:
+                return "no trial of the unedited code has ended well"
+            self._arms["baseline"] = Arm(unedited.params)
+        elif not context.space.has_default:
+            return "the space declares no default to compare with"
         elif context.space.key(context.space.default()) == context.space.key(winner.params):
-            self._note = "the default configuration is the winner"
+            return "the default configuration is the winner"
         else:
-            self._arms["default"] = context.space.default()
+            self._arms["default"] = Arm(context.space.default())
+        return ""
 
     @property
     def total(self) -> int:
@@ -157,42 +198,57 @@ class Plan:
     @property
     def done(self) -> int:
         """How many of them have ended."""
-        return sum(t.outcome is not None for params in self._arms.values() for t in self._runs(params))
+        return sum(t.outcome is not None for arm in self._arms.values() for t in self._runs(arm))
 
-    def _runs(self, params: Params) -> list[Trial]:
-        key = self.store.space.key(params)
-        return [t for t in self.store.trials if self.store.space.key(t.params) == key][: self.k]
+    @property
+    def open(self) -> list[Trial]:
+        """The runs that have begun and not ended."""
+        return [t for arm in self._arms.values() for t in self._runs(arm) if t.outcome is None]
+
+    def _runs(self, arm: Arm) -> list[Trial]:
+        same = [t for t in self.store.trials if t.proposal.code == arm.code and t.params == arm.params]
+        return same[: self.k]
 
     def next(self, busy: Sequence[int] = ()) -> Rerun | None:
         """The next run that has not ended and is not among the numbers `busy`, committed as begun; None where all are."""
-        for round_, (which, params) in itertools.product(range(self.k), self._arms.items()):
-            runs = self._runs(params)
+        for round_, (which, arm) in itertools.product(range(self.k), self._arms.items()):
+            runs = self._runs(arm)
             if len(runs) <= round_:
-                runs.append(self.store.begin(Proposal(params, which)))
-            trial = runs[round_]
-            if trial.outcome is None and trial.number not in busy:
-                return Rerun(trial.number, which, params, confirm_seed(self._context.seed, round_), round_)
+                runs.append(self.store.begin(Proposal(arm.params, which, code=arm.code)))
+            if runs[round_].outcome is None and runs[round_].number not in busy:
+                return self.rerun(runs[round_])
         return None
+
+    def rerun(self, trial: Trial) -> Rerun:
+        """The run that a trial of `store` is."""
+        which, arm = next((w, a) for w, a in self._arms.items() if trial.number in [t.number for t in self._runs(a)])
+        round_ = [t.number for t in self._runs(arm)].index(trial.number)
+        seed = confirm_seed(self._context.seed, round_)
+        return Rerun(trial.number, which, arm.params, seed, round_, arm.code)
 
     def confirmation(self) -> Confirmation:
         """What the runs that have ended say."""
-        arms = [self._reruns(params) for params in self._arms.values()]
+        arms = [self._reruns(arm) for arm in self._arms.values()]
         seeds = tuple(confirm_seed(self._context.seed, round_) for round_ in range(self.k))
-        default = arms[1] if len(arms) > 1 else None
-        return Confirmation(self._context.task, seeds, self._trial, arms[0], default, self._note)
+        other, code = arms[1] if len(arms) > 1 else None, self._winner.proposal.code
+        return Confirmation(self._context.task, seeds, self._winner.number, arms[0], other, self._note, code)
 
-    def _reruns(self, params: Params) -> Reruns:
-        runs = self._runs(params)
+    def _reruns(self, arm: Arm) -> Reruns:
+        runs = self._runs(arm)
         values = [t.value for t in runs] + [None] * (self.k - len(runs))
-        return Reruns(params, tuple(values), sum(t.outcome is not None and t.value is None for t in runs))
+        return Reruns(arm.params, tuple(values), sum(t.outcome is not None and t.value is None for t in runs))
 
 
-def open_plan(storage: str | None, study_name: str, context: Context, k: int) -> Plan:
+def open_plan(storage: str | None, study_name: str, context: Context, k: int, folder: Path | None = None) -> Plan:
     """The plan for the study `study_name` as it stands in `context`; close its `store` afterwards.
+
+    `folder` is the confirmation's own, where it has one: its event log lies there.
 
     Raises: as `Plan` and `Store`.
     """
-    store = Store(storage, f"{study_name}:confirm", context.space, context.task, seed=context.seed)
+    name = f"{study_name}:confirm"
+    log = None if folder is None else journal_path(storage, name, folder)
+    store = Store(storage, name, context.space, context.task, seed=context.seed, log=log)
     try:
         return Plan(store, context, k)
     except BaseException:
@@ -200,41 +256,59 @@ def open_plan(storage: str | None, study_name: str, context: Context, k: int) ->
         raise
 
 
-def run_plan(plan: Plan, executor: Executor, directory: Path) -> Generator[Confirmed, None, None]:
-    """Run what has not ended yet, each in a folder of its own below `directory`.
+def run_plan(
+    plan: Plan, executor: Executor, directory: Path, *, retries: int = RETRIES, command: str = "", split: str = "search"
+) -> Generator[Confirmed, None, None]:
+    """Run what has not ended yet, each in a folder of its own in `directory`/trials; see `Attempts`. `split` is scored on.
 
     KeyboardInterrupt (or closing the generator) ends the running jobs; they are run again by the next session.
     """
-    running: dict[Future[Outcome], Rerun] = {}
+    how = attempts.Reruns(lambda trial: plan.rerun(trial).seed, split, _JOB_NUMBERS)
+    launches = attempts.Attempts(
+        plan.store, executor, directory / "trials", retries=retries, command=command, reruns=how
+    )
+    running: dict[Future[Outcome], Trial] = {}
     clean = False
     try:
+        recovery = launches.recover(plan.open)
+        for trial in recovery.ended:
+            yield _confirmed(plan, trial)
+        for trial in recovery.again:
+            running[launches.launch(trial)] = trial
         while True:
-            while len(running) < executor.workers and (rerun := plan.next([r.number for r in running.values()])):
-                running[executor.submit(_job(plan, rerun, directory))] = rerun
+            while len(running) < executor.workers and (rerun := plan.next([t.number for t in running.values()])):
+                trial = plan.store.trials[rerun.number]
+                running[launches.launch(trial)] = trial
             if not running:
                 break
             wait(running, return_when=FIRST_COMPLETED)
-            yield from _collect(plan, running)
+            yield from _collect(plan, launches, running)
         clean = True
     finally:
         executor.shutdown(kill=not clean)
-        _collect(plan, running)  # what had ended when it was interrupted is not run again
+        _collect(plan, launches, running, cancelled=True)  # what had ended when it was interrupted is not run again
 
 
-def _collect(plan: Plan, running: dict[Future[Outcome], Rerun]) -> list[Confirmed]:
+def _collect(
+    plan: Plan, launches: attempts.Attempts, running: dict[Future[Outcome], Trial], *, cancelled: bool = False
+) -> list[Confirmed]:
+    """Commit what has ended. A run that was `cancelled` stays open; one whose attempt was lost is launched again."""
     events = []
     for future in sorted((f for f in running if f.done()), key=lambda f: running[f].number):
-        rerun = running.pop(future)
-        if not future.cancelled():
-            trial = plan.store.finish(rerun.number, future.result())
-            events.append(Confirmed(rerun.which, trial, rerun.seed, plan.done, plan.total))
+        trial = running.pop(future)
+        if future.cancelled():
+            plan.store.cancel(trial.number)
+            continue
+        outcome = launches.final(trial.number, future.result())
+        if outcome is not None:
+            ended = plan.store.finish(trial.number, outcome)
+            launches.clear(trial.number)
+            events.append(_confirmed(plan, ended))
+        elif not cancelled:
+            running[launches.launch(trial)] = trial
     return events
 
 
-def _job(plan: Plan, rerun: Rerun, directory: Path) -> Job:
-    folder = next(
-        path
-        for attempt in itertools.count(1)
-        if not (path := directory / (f"{rerun.number:05d}" + (f".{attempt}" if attempt > 1 else ""))).exists()
-    )
-    return Job(_JOB_NUMBERS + rerun.number, rerun.params, plan.store.task, folder, seed=rerun.seed)
+def _confirmed(plan: Plan, trial: Trial) -> Confirmed:
+    rerun = plan.rerun(trial)
+    return Confirmed(rerun.which, trial, rerun.seed, plan.done, plan.total)

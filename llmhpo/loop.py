@@ -214,7 +214,7 @@ class Loop:
             self._attempts.clear(number)
             self._ended.append(None if trial.outcome is None or trial.value is not None else trial.outcome.message)
             before, self._best = self._best, incumbent(self._context())
-            is_best = self._best is not None and self._best is not before and self._best.params == trial.params
+            is_best = self._best is not None and self._best is not before and _is_same(self._best, trial)
             events.append(Finished(trial, is_best, self._best))
         return events
 
@@ -261,6 +261,11 @@ class Loop:
         usual = statistics.median(seconds) if seconds else (_UNKNOWN_TRIAL_S if limit is None else limit / 2)
         low, high = _PATIENCE_S
         return min(high, max(low, _PATIENCE_SHARE * usual))
+
+
+def _is_same(one: Trial, other: Trial) -> bool:
+    """Whether both run one configuration of one revision of the code."""
+    return one.params == other.params and one.proposal.code == other.proposal.code
 
 
 def _in_thread(portfolio: Search, context: Context) -> Future[Batch]:

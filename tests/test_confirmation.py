@@ -171,7 +171,9 @@ def test_a_command_gets_the_seed_and_a_number_that_no_trial_has(tmp_path: Path) 
     command = f"{sys.executable} train.py {{x}} {{seed}} {{trial}}"
     result = llmhpo.optimize(command, SPACE, llm="none", n_trials=3, cwd=tmp_path, progress=False)
     found = llmhpo.confirm(command, result, 2, cwd=tmp_path)
-    files = sorted((Path(str(result.storage).removeprefix("sqlite:///")).parent / "confirm").glob("*/result.json"))
+    files = sorted(
+        (Path(str(result.storage).removeprefix("sqlite:///")).parent / "confirm").glob("trials/*/result.json")
+    )
     told = [json.loads(path.read_text()) for path in files]
     assert [t["trial"] for t in told] == [1_000_000 + i for i in range(4)]
     assert [t["seed"] for t in told] == [found.seeds[0]] * 2 + [found.seeds[1]] * 2
