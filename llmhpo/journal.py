@@ -162,25 +162,32 @@ class Journal:
 
         Raises: StoreError where the file cannot be written for another reason, StudyLockedError where somebody else wrote to it.
         """
+        self.append_all([(kind, data)])
+
+    def append_all(self, events: Sequence[tuple[str, Data]]) -> None:
+        """Write events by one write, which a crash may cut off within any of them. Raises: as `append`."""
         with self._lock:
-            line, after = self._line(kind, data)
+            after, lines = self._head, []
+            for kind, data in events:
+                line, after = self._line(kind, data, after)
+                lines.append(line)
             try:
-                when_there_is_space(lambda: self._write(line), f"event log {str(self.path)!r}")
+                when_there_is_space(lambda: self._write(b"".join(lines)), f"event log {str(self.path)!r}")
             except OSError as error:
                 raise StoreError(
                     f"event log {str(self.path)!r} cannot be written: {error.strerror}; mend the disk"
                 ) from error
             self._head, self._is_dirty = after, False
 
-    def _line(self, kind: str, data: Data) -> tuple[bytes, Head]:
+    def _line(self, kind: str, data: Data, head: Head) -> tuple[bytes, Head]:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        event = {"seq": self._head.seq, "time": now, "kind": kind, "data": _redacted(data, self._redact)}
+        event = {"seq": head.seq, "time": now, "kind": kind, "data": _redacted(data, self._redact)}
         body = json.dumps(event, separators=(",", ":"), allow_nan=False).encode()
-        digest = _sum(body, self._head.sum)
+        digest = _sum(body, head.sum)
         line = body[:-1] + f',"sum":"{digest}"}}\n'.encode()
-        return line, Head(self._head.seq + 1, digest, self._head.size + len(line))
+        return line, Head(head.seq + 1, digest, head.size + len(line))
 
-    def _write(self, line: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         """Append as a whole or not at all: a raw write may stop short without an error. Raises: OSError."""
         try:
             size = os.fstat(self._fd).st_size
@@ -191,7 +198,7 @@ class Journal:
                     )
                 os.ftruncate(self._fd, self._head.size)  # an append of ours that was interrupted
             self._is_dirty = True
-            view = memoryview(line)
+            view = memoryview(data)
             while view:
                 view = view[os.write(self._fd, view) :]
             os.fsync(self._fd)

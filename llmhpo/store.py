@@ -10,10 +10,10 @@ import contextlib
 import secrets
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage
@@ -37,6 +37,7 @@ from llmhpo.journal import Journal
 from llmhpo.lease import Lease
 from llmhpo.ledger import Ledger, Record, batch_from_dict, batch_record, end_record, proposal_record
 from llmhpo.revision import Revision
+from llmhpo.rows import Ending, make_rows
 from llmhpo.space import Params, SearchSpace
 from llmhpo.storage import (
     close_storage,
@@ -51,11 +52,22 @@ from llmhpo.storage import (
 )
 from llmhpo.trial import Attempt, Batch, Context, Outcome, Proposal, Task, Trial
 
-__all__ = ["Store", "batch_from_dict", "load_study"]
+__all__ = ["Launch", "Store", "batch_from_dict", "load_study"]
 
 _T = TypeVar("_T")
-_MOST_UNLOGGED = 2  # events that a crash between commit and log can lose; more of them, and the log was cut
+_MOST_UNLOGGED = 2  # events that a crash between commit and log can lose; more of them, and the log was cut,
+_GROUP = "group"  # unless so many were ever committed together: the name of the attribute that says it
+MOST_TOGETHER = 16  # trials begun, or ended, by one commit
 _CURVE_POINTS = 100  # intermediate values written to Optuna for its plots; the whole curve lies in the attribute
+
+
+class Launch(NamedTuple):
+    """How a trial is launched: the name of its folder, its seed, the command, the revision of the code."""
+
+    folder: str
+    seed: int
+    command: str = ""
+    code: str = ""
 
 
 class Store:
@@ -92,10 +104,14 @@ class Store:
             attrs = self._attrs()
             self.seed = int(attrs[PREFIX + "seed"])
             self._baseline, self._batches = read_baseline(attrs), read_batches(attrs)
-            self._trials: dict[int, Trial] = {}
-            frozen = [t for t in self._frozen() if t.state != TrialState.WAITING]
+            self._trials: dict[int, Trial] = {}  # by number, in the order of numbers
+            self._snapshot: tuple[Trial, ...] | None = None
+            known = self._frozen()
+            self._rows = make_rows(self._storage, self._study_id, known)
+            frozen = sorted((t for t in known if t.state != TrialState.WAITING), key=lambda t: t.number)
             spaces = {code: self._space_of(code) for code in ("", *(r.id for r in self.context().revisions))}
-            self._trials = {t.number: self._ours(t, spaces) for t in frozen}
+            self._trials, self._snapshot = {t.number: self._ours(t, spaces) for t in frozen}, None
+            self._largest_group = int(attrs.get(PREFIX + _GROUP, _MOST_UNLOGGED))
             self._attempts = {t.number: read_attempts(t) for t in frozen if not t.state.is_finished()}
             if log is not None and self._lease is not None:
                 self._open_journal(log)
@@ -121,10 +137,10 @@ class Store:
         about = {"study": self.study_name, "seed": self.seed, "space": self.space.to_dict(), "task": asdict(self.task)}
         kept, logged = Ledger.of(about, self.context()), Ledger.read(journal.entries)
         missing, wrong = logged.missing(kept), logged.contradictions(kept)
-        if journal.entries and (wrong or len(missing) > _MOST_UNLOGGED):
+        if journal.entries and (wrong or len(missing) > self._largest_group):
             journal.set_aside(wrong[0] if wrong else f"it lacks {len(missing)} events of what the store holds")
             logged = Ledger()
-        if logged.is_empty and not kept.is_empty and len(missing) > _MOST_UNLOGGED:
+        if logged.is_empty and not kept.is_empty and len(missing) > self._largest_group:
             journal.append("snapshot", kept.snapshot())
         else:
             for kind, data in logged.missing(kept):
@@ -217,7 +233,9 @@ class Store:
     @property
     def trials(self) -> tuple[Trial, ...]:
         """All trials, by number; those that run have no outcome."""
-        return tuple(self._trials[n] for n in sorted(self._trials))
+        if self._snapshot is None:
+            self._snapshot = tuple(self._trials.values())
+        return self._snapshot
 
     @property
     def batches(self) -> tuple[Batch, ...]:
@@ -265,36 +283,74 @@ class Store:
 
     def begin(self, proposal: Proposal, budget_left: int | None = None) -> Trial:
         """Commit a trial as running, before its job is launched. `budget_left` is what its proposer was told."""
+        return self.begin_all([proposal], budget_left)[0]
+
+    def begin_all(
+        self,
+        proposals: Sequence[Proposal],
+        budget_left: int | None = None,
+        plan: Callable[[Trial], Launch] | None = None,
+    ) -> list[Trial]:
+        """Commit trials as running, together; with `plan`, which says how each is to be launched, their first attempts as well.
+
+        The proposer of the first one was told `budget_left`, that of the next one less, and so on.
+        """
+        assert len(proposals) <= MOST_TOGETHER, "a crash may lose the events of one commit"
+        templates = [self._template(p) for p in proposals]
+
+        def work() -> list[tuple[Trial, tuple[Attempt, ...]]]:
+            self._note_group(len(proposals))
+            trials = [Trial(n, p) for n, p in zip(self._rows.begin(templates), proposals, strict=True)]
+            first = [() if plan is None else (self._attempt_of(t, 1, plan(t)),) for t in trials]
+            for trial, attempts in zip(trials, first, strict=True):
+                for attempt in attempts:
+                    self._rows.note(trial.number, _attempt_attrs(attempt))
+            return list(zip(trials, first, strict=True))
+
+        begun = self._write(work)
+        self._largest_group = max(self._largest_group, len(proposals))
+        events: list[tuple[str, Record]] = []
+        for i, (trial, attempts) in enumerate(begun):
+            self._keep(trial)
+            self._attempts[trial.number] = attempts
+            left = None if budget_left is None else max(0, budget_left - i)
+            events.append(
+                ("decision", {"number": trial.number, "budget_left": left, "proposal": proposal_record(trial.proposal)})
+            )
+            events += [("launch", {"number": trial.number, "attempt": asdict(a)}) for a in attempts]
+        self._log_all(events)
+        return [trial for trial, _ in begun]
+
+    def _template(self, proposal: Proposal) -> FrozenTrial:
         space = self._space_of(proposal.code)
-        template = optuna.trial.create_trial(
+        return optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=proposal.params,
             distributions={name: space[name].distribution for name in proposal.params},
             user_attrs=proposal_attrs(proposal),
         )
 
-        def work() -> int:
-            trial_id = self._storage.create_new_trial(self._study_id, template)
-            return self._storage.get_trial_number_from_id(trial_id)
+    def _note_group(self, size: int) -> None:
+        """Within a transaction: keep with the study how many events a crash after it may keep from the log."""
+        if size > self._largest_group:
+            self._set(_GROUP, size)
 
-        number = self._write(work)
-        trial = Trial(number, proposal)
-        self._trials[number], self._attempts[number] = trial, ()
-        self._log_if(
-            "decision", lambda: {"number": number, "budget_left": budget_left, "proposal": proposal_record(proposal)}
-        )
-        return trial
+    def _keep(self, trial: Trial) -> None:
+        self._trials[trial.number], self._snapshot = trial, None
 
     def attempt(self, number: int, folder: str, seed: int, command: str = "", code: str = "") -> Attempt:
         """Commit that a running trial is about to be launched, once more or for the first time, and with what."""
         known = self._attempts[number]
-        epoch = 0 if self._lease is None else self._lease.epoch
-        space = self._space_of(self._trials[number].proposal.code)
-        attempt = Attempt(len(known) + 1, uuid.uuid4().hex, folder, seed, space.revision, command, epoch, code=code)
-        self._write(lambda: self._set_attempt(number, attempt))
+        attempt = self._attempt_of(self._trials[number], len(known) + 1, Launch(folder, seed, command, code))
+        self._write(lambda: self._rows.note(number, _attempt_attrs(attempt)))
         self._attempts[number] = (*known, attempt)
         self._log_if("launch", lambda: {"number": number, "attempt": asdict(attempt)})
         return attempt
+
+    def _attempt_of(self, trial: Trial, index: int, launch: Launch) -> Attempt:
+        revision = self._space_of(trial.proposal.code).revision
+        folder, seed, command, code = launch
+        return Attempt(index, uuid.uuid4().hex, folder, seed, revision, command, self._epoch, code=code)
 
     def attempts(self, number: int) -> tuple[Attempt, ...]:
         """The launches of a trial that has not ended, oldest first."""
@@ -304,38 +360,38 @@ class Store:
         """Commit that the last attempt at a trial was ended by us: it does not count as lost."""
         *before, last = self._attempts[number]
         last = replace(last, cancelled=True)
-        self._write(lambda: self._set_attempt(number, last))
+        self._write(lambda: self._rows.note(number, _attempt_attrs(last)))
         self._attempts[number] = (*before, last)
         self._log_if("cancelled", lambda: {"number": number, "attempt": last.index})
-
-    def _set_attempt(self, number: int, attempt: Attempt) -> None:
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-        self._storage.set_trial_user_attr(trial_id, f"{ATTEMPT}{attempt.index:03d}", asdict(attempt))
 
     def finish(self, number: int, outcome: Outcome, evaluated: Params | None = None) -> Trial:
         """Commit how a running trial ended, and what was `evaluated` where that was not the proposed configuration.
 
         Optuna can change no parameter of a trial: its own tools go on to show the proposed one.
         """
-        trial = self._trials[number]
-        assert trial.outcome is None, f"trial {number} has ended already"
+        return self._finish([Trial(number, self._trials[number].proposal, outcome, evaluated)])[0]
+
+    def finish_all(self, outcomes: Mapping[int, Outcome]) -> list[Trial]:
+        """Commit how running trials ended, as many together as one commit may hold; the trials in the order given."""
+        done = [Trial(n, self._trials[n].proposal, outcome) for n, outcome in outcomes.items()]
+        for start in range(0, len(done), MOST_TOGETHER):
+            self._finish(done[start : start + MOST_TOGETHER])
+        return done
+
+    def _finish(self, done: list[Trial]) -> list[Trial]:
+        assert all(self._trials[t.number].outcome is None for t in done), "a trial has ended already"
+        endings = [_ending(t) for t in done]
 
         def work() -> None:
-            trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-            for step, value in outcome.curve[:: max(1, -(-len(outcome.curve) // _CURVE_POINTS))]:
-                self._storage.set_trial_intermediate_value(trial_id, step, value)
-            for name, attr in outcome_attrs(outcome).items():
-                self._storage.set_trial_user_attr(trial_id, name, attr)
-            if evaluated is not None:
-                self._storage.set_trial_user_attr(trial_id, EVALUATED, evaluated)
-            values = None if outcome.value is None else [outcome.value]
-            self._storage.set_trial_state_values(trial_id, STATES[outcome.status], values)
+            self._note_group(len(done))
+            self._rows.end(endings)
 
         self._write(work)
-        done = Trial(number, trial.proposal, outcome, evaluated)
-        self._trials[number] = done
-        self._attempts.pop(number, None)
-        self._log_if("result", lambda: {"number": number, **end_record(done)})
+        self._largest_group = max(self._largest_group, len(done))
+        for trial in done:
+            self._keep(trial)
+            self._attempts.pop(trial.number, None)
+        self._log_all([("result", {"number": t.number, **end_record(t)}) for t in done])
         return done
 
     def record(self, batch: Batch) -> None:
@@ -363,6 +419,10 @@ class Store:
     def _log_if(self, kind: str, data: Callable[[], Record]) -> None:
         if self._journal is not None:
             self._journal.append(kind, data())
+
+    def _log_all(self, events: Sequence[tuple[str, Record]]) -> None:
+        if self._journal is not None:
+            self._journal.append_all(events)
 
     def open_question(self) -> Context | None:
         """The context of the last question, where its answer was never recorded."""
@@ -409,6 +469,20 @@ class Store:
 def _release(lease: Lease, storage: RDBStorage) -> None:
     lease.release()
     close_storage(storage)
+
+
+def _attempt_attrs(attempt: Attempt) -> dict[str, Any]:
+    return {f"{ATTEMPT}{attempt.index:03d}": asdict(attempt)}
+
+
+def _ending(trial: Trial) -> Ending:
+    outcome = trial.outcome
+    assert outcome is not None
+    attrs = outcome_attrs(outcome)
+    if trial.evaluated is not None:
+        attrs[EVALUATED] = trial.evaluated
+    curve = outcome.curve[:: max(1, -(-len(outcome.curve) // _CURVE_POINTS))]
+    return Ending(trial.number, STATES[outcome.status], outcome.value, curve, attrs)
 
 
 def _fits(space: SearchSpace, params: Mapping[str, Any]) -> bool:
