@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from llmhpo.attempts import RETRIES
 from llmhpo.drawn import Drawing, Tell
+from llmhpo.editing import Editing
 from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.executors.base import check_retries
 from llmhpo.executors.cluster import Placement
@@ -21,6 +22,7 @@ from llmhpo.llm.base import LLM
 from llmhpo.rules import StopRules
 from llmhpo.sandbox.base import Level
 from llmhpo.sandbox.choose import check_level
+from llmhpo.scoring.base import Scoring
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Direction, Task
 from llmhpo.usage import Caps, Price
@@ -32,7 +34,8 @@ class RunConfig:
 
     `directory` holds what belongs to the study besides its storage: a folder for each trial, the event log, and the SQLite
     file where `storage` is None. `retries`: see `Attempts`. `command` is None where the objective is a Python callable.
-    `sandbox` None is "none" for the user's own code, and "auto" for edited code.
+    `sandbox` None is "none" for the user's own code, and "auto" for edited code. `editing` says what of the code may change,
+    `scoring` how trusted code measures the metric; `writable` are folders that a job in a sandbox may write to.
     """
 
     space: SearchSpace
@@ -59,6 +62,9 @@ class RunConfig:
     placement: Placement = field(default_factory=Placement)
     retries: int = RETRIES
     sandbox: Level | None = None
+    editing: Editing | None = None
+    scoring: Scoring | None = None
+    writable: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value in (("n_trials", self.n_trials), ("n_workers", self.n_workers)):
@@ -110,6 +116,12 @@ class _StudyFile(BaseModel):
     resources: dict[str, float] = {}
     data: list[str] = []
     sandbox: str | None = None
+    editable: list[str] = []
+    edits: dict[str, JsonValue] = {}
+    scorer: str | None = None
+    splits: dict[str, JsonValue] = {}
+    predictions: str = "predictions.npy"
+    writable: list[str] = []
     slurm: dict[str, JsonValue] = {}
     retries: int = RETRIES
     llm: str = "auto"
@@ -164,6 +176,7 @@ def _to_config(path: Path, parsed: _StudyFile, tell: Tell | None) -> RunConfig:
     space = Drawing.of(command, cwd, _given_space(folder, parsed)).space(
         directory, tell, workers=parsed.n_workers, gpus=parsed.gpus, pass_env=parsed.pass_env
     )
+    scoring = scoring_of(parsed.scorer, parsed.splits, parsed.predictions, folder)
     return RunConfig(
         space=space,
         task=Task(parsed.task.strip(), parsed.metric, parsed.direction, parsed.timeout_s, parsed.noisy),
@@ -191,6 +204,16 @@ def _to_config(path: Path, parsed: _StudyFile, tell: Tell | None) -> RunConfig:
         ),
         retries=parsed.retries,
         sandbox=None if parsed.sandbox is None else check_level(parsed.sandbox),
+        editing=Editing.of(
+            parsed.editable,
+            parsed.edits,
+            root=cwd,
+            data=[cwd / name for name in parsed.data],
+            scoring=scoring,
+            directory=directory,
+        ),
+        scoring=scoring,
+        writable=tuple(folder / name for name in parsed.writable),
     )
 
 
@@ -200,6 +223,17 @@ def _given_space(folder: Path, parsed: _StudyFile) -> SearchSpace | None:
     if parsed.space_file is not None:
         return SearchSpace.from_file(folder / parsed.space_file)
     return SearchSpace.from_dict(parsed.space) if parsed.space else None
+
+
+def scoring_of(
+    scorer: str | None, splits: Mapping[str, object] | None, predictions: str, folder: Path
+) -> Scoring | None:
+    """How the metric is measured, from the keys of a study; None where the job reports it itself. Raises: ConfigError."""
+    if scorer is not None:
+        return Scoring.of(scorer, splits, folder=folder, file=predictions)
+    if splits:
+        raise ConfigError('splits are scored by the file that `scorer` names; write scorer = "score.py"')
+    return None
 
 
 def _absolute(spec: str | None, prefix: str, folder: Path) -> str | None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Self
 
 from llmhpo.agents.edit.author import Author
 from llmhpo.agents.edit.options import EditOptions
 from llmhpo.agents.edit.search import EditSearch
 from llmhpo.agents.edit.workshop import Workshop
 from llmhpo.agents.portfolio import Portfolio
+from llmhpo.confirmation import LEAST_FOR_EDITS
+from llmhpo.errors import ConfigError
 from llmhpo.lineage import Lineage
 from llmhpo.regions import Editable
 from llmhpo.revision import Revision
+from llmhpo.scoring.base import Scoring
 from llmhpo.store import Store
 
 REPOSITORY = "code.git"  # in a study's folder
@@ -24,13 +29,51 @@ _log = logging.getLogger("llmhpo")
 class Editing:
     """What of the code below `root` may change (see `regions`), and how edits are searched for.
 
-    `leave_out` is no code: data, the scorer and its labels, the folder of the runs.
+    `leave_out` is no code: data, the scorer and its labels, the folder of the runs. At the end of a study an edit that leads is
+    run `confirm` times against the code as it stood (0: not at all).
     """
 
     root: Path
     editable: tuple[str, ...]
     options: EditOptions = field(default_factory=EditOptions)
     leave_out: tuple[Path, ...] = ()
+    confirm: int = LEAST_FOR_EDITS
+
+    @classmethod
+    def of(
+        cls,
+        editable: Sequence[str],
+        settings: Mapping[str, object],
+        *,
+        root: Path,
+        data: Sequence[Path],
+        scoring: Scoring | None,
+        directory: Path,
+    ) -> Self | None:
+        """From the keys `editable` and [edits] of a study; None where nothing may change.
+
+        Raises: ConfigError.
+        """
+        if isinstance(editable, str) or not all(isinstance(spec, str) for spec in editable):
+            raise ConfigError(f'editable={editable!r} is not a list; write editable = ["model.py"]')
+        if not editable:
+            if settings:
+                raise ConfigError(f"edits={dict(settings)!r} is set, but editable names nothing that may change")
+            return None
+        known = {f.name for f in fields(EditOptions)} | {"confirm"}
+        if unknown := [name for name in settings if name not in known]:
+            raise ConfigError(f"edits.{unknown[0]} is not a setting of edits; there are: {', '.join(sorted(known))}")
+        values = dict(settings)
+        confirm = values.pop("confirm", LEAST_FOR_EDITS)
+        if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0 or 0 < confirm < LEAST_FOR_EDITS:
+            raise ConfigError(
+                f"edits.confirm={confirm!r}: an edit is confirmed in {LEAST_FOR_EDITS} runs at least; 0 leaves it out"
+            )
+        if isinstance(names := values.get("descriptors"), list):
+            values["descriptors"] = tuple(names)
+        hidden = () if scoring is None else scoring.hidden()
+        options = EditOptions(**values)  # type: ignore[arg-type]  # it checks them itself
+        return cls(root, tuple(editable), options, (*data, *hidden, directory), confirm)
 
     def lineage(self, directory: Path) -> Lineage:
         """The repository of the study whose folder is `directory`."""
