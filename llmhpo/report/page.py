@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata, resources
 from pathlib import Path
 
+from llmhpo.agents.reflect import reflect
 from llmhpo.api import Result
 from llmhpo.confirmation import Confirmation, Interval
 from llmhpo.history import show_number, show_value
@@ -86,6 +87,7 @@ def _sections(result: Result, context: Context, command: str, again: str) -> Ite
     if best is not None:
         yield from _section("Best against default", _comparison(result, best), _confirmed(result.confirmation))
     note = el("p", "Values far worse than the better half lie at the edge.", class_="quiet")
+    yield from _section("What was learned", *_insights(context))
     yield from _section("History", history_chart(context), note, when=bool(context.finished))
     if best is not None:
         yield from _section(
@@ -153,6 +155,18 @@ def _interval(interval: Interval | None) -> str:
     if interval.low is None or interval.high is None:
         return show_number(interval.mean, 5)
     return f"{show_number(interval.mean, 5)} ({show_number(interval.low, 5)} to {show_number(interval.high, 5)})"
+
+
+def _insights(context: Context) -> Iterator[Markup]:
+    """What `agents.reflect` says, each with what it rests on."""
+    found = reflect(context).insights
+    if found:
+        rows = [
+            [el("span", line(i.text, 300)), line(i.claim.statistic, 200), ", ".join(map(str, i.claim.trials[:5]))]
+            for i in found
+        ]
+        yield table(["", "it rests on", "best trials of it"], rows)
+        yield el("p", "These hold where the search looked, which is not everywhere.", class_="quiet")
 
 
 def _by_source(context: Context) -> Markup:
