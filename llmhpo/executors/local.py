@@ -22,7 +22,16 @@ from llmhpo.executors.limits import Limits
 from llmhpo.executors.log import clean, read_bounded, tail
 from llmhpo.executors.pool import WorkerPool
 from llmhpo.executors.process import End, Supervised
-from llmhpo.executors.result import compile_pattern, last_line, ran_out_of_memory, read_reports, read_result
+from llmhpo.executors.result import (
+    Verdict,
+    compile_pattern,
+    judge_result,
+    last_line,
+    ran_out_of_memory,
+    read_companions,
+    read_reports,
+)
+from llmhpo.executors.scorer import Scorer
 from llmhpo.sandbox.base import Sandbox, label
 from llmhpo.sandbox.places import allowed
 from llmhpo.trial import Outcome, Status
@@ -64,6 +73,8 @@ class LocalExecutor:
     `Job`), may write into its own folder alone, and has no network. Of this process's environment it has what steers
     interpreters and numerical libraries, `pass_env` and `env`. Limits that are not given are then those of `Limits.bounded`.
 
+    With a `scorer` the metric is what that says of the job's predictions; the job's own result counts for other metrics only.
+
     Cancelling a future, also of a running job, ends the job. A cancelled job has no outcome.
 
     Raises: ConfigError.
@@ -84,8 +95,9 @@ class LocalExecutor:
         log_limit: int = 1 << 20,
         sandbox: Sandbox | None = None,
         read: Sequence[Path] = (),
+        scorer: Scorer | None = None,
     ) -> None:
-        self._pool = WorkerPool(workers, self._run)
+        self._pool = WorkerPool(workers, self.run)
         self._sandbox, self._read = sandbox, tuple(read)
         self.workers = workers
         self._devices = share_devices(gpus, gpus_per_trial, workers)
@@ -99,6 +111,7 @@ class LocalExecutor:
             raise ConfigError(f"log_limit={log_limit!r} is below 1024 bytes")
         self._grace_s = grace_s
         self._log_limit = log_limit
+        self.scorer = scorer
         passed = os.environ if sandbox is None else allowed(os.environ)
         self._env = {k: v for k, v in passed.items() if not is_secret(k)}
         self._env |= {k: v for k, v in os.environ.items() if k in pass_env} | dict(env or {})
@@ -129,7 +142,12 @@ class LocalExecutor:
         for process in tuple(self._running):
             process.hasten(grace_s)
 
-    def _run(self, job: Job, slot: int, future: Future[Outcome]) -> Outcome | None:
+    def run(self, job: Job, slot: int, future: Future[Outcome]) -> Outcome | None:
+        """Run a job in this thread, on the devices of `slot`; None where `future` was cancelled, which ends it.
+
+        Raises: ExecutorError where it cannot be launched.
+        """
+        job = job if self.scorer is None else self.scorer.prepared(job)
         folder = job.directory.absolute()
         command = self._command if job.tree is None else self._command.moved(job.tree)
         argv = command.render(
@@ -140,7 +158,7 @@ class LocalExecutor:
             result_file=folder / RESULT_FILE,
             report_file=folder / REPORT_FILE,
         )
-        if not prepare(folder, job, future.cancelled):
+        if not prepare(folder, job, future.cancelled, () if self.scorer is None else (self.scorer.scoring.file,)):
             return None
         process = self._start(job, argv, command.cwd, self._job_env(job, folder, slot))
         kills = oom_kills()
@@ -156,7 +174,7 @@ class LocalExecutor:
             over.wait(_STOP_NEWS_S)
             if future.cancelled():
                 return None
-        return self._judge(job, folder, end, oom_kills() - kills if kills >= 0 else 1)
+        return self._judge(job, folder, future, end, oom_kills() - kills if kills >= 0 else 1)
 
     def _start(self, job: Job, argv: list[str], cwd: Path, env: dict[str, str]) -> Supervised:
         ready = None
@@ -189,53 +207,57 @@ class LocalExecutor:
             "LLMHPO_SEED": str(job.seed),
         }
 
-    def _judge(self, job: Job, folder: Path, end: End, oom_kills: int) -> Outcome:
+    def _judge(self, job: Job, folder: Path, future: Future[Outcome], end: End, oom_kills: int) -> Outcome | None:
         """The whole tree is dead: nothing that is read here can change any more."""
         if self._sandbox is not None and end.code > 128:  # so does its monitor tell of a signal
             end = end._replace(code=128 - end.code)
         log, _ = read_bounded(folder / LOG_FILE, 2 * self._log_limit)
         text = tail(log)
         curve, note = read_reports(folder / REPORT_FILE, job.task.metric)
-        value: float | None = None
-        metrics: dict[str, float] = {}
         lost = _is_lost(end, oom_kills)
-        status, problem = _status(end, text, job.task.timeout_s, self._limits, lost)
+        verdict = Verdict(*_status(end, text, job.task.timeout_s, self._limits, lost))
         pruned, missing = read_bounded(folder / PRUNED_FILE, 1000)
-        if status == "ok" and missing != "is missing":
-            status, problem = "pruned", last_line(clean(pruned)) if pruned.strip() else ""
-        if status == "ok":
-            reading = read_result(
-                folder / RESULT_FILE, job.task.metric, folder / LOG_FILE, self._pattern, job.task.bounds
-            )
-            value, metrics, problem = reading
-            status = "ok" if value is not None else "invalid"
+        if verdict.status == "ok" and missing != "is missing":
+            verdict = Verdict("pruned", last_line(clean(pruned)) if pruned.strip() else "")
+        if verdict.status == "ok" and self.scorer is not None:
+            verdict = self.scorer.score(job, future)
+            if future.cancelled():
+                return None
+            own = read_companions(folder / RESULT_FILE, job.task.metric)
+            verdict = verdict._replace(metrics=own | dict(verdict.metrics))
+        elif verdict.status == "ok":
+            verdict = judge_result(folder / RESULT_FILE, job.task, folder / LOG_FILE, self._pattern)
         says_so = self._sandbox is None and _NO_SPACE in text  # a sandbox is a small disk of its own
-        if status in ("failed", "invalid") and (says_so or end.was_full or is_full(folder)):
-            lost, problem = True, f"the disk was full; {problem}"
+        if verdict.status in ("failed", "invalid") and (says_so or end.was_full or is_full(folder)):
+            lost, verdict = True, verdict._replace(problem=f"the disk was full; {verdict.problem}")
         if end.survivors:
             note = f"{note}; " * bool(note) + f"{end.survivors} of its processes could not be killed"
         return Outcome(
-            status,
-            value=value,
+            verdict.status,
+            value=verdict.value,
             seconds=end.seconds,
-            metrics=metrics,
+            metrics=verdict.metrics,
             curve=tuple(curve),
-            message="; ".join(part for part in (problem, note) if part),
-            log_tail=text,
+            message="; ".join(part for part in (verdict.problem, note) if part),
+            log_tail=verdict.details or text,
             lost=lost,
+            fingerprint=verdict.fingerprint,
+            flags=verdict.flags,
             sandbox="" if self._sandbox is None else label(self._sandbox),
         )
 
 
-def prepare(folder: Path, job: Job, is_over: Callable[[], bool] = lambda: False) -> bool:
-    """Write the parameters; remove what an earlier, interrupted run of the same trial left. A full disk is waited out.
+def prepare(folder: Path, job: Job, is_over: Callable[[], bool] = lambda: False, others: Sequence[str] = ()) -> bool:
+    """Write the parameters; remove what an earlier, interrupted run of the same trial left, files named `others` too.
+
+    A full disk is waited out.
 
     False where it was full until `is_over` said that nobody needs it any more. Raises: ExecutorError.
     """
 
     def write() -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (RESULT_FILE, REPORT_FILE, LOG_FILE, PARAMS_FILE, PRUNED_FILE):
+        for name in (RESULT_FILE, REPORT_FILE, LOG_FILE, PARAMS_FILE, PRUNED_FILE, *others):
             (folder / name).unlink(missing_ok=True)
         (folder / PARAMS_FILE).write_text(json.dumps(job.params) + "\n", encoding="utf-8")
         if is_full(folder):  # the job would fail for want of space

@@ -9,13 +9,14 @@ import sys
 import tempfile
 import uuid
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 from llmhpo.executors.base import Job
 from llmhpo.executors.leftover import TOKEN
 from llmhpo.executors.limits import Limits
 from llmhpo.executors.log import read_bounded, tail
-from llmhpo.executors.process import Supervised
+from llmhpo.executors.process import Fence, Supervised
 from llmhpo.executors.result import Verdict, check_result
 from llmhpo.executors.tree import can_walk
 from llmhpo.sandbox.base import Policy, Sandbox
@@ -28,6 +29,7 @@ from llmhpo.tripwires import CHANGED, CONSTANT
 _PASSED_ON = re.compile(r"PATH|LANG|LC_\w+|LD_LIBRARY_PATH|VIRTUAL_ENV|CONDA_PREFIX|\w+_NUM_THREADS")
 _LOG_BYTES = 4 * MAX_LINE  # half of it is the end, with the line
 _GRACE_S = 0.5
+_DISK_MB = 1000
 _CHILD = Path(base.__file__).resolve().with_name("child.py")
 
 
@@ -47,11 +49,17 @@ class Scorer:
         """The digest of the user's scorer."""
         return self._seals[self.scoring.script].digest
 
-    def env(self, job: Job) -> dict[str, str]:
-        """What a job is told of its data, and of where its predictions go. Raises: ConfigError for an unknown split."""
-        split = self.scoring.split(job.split)
-        about = {"LLMHPO_SPLIT": job.split, "LLMHPO_PREDICTIONS": str(self.written_by(job))}
-        return about | ({} if split.inputs is None else {"LLMHPO_INPUTS": str(split.inputs)})
+    def prepared(self, job: Job) -> Job:
+        """The job, told of its data and of where its predictions go; a sandbox shows it its own inputs and nothing else.
+
+        Raises: ConfigError for a split that is not declared.
+        """
+        env = {**job.env, "LLMHPO_SPLIT": job.split, "LLMHPO_PREDICTIONS": str(self.written_by(job))}
+        inputs = self.scoring.split(job.split).inputs
+        if inputs is not None:
+            env["LLMHPO_INPUTS"] = str(inputs)
+        hide = (*job.hide, *self.scoring.hidden(job.split))
+        return replace(job, env=env, hide=hide, read=job.read if inputs is None else (*job.read, inputs))
 
     def written_by(self, job: Job) -> Path:
         """Where a job writes its predictions."""
@@ -86,22 +94,26 @@ class Scorer:
         cwd.mkdir()
         order = self._order(job)
         process = Supervised(
-            self._argv(order, cwd, folder),
+            self._argv(order, cwd),
             cwd=cwd,
             env=_environment(job, cwd),
             log=log,
             log_limit=_LOG_BYTES,
             timeout_s=self.scoring.timeout_s,
             grace_s=_GRACE_S,
-            limits=Limits(memory_gb=self.scoring.memory_gb, processes=256, disk_mb=1000) if can_walk() else None,
+            limits=Limits(memory_gb=self.scoring.memory_gb, processes=256, disk_mb=_DISK_MB) if can_walk() else None,
             folders=[cwd],
+            fence=None if self._sandbox is None else Fence(int(_DISK_MB * 1e6)),
         )
         future.add_done_callback(lambda _: process.cancel())
         end = process.wait()
+        code = (
+            128 - end.code if self._sandbox is not None and end.code > 128 else end.code
+        )  # as its monitor tells of a signal
         output, answer = _split_off(read_bounded(log, 2 * _LOG_BYTES)[0], order.nonce)
         match end.cause:
             case "exited":
-                how = f"ended with exit code {end.code} and no score"
+                how = f"ended with exit code {code} and no score"
             case "timeout":
                 how = f"was not done within {self.scoring.timeout_s:g} s"
             case cause:
@@ -121,19 +133,19 @@ class Scorer:
             max_bytes=int(self.scoring.max_mb * 1e6),
         )
 
-    def _argv(self, order: Order, cwd: Path, folder: Path) -> list[str]:
+    def _argv(self, order: Order, cwd: Path) -> list[str]:
         argv = [sys.executable, "-I", str(_CHILD), json.dumps(order._asdict())]
         if self._sandbox is None:
             return argv
-        scratch = folder / "scratch"
-        scratch.mkdir()
-        read = (
+        scratch = cwd if not self._sandbox.has_private_tmp else None
+        shown = [
             _CHILD.parents[1],
             self.scoring.script,
             Path(order.predictions).parent,
-            *([Path(order.labels)] if order.labels else ()),
-        )
-        return self._sandbox.wrap(argv, Policy(cwd, read=read, write=(cwd,), scratch=scratch))
+            order.labels and Path(order.labels),
+        ]
+        policy = Policy(cwd, read=tuple(path for path in shown if path), write=(cwd,), tmp_mb=_DISK_MB, scratch=scratch)
+        return self._sandbox.wrap(argv, policy)
 
     def _judge(self, job: Job, answer: dict[str, object], output: str) -> Verdict:
         problem, details = str(answer.get("problem")), f"{output}\n{answer.get('details')}".strip()
