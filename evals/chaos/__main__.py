@@ -19,13 +19,17 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from evals.chaos import controller, disk, worker
+from evals.chaos import controller, disk, log, pair, worker
 from evals.chaos.base import LEAKS, Case, Row, in_namespaces, leaks
 
 CASES = {
     "controller": Case(controller.run, 10, 50, 1000, "SIGKILL to the controller at a random moment"),
     "worker": Case(worker.run, 12, 200, 200, "SIGKILL to a job, or to the process that watches over it"),
     "disk": Case(disk.run, 4, 40, 40, "a disk that is full whenever the study is about to write"),
+    "log-cut": Case(log.run_cuts, 100, 1000, 1000, "the event log, cut off at a random byte"),
+    "log-flip": Case(log.run_flips, 100, 1000, 1000, "the event log, with a random bit flipped"),
+    "pair": Case(pair.run, 4, 100, 100, "two controllers that start at the same moment"),
+    "stale": Case(pair.run_stale, 1, 10, 10, "a controller that stands still until another one has its study"),
 }
 
 
@@ -58,7 +62,7 @@ def _run(case: Case, rounds: int, seed: int) -> Row:
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "tmp")  # so that what lies there is searched, too
         try:
             row = case.run(rounds, folder, seed)
-            row.zero[LEAKS] = row.zero.get(LEAKS, 0) + len(leaks(folder))
+            row.add({LEAKS: len(leaks(folder))})
         finally:
             del os.environ["TMPDIR"]
             tempfile.tempdir = None

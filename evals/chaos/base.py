@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,11 @@ class Row:
     zero: dict[str, int] = field(default_factory=dict)
     seen: dict[str, object] = field(default_factory=dict)
     skipped: str = ""
+
+    def add(self, zero: Mapping[str, int]) -> None:
+        """Count what must be 0 on."""
+        for name, count in zero.items():
+            self.zero[name] = self.zero.get(name, 0) + count
 
     @property
     def is_clean(self) -> bool:

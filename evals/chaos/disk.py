@@ -48,7 +48,7 @@ def run(rounds: int, folder: Path, seed: int) -> Row:
         _one_round(disk, folder / f"told{i}", (seed + i * _STRIDE // rounds) % _STRIDE, list(JOBS)[i % 2], row)
         for name, count in zip(totals, (folder / f"told{i}").read_text().split(), strict=True):
             totals[name] += int(count)
-        row.zero[LEAKS] = row.zero.get(LEAKS, 0) + len(leaks(disk))
+        row.add({LEAKS: len(leaks(disk))})
         subprocess.run(["umount", str(disk)], check=True)
     row.zero["full without a word"] = int(totals["pauses told"] < totals["times full"] / 4)
     row.seen |= totals | {"trials": rounds * _TRIALS, "seconds": round(time.monotonic() - start)}
@@ -69,8 +69,7 @@ def _one_round(disk: Path, told: Path, first: int, kind: str, row: Row) -> None:
         zero |= study_problems(study, NAME, _TRIALS) | {"trials without a value": _TRIALS - len(context.finished)}
     else:
         told.write_text("0 0 0")
-    for name, count in zero.items():
-        row.zero[name] = row.zero.get(name, 0) + count
+    row.add(zero)
 
 
 def _control(disk: Path, told: Path, first: int, kind: str) -> None:

@@ -40,3 +40,23 @@ def test_a_disk_that_is_full_at_any_write_holds_a_study_up_and_loses_nothing() -
         pytest.skip(row["skipped"])
     assert row["seen"]["pauses told"] > 0
     assert not any(row["zero"].values())
+
+
+@pytest.mark.parametrize("case", ["log-cut", "log-flip"])
+def test_a_damaged_log_breaks_nothing_and_never_passes_for_sound(case: str) -> None:
+    (row,) = rows(case, "--small").values()
+    assert row["rounds"] == 100
+    assert row["seen"]["set aside"] > 0
+    assert not any(row["zero"].values())
+
+
+def test_of_two_controllers_one_runs_and_the_other_names_it() -> None:
+    row = rows("pair", "--small")["two controllers"]
+    assert not any(row["zero"].values())
+
+
+def test_a_controller_that_stood_still_writes_nothing_after_its_successor() -> None:
+    row = rows("stale", "--small")["stale controller"]
+    if row["skipped"]:
+        pytest.skip(row["skipped"])
+    assert not any(row["zero"].values())
