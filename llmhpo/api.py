@@ -13,29 +13,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmhpo.agents.base import Search
 from llmhpo.agents.portfolio import make_portfolio
 from llmhpo.attempts import RETRIES
-from llmhpo.config import RunConfig, file_name
+from llmhpo.config import RunConfig, file_name, scoring_of
 from llmhpo.confirmation import Confirmation, check_rounds, open_plan, run_plan
 from llmhpo.drawn import Drawing, space_of_callable
+from llmhpo.editing import Editing
 from llmhpo.errors import ConfigError, MissingExtraError
 from llmhpo.events import Event, Stopped, StopReason
-from llmhpo.executors.base import Executor, Objective
-from llmhpo.executors.cluster import Placement, make_remote
-from llmhpo.executors.command import CommandTemplate
-from llmhpo.executors.function import FunctionExecutor, InProcessExecutor
+from llmhpo.execution import make_executor
+from llmhpo.executors.base import Objective
+from llmhpo.executors.cluster import Placement
 from llmhpo.executors.limits import Limits
-from llmhpo.executors.local import LocalExecutor
 from llmhpo.journal import journal_path
 from llmhpo.llm.base import LLM
 from llmhpo.loop import Loop
+from llmhpo.revision import Revision
 from llmhpo.rules import StopRules
 from llmhpo.sandbox.base import Level
-from llmhpo.sandbox.choose import choose_sandbox
 from llmhpo.space import Params, SearchSpace
 from llmhpo.store import Store
 from llmhpo.surrogates.incumbent import Estimate, estimates
-from llmhpo.trial import Context, Direction, Task, Trial, best_trial
+from llmhpo.trial import Batch, Context, Direction, Task, Trial, best_trial
 from llmhpo.usage import Caps, Price, Usage
 
 if TYPE_CHECKING:
@@ -66,6 +66,13 @@ class Result:
     stopped: StopReason | None = None
     estimate: Estimate | None = None
     confirmation: Confirmation | None = None
+    batches: tuple[Batch, ...] = ()
+    baseline: Revision | None = None
+
+    @property
+    def context(self) -> Context:
+        """All that the study knows, as its proposers see it."""
+        return Context(self.task, self.space, self.trials, seed=self.seed, batches=self.batches, baseline=self.baseline)
 
     @property
     def best(self) -> Trial | None:
@@ -138,6 +145,8 @@ def result_of(context: Context, study_name: str, storage: str | None) -> Result:
         context.space,
         context.seed,
         estimate=estimate,
+        batches=context.batches,
+        baseline=context.baseline,
     )
 
 
@@ -179,6 +188,11 @@ def optimize(
     isolated: bool | None = None,
     placement: Placement | str = "local",
     sandbox: Level | None = None,
+    editable: Sequence[str] = (),
+    edits: Mapping[str, object] | None = None,
+    scorer: str | None = None,
+    splits: Mapping[str, object] | None = None,
+    predictions: str = "predictions.npy",
     progress: bool | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Result:
@@ -207,6 +221,12 @@ def optimize(
     `sandbox` keeps jobs on this machine from all but their own folder: "bwrap", "landlock", or "auto" for the stronger one of the
     two that holds here (`llmhpo doctor` tells). It sees the folder `cwd` and the placement's `data`, and has no network.
 
+    `editable` names what the model may edit of a command's code below `cwd`: "model.py", "train.py#build_model"; edited code runs
+    in a sandbox unless that is "none". `edits` are settings of that search: share, candidates, max_lines, descriptors, confirm
+    (see `EditOptions` and `Editing`). `scorer`, "score.py#score", is your function of (predictions, labels) that measures the metric
+    from the file `predictions` that a job writes, and `splits` its data: search, promotion and test, each a table of
+    inputs and labels (see `Scoring`).
+
     `placement` says where the jobs run: "local", "ray" (a cluster that runs already), or a `Placement` with all there is to say.
 
     Raises: ConfigError, SpaceError, StoreError. A failing trial is recorded, not raised. KeyboardInterrupt ends the
@@ -227,6 +247,8 @@ def optimize(
         if drawing is not None:
             given = drawing.space(directory, _log.info, workers=n_workers, gpus=gpus)
         assert given is not None
+        place = placement if isinstance(placement, Placement) else Placement(placement)
+        scoring = scoring_of(scorer, splits, predictions, Path(cwd).resolve())
         config = RunConfig(
             space=given,
             task=Task(task, metric, direction, timeout_s, noisy),
@@ -248,9 +270,18 @@ def optimize(
             limits=Limits.of(limits),
             gpus=None if gpus is None else gpus if isinstance(gpus, str) else tuple(gpus),  # type: ignore[arg-type]
             metric_pattern=metric_pattern,
-            placement=placement if isinstance(placement, Placement) else Placement(placement),
+            placement=place,
             retries=retries,
             sandbox=sandbox,
+            editing=Editing.of(
+                editable,
+                edits or {},
+                root=Path(cwd).resolve(),
+                data=[Path(cwd).resolve() / name for name in place.data],
+                scoring=scoring,
+                directory=directory,
+            ),
+            scoring=scoring,
         )
         function = objective if callable(objective) else None
         if on_event is None and progress is not False:
@@ -284,7 +315,7 @@ def run(
 
     Raises: as `optimize`.
     """
-    executor = _executor(config, objective, isolated)
+    executor = make_executor(config, objective, isolated)
     portfolio = make_portfolio(
         config.llm, base_url=config.base_url, price=config.price, caps=config.caps, deadline_s=config.deadline_s
     )
@@ -292,10 +323,13 @@ def run(
     store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed, log=log)
     try:
         command = _note_another_command(store, config)
-        portfolio.log_requests(store.log)
+        search: Search = portfolio
+        if config.editing is not None:
+            search = config.editing.search(portfolio, config.editing.begin(store, config.directory))
+        search.log_requests(store.log)
         loop = Loop(
             store,
-            portfolio,
+            search,
             executor,
             n_trials=config.n_trials,
             directory=config.directory / "trials",
@@ -313,6 +347,8 @@ def run(
         result = replace(result_of(store.context(), config.study_name, config.storage), stopped=stopped)
     finally:
         store.close()
+    if confirm is None and config.editing is not None and result.best is not None and result.best.proposal.code:
+        confirm = config.editing.confirm or None
     if confirm is None or result.best is None or stopped == "hopeless":
         return result
     return replace(
@@ -336,13 +372,18 @@ def confirm(
     cwd: str | Path = ".",
     isolated: bool | None = None,
     placement: Placement | str = "local",
+    sandbox: Level | None = None,
+    scorer: str | None = None,
+    splits: Mapping[str, object] | None = None,
+    predictions: str = "predictions.npy",
     on_event: Callable[[Event], None] | None = None,
 ) -> Confirmation:
     """Run the best configuration of `result` and the space's default again, `k` times each, on seeds the search never used.
 
     Both are run on the same seeds and compared in pairs, so the objective must use its seed (`llmhpo.job.seed()`, `{seed}`,
     LLMHPO_SEED): where it ignores it, repeated runs show the noise alone that is left. The runs are kept beside the
-    study, as `NAME:confirm`, and the same call goes on where it stopped. Arguments as for `optimize`.
+    study, as `NAME:confirm`, and the same call goes on where it stopped. Arguments as for `optimize`. A best trial whose code was
+    edited is compared with the code as it stood, in its best configuration, on the promotion split where there is one.
 
     Raises: ConfigError where no trial of `result` ended well, StoreError. A failing run is counted, not raised.
     """
@@ -363,6 +404,9 @@ def confirm(
             gpus=None if gpus is None else gpus if isinstance(gpus, str) else tuple(gpus),  # type: ignore[arg-type]
             metric_pattern=metric_pattern,
             placement=placement if isinstance(placement, Placement) else Placement(placement),
+            sandbox=sandbox,
+            editing=None if result.baseline is None else Editing(Path(cwd).resolve(), ()),
+            scoring=scoring_of(scorer, splits, predictions, Path(cwd).resolve()),
         )
         function = objective if callable(objective) else None
         return run_confirmation(config, result, k, on_event or (lambda _: None), function, isolated=isolated)
@@ -381,10 +425,15 @@ def run_confirmation(
 
     Raises: as `confirm`.
     """
-    context = Context(result.task, result.space, result.trials, seed=result.seed)
-    plan = open_plan(config.storage, config.study_name, context, k)
+    folder = config.directory / "confirm"
+    plan = open_plan(config.storage, config.study_name, result.context, k, folder)
     try:
-        events = run_plan(plan, _executor(config, objective, isolated), config.directory / "confirm")
+        promotes = config.scoring is not None and "promotion" in config.scoring.splits
+        executor = make_executor(config, objective, isolated)
+        command = _command_text(config)
+        events = run_plan(
+            plan, executor, folder, retries=config.retries, command=command, split="promotion" if promotes else "search"
+        )
         try:
             for event in events:
                 on_event(event)
@@ -395,8 +444,12 @@ def run_confirmation(
         plan.store.close()
 
 
+def _command_text(config: RunConfig) -> str:
+    return config.command if isinstance(config.command, str) else shlex.join(config.command or ())
+
+
 def _note_another_command(store: Store, config: RunConfig) -> str:
-    now = config.command if isinstance(config.command, str) else shlex.join(config.command or ())
+    now = _command_text(config)
     was = store.remember("command", now)
     if was != now:
         _log.warning(
@@ -404,69 +457,6 @@ def _note_another_command(store: Store, config: RunConfig) -> str:
             config.study_name, was, now,
         )  # fmt: skip
     return now
-
-
-def _executor(config: RunConfig, objective: Objective | None, isolated: bool | None) -> Executor:
-    if config.placement.kind != "local":
-        return _remote(config, objective)
-    sandbox = choose_sandbox(config.sandbox or "none")
-    data = [config.cwd / name for name in config.placement.data]
-    if objective is None:
-        assert config.command is not None
-        template = CommandTemplate(config.command, config.space, config.cwd)
-        return LocalExecutor(
-            template,
-            workers=config.n_workers,
-            gpus=config.gpus,
-            gpus_per_trial=config.gpus_per_trial,
-            limits=config.limits,
-            metric_pattern=config.metric_pattern,
-            pass_env=config.pass_env,
-            sandbox=sandbox,
-            read=data,
-        )
-    if config.metric_pattern is not None:
-        raise ConfigError(
-            f"metric_pattern={config.metric_pattern!r} reads a command's output; a callable returns its metric"
-        )
-    is_bound = (
-        config.task.timeout_s is not None or config.gpus is not None or config.limits != Limits() or sandbox is not None
-    )
-    if isolated is False and is_bound:
-        raise ConfigError(
-            "isolated=False runs the callable in this process, which can keep no timeout_s, gpus, limits or sandbox; drop one"
-        )
-    if config.n_workers > 1 or is_bound if isolated is None else isolated:
-        return FunctionExecutor(
-            objective,
-            workers=config.n_workers,
-            gpus=config.gpus,
-            gpus_per_trial=config.gpus_per_trial,
-            limits=config.limits,
-            pass_env=config.pass_env,
-            sandbox=sandbox,
-            read=data,
-        )
-    return InProcessExecutor(objective, workers=config.n_workers)
-
-
-def _remote(config: RunConfig, objective: Objective | None) -> Executor:
-    if config.sandbox not in (None, "none"):
-        raise ConfigError(
-            f"sandbox={config.sandbox!r} holds for jobs on this machine, and executor={config.placement.kind!r} runs them "
-            "elsewhere; drop one of the two"
-        )
-    work = objective or CommandTemplate(config.command or (), config.space, config.cwd)
-    return make_remote(
-        config.placement,
-        work,
-        workers=config.n_workers,
-        cwd=config.cwd,
-        folder=config.directory,
-        gpus=config.gpus,
-        metric_pattern=config.metric_pattern,
-        pass_env=config.pass_env,
-    )
 
 
 def as_space(space: Space) -> SearchSpace:

@@ -14,10 +14,10 @@ ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
     {"bare", "param", "space", "prior", "revision", "usage", "trial", "tripwires", "columns", "trust", "prompts", "cards", "history", "events", "job", "disk", "draws", "conditions"},
-    {"store", "storage", "lease", "journal", "ledger", "attributes", "rows", "llm", "reading", "syntax", "regions", "edit", "patch", "git", "listing", "lineage", "sandbox", "scoring"},
+    {"store", "storage", "lease", "journal", "ledger", "attributes", "rows", "llm", "reading", "syntax", "regions", "edit", "patch", "git", "listing", "lineage", "apply", "sandbox", "scoring"},
     {"surrogates", "executors", "agents"},
     {"attempts", "audit", "loop", "confirmation", "discovery", "drawn", "editing", "rules"},
-    {"config", "api", "report", "study", "sampler", "sklearn", "mcp", "progress", "stopping", "draft", "commands", "cli", "__main__"},
+    {"config", "execution", "api", "report", "study", "sampler", "sklearn", "mcp", "progress", "stopping", "draft", "commands", "cli", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
