@@ -28,4 +28,4 @@ def trial_of(context: Context, number: int) -> Trial:
     for trial in context.trials:
         if trial.number == number:
             return trial
-    raise ConfigError(f"--trial {number}: the study has trials 0 to {len(context.trials) - 1}")
+    raise ConfigError(f"trial {number}: the study has trials 0 to {len(context.trials) - 1}")

@@ -6,12 +6,11 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kills import killed_at, points
 
 from llmhpo.errors import ConfigError, StoreError
 from llmhpo.git import LOCK_S
@@ -281,37 +280,6 @@ def test_settings_hooks_and_environment_of_the_user_do_nothing(
 
 
 # --- kill -9 ----------------------------------------------------------------------------------------------------------
-
-
-def killed_at(step: int, action: Callable[[], object]) -> bool:
-    """Run `action` in a fork that kills itself at its `step`-th call of any function; whether it got so far."""
-    pid = os.fork()
-    if pid == 0:
-        count = 0
-
-        def watch(*_: object) -> None:
-            nonlocal count
-            count += 1
-            if count == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        try:
-            sys.setprofile(watch)
-            action()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-
-
-def points(action: Callable[[], object], tries: int) -> list[int]:
-    """Steps spread over all of `action`, which is run once in a fork to count them, the same at each run of the tests."""
-    low, high = 1, 2
-    while killed_at(high, action):
-        low, high = high, high * 2
-    while high - low > max(2, low // 50):
-        middle = (low + high) // 2
-        low, high = (middle, high) if killed_at(middle, action) else (low, middle)
-    return sorted(random.Random(0).sample(range(1, low), min(tries, low - 1)))
 
 
 def test_a_commit_that_is_killed_is_made_again_as_the_same_one(root: Path, tmp_path: Path) -> None:
