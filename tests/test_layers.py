@@ -13,7 +13,7 @@ import llmhpo
 ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
-    {"bare", "param", "space", "prior", "revision", "usage", "trial", "tripwires", "columns", "trust", "prompts", "cards", "history", "events", "job", "disk", "draws", "conditions"},
+    {"bare", "param", "space", "prior", "revision", "usage", "trial", "tripwires", "columns", "trust", "prompts", "cards", "history", "events", "job", "callbacks", "disk", "draws", "conditions"},
     {"store", "storage", "lease", "journal", "ledger", "attributes", "rows", "llm", "reading", "syntax", "regions", "edit", "patch", "git", "listing", "lineage", "apply", "sandbox", "scoring"},
     {"surrogates", "executors", "agents"},
     {"attempts", "audit", "loop", "confirmation", "discovery", "drawn", "editing", "rules"},
