@@ -23,8 +23,8 @@ from llmhpo.executors.base import Executor, Job, check_retries
 from llmhpo.executors.leftover import TOKEN, end_leftovers
 from llmhpo.ledger import outcome_from_dict
 from llmhpo.storage import write_durably
-from llmhpo.store import Store
-from llmhpo.trial import Attempt, Outcome, Trial
+from llmhpo.store import Launch, Store
+from llmhpo.trial import Attempt, Outcome, Proposal, Trial
 
 RETRIES = 2
 _log = logging.getLogger("llmhpo")
@@ -69,13 +69,27 @@ class Attempts:
         check_retries(retries)
         self.store, self.executor, self.directory = store, executor, directory
         self._retries, self._command = retries, command
+        self._planned = set[int]()  # numbers of trials whose first attempt is committed and not launched yet
         self._reruns = reruns or Reruns(self._seed_of)
+
+    def begin(self, proposals: Sequence[Proposal], budget_left: int | None) -> list[Trial]:
+        """Commit trials as running and as about to be launched, together: see `Store.begin_all`."""
+        trials = self.store.begin_all(proposals, budget_left, self._plan)
+        self._planned |= {t.number for t in trials}
+        return trials
+
+    def _plan(self, trial: Trial) -> Launch:
+        folder = self._free_folder(trial.number).name
+        return Launch(folder, self._reruns.seed_of(trial), self._command, self._code_of(trial))
 
     def launch(self, trial: Trial) -> Future[Outcome]:
         """Launch a trial that has no outcome. The future ends as the executor's does, when its outcome is on the disk."""
-        folder = self._free_folder(trial.number)
-        seed, code = self._reruns.seed_of(trial), self._code_of(trial)
-        attempt = self.store.attempt(trial.number, folder.name, seed, self._command, code)
+        if trial.number in self._planned:
+            self._planned.remove(trial.number)
+            attempt = self.store.attempts(trial.number)[-1]
+        else:
+            attempt = self.store.attempt(trial.number, self._plan(trial))
+        folder, seed, code = self.directory / attempt.folder, attempt.seed, attempt.code
         checkpoints = self._checkpoints(trial.number)
         try:
             when_there_is_space(

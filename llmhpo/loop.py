@@ -22,7 +22,7 @@ from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Open
 from llmhpo.executors.base import Executor
 from llmhpo.llm.health import patience_s
 from llmhpo.rules import Stop, StopRules, Stopwatch, check
-from llmhpo.store import Store
+from llmhpo.store import MOST_TOGETHER, Store
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Batch, Context, Outcome, Trial
 from llmhpo.usage import Usage
@@ -32,6 +32,7 @@ _PATIENCE_S = (2.0, 60.0)  # but at least and at most so long
 _UNKNOWN_TRIAL_S = 100.0
 _LAST_WORDS_S = 10.0
 _LOOK_S = 0.1  # how often a worker that waits for the model looks whether that is still worth while
+_MANY_FREE = 8  # free workers beyond which trials are begun in groups
 _HOPELESS = 5  # so many first trials that fail alike end a session
 _HOPELESS_STOP = Stop(
     "hopeless", "the first trials all failed for the same reason; mend it, and run the same command again"
@@ -162,10 +163,20 @@ class Loop:
                 yield from self._maybe_consult()
                 if self._patience_left() > 0:
                     return
-            trial = self.store.begin(self.portfolio.suggest(context, 1)[0], context.budget_left)
-            self._launch(trial)
-            yield Launched(trial)
+            proposals = self.portfolio.suggest(context, self._group(context))
+            trials = self._attempts.begin(proposals, context.budget_left)
+            for trial in trials:
+                self._launch(trial)
+            for trial in trials:
+                yield Launched(trial)
             yield from self._maybe_consult()
+
+    def _group(self, context: Context) -> int:
+        """How many trials are begun by one commit: one, unless many workers are free at the same time."""
+        free = self.executor.workers - len(self._running)
+        if free <= _MANY_FREE or context.baseline is not None or self.portfolio.is_default_next(context):
+            return 1
+        return min(free, MOST_TOGETHER, self.n_trials - self._begun)
 
     def _launch(self, trial: Trial) -> None:
         self._running[self._attempts.launch(trial)] = trial
@@ -197,26 +208,34 @@ class Loop:
 
         A `cancelled` job was ended by us: its trial stays open and is run again. One that was lost is launched again here.
         """
-        events = []
-        for future in sorted((f for f in self._running if f.done()), key=lambda f: self._running[f].number):
-            trial = self._running.pop(future)
-            number = trial.number
-            if future.cancelled():
-                if cancelled:
-                    self.store.cancel(number)
-                continue
-            outcome = self._attempts.final(number, future.result())
-            if outcome is None:
-                if not cancelled:
-                    self._launch(trial)
-                continue
-            trial = self.store.finish(number, outcome)
-            self._attempts.clear(number)
+        before, outcomes = self._best, dict[int, Outcome]()
+        try:
+            for future in sorted((f for f in self._running if f.done()), key=lambda f: self._running[f].number):
+                self._sort(future, outcomes, cancelled=cancelled)
+        finally:  # a job that could not be launched takes no outcome of another one along
+            done = self.store.finish_all(outcomes)
+        for trial in done:
+            self._attempts.clear(trial.number)
             self._ended.append(None if trial.outcome is None or trial.value is not None else trial.outcome.message)
-            before, self._best = self._best, incumbent(self._context())
-            is_best = self._best is not None and self._best is not before and _is_same(self._best, trial)
-            events.append(Finished(trial, is_best, self._best))
-        return events
+        if done:
+            self._best = incumbent(self._context())
+        return [Finished(t, self._is_new_best(t, before), self._best) for t in done]
+
+    def _sort(self, future: Future[Outcome], outcomes: dict[int, Outcome], *, cancelled: bool) -> None:
+        """Add the outcome of a job that is done; or launch it again where it was lost."""
+        trial = self._running.pop(future)
+        if future.cancelled():
+            if cancelled:
+                self.store.cancel(trial.number)
+            return
+        outcome = self._attempts.final(trial.number, future.result())
+        if outcome is not None:
+            outcomes[trial.number] = outcome
+        elif not cancelled:
+            self._launch(trial)
+
+    def _is_new_best(self, trial: Trial, before: Trial | None) -> bool:
+        return self._best is not None and self._best is not before and self._best.params == trial.params
 
     # --- the model ----------------------------------------------------------------------------------------------------
 

@@ -338,10 +338,10 @@ class Store:
     def _keep(self, trial: Trial) -> None:
         self._trials[trial.number], self._snapshot = trial, None
 
-    def attempt(self, number: int, folder: str, seed: int, command: str = "", code: str = "") -> Attempt:
+    def attempt(self, number: int, launch: Launch) -> Attempt:
         """Commit that a running trial is about to be launched, once more or for the first time, and with what."""
         known = self._attempts[number]
-        attempt = self._attempt_of(self._trials[number], len(known) + 1, Launch(folder, seed, command, code))
+        attempt = self._attempt_of(self._trials[number], len(known) + 1, launch)
         self._write(lambda: self._rows.note(number, _attempt_attrs(attempt)))
         self._attempts[number] = (*known, attempt)
         self._log_if("launch", lambda: {"number": number, "attempt": asdict(attempt)})

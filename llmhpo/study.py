@@ -16,7 +16,7 @@ from llmhpo.journal import journal_path
 from llmhpo.llm.base import LLM
 from llmhpo.rules import Stop, StopRules, Stopwatch, check
 from llmhpo.space import Params
-from llmhpo.store import Store
+from llmhpo.store import MOST_TOGETHER, Store
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Context, Direction, Outcome, Task, Trial
 from llmhpo.usage import Caps, Price
@@ -80,8 +80,12 @@ class Study:
         context = self._context()
         if self._portfolio.wants(context) and not (n == 1 and self._portfolio.is_default_next(context)):
             self._store.record(self._portfolio.consult(context))
+        begun: list[Trial] = []
+        while len(begun) < n:
             context = self._context()
-        return [self._store.begin(proposal, context.budget_left) for proposal in self._portfolio.suggest(context, n)]
+            proposals = self._portfolio.suggest(context, min(n - len(begun), MOST_TOGETHER))
+            begun += self._store.begin_all(proposals, context.budget_left)
+        return begun
 
     def tell(
         self,

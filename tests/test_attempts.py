@@ -15,7 +15,7 @@ from llmhpo.events import Event, Finished, Opened
 from llmhpo.executors.function import InProcessExecutor
 from llmhpo.executors.leftover import TOKEN, end_leftovers, find_leftovers
 from llmhpo.space import SearchSpace
-from llmhpo.store import Store
+from llmhpo.store import Launch, Store
 from llmhpo.trial import Outcome, Proposal, Task, Trial
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="who sent a SIGKILL is told from /proc/vmstat")
@@ -43,7 +43,7 @@ def cut_off(tmp_path: Path, times: int, *, cancelled: bool = False, outcome: Out
     store = open_store(tmp_path)
     number = store.begin(Proposal({"x": 0.5}, "default")).number
     for i in range(times):
-        attempt = store.attempt(number, f"{number:05d}.{i}", 3)
+        attempt = store.attempt(number, Launch(f"{number:05d}.{i}", 3))
         if cancelled:
             store.cancel(number)
     if outcome is not None:
@@ -83,7 +83,7 @@ def test_a_result_that_had_come_and_was_not_committed_is_adopted(tmp_path: Path)
 def test_the_result_of_another_attempt_is_not_adopted(tmp_path: Path) -> None:
     cut_off(tmp_path, 1, outcome=Outcome("ok", 0.25))
     store = open_store(tmp_path)
-    store.attempt(0, "00000.9", 3)
+    store.attempt(0, Launch("00000.9", 3))
     store.close()
     assert resume(tmp_path).trials[0].value == 7.0
 

@@ -17,7 +17,7 @@ from llmhpo.param import Param
 from llmhpo.prior import Belief, Prior
 from llmhpo.revision import Revision
 from llmhpo.space import SearchSpace
-from llmhpo.store import Store, batch_from_dict, load_study
+from llmhpo.store import Launch, Store, batch_from_dict, load_study
 from llmhpo.trial import Batch, Outcome, Proposal, Provenance, Task, Trial
 from llmhpo.usage import Usage
 
@@ -118,7 +118,7 @@ def test_a_trial_of_code_that_is_no_revision_is_refused(open_store: Open) -> Non
 def test_an_attempt_names_the_code_that_it_ran(open_store: Open) -> None:
     store = open_store()
     edited_study(store)
-    attempt = store.attempt(2, "00002", 7, code=GRANDCHILD.id)
+    attempt = store.attempt(2, Launch("00002", 7, code=GRANDCHILD.id))
     assert attempt.revision == store.context().space_of(GRANDCHILD.id).revision
     store.close()
     assert open_store().attempts(2) == (attempt,)

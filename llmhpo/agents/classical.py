@@ -166,7 +166,9 @@ def _alternative(context: Context) -> list[Proposal]:
     if number % (_EVERY_STUCK if stuck else _EVERY) or not (stuck or number >= _ALTERNATIVES_FROM):
         return []
     record = gains(context)
-    source = max(_ALTERNATIVES, key=lambda name: record.get(name, unknown_gain()))
+    # TPE fits anew for every proposal, some 40 ms: too dear where dozens of workers wait.
+    open_to = _ALTERNATIVES if len(columns(context).open) <= _CROWDED else _ALTERNATIVES[1:]
+    source = max(open_to, key=lambda name: record.get(name, unknown_gain()))
     if source != TPEProposer.name:
         return AcquisitionProposer(source).propose(context, 1)
     return fit_screen(context).pick(TPEProposer().propose(context, 1), 1, generator(context, "screen"))

@@ -133,7 +133,9 @@ class Portfolio:
         for _ in range(n):
             proposal = self._next(context)
             chosen.append(proposal)
-            context = replace(context, trials=(*context.trials, Trial(len(context.trials), proposal)))
+            left = None if context.budget_left is None else max(0, context.budget_left - 1)
+            begun = (*context.trials, Trial(len(context.trials), proposal))
+            context = replace(context, trials=begun, budget_left=left)
         return chosen
 
     def is_default_next(self, context: Context) -> bool:
