@@ -3,8 +3,7 @@
     RULES PROGRAM ARGUMENT...
 
 RULES is JSON: paths to "read", "list", "write" and use as "devices", and "cwd". The monitor, which is the first process, waits for the
-command and ends with its exit code, or 128 + signal. It also makes the command's connections to sockets' files: a filter
-cannot see the path in `connect`, so the kernel asks the monitor, and this connects to such as lie in a folder of "write".
+command, ends with its exit code or 128 + signal, and makes those calls for it that a filter cannot judge (`broker`).
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ import stat
 import struct
 
 from llmhpo.sandbox import seccomp
+from llmhpo.sandbox.broker import Broker, check
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF, _PIDFD_GETFD, _SECCOMP = 444, 445, 446, 438, {"x86_64": 317, "aarch64": 277}
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF, _SECCOMP = 444, 445, 446, {"x86_64": 317, "aarch64": 277}
 _READ, _LIST, _WRITE_FILE = 0b1101, 0b1000, 0b10  # execute, read and list; list; write
 _ALL = 0xFFFF  # ABI 5
 _MAKE_CHAR, _MAKE_BLOCK, _IOCTL_DEV = 1 << 6, 1 << 11, 1 << 15
@@ -32,10 +32,6 @@ _NET, _SCOPES = 0b11, 0b11  # bind and connect TCP; abstract sockets and signals
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP, _PR_SET_SUBREAPER, _PR_CAP_AMBIENT = 1, 38, 24, 36, 47
 _CAPSET, _CAP_V3, _MAX_CAP = {"x86_64": 126, "aarch64": 91}, 0x20080522, 64
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
-_RECV, _SEND, _ID_VALID = 0xC0502100, 0xC0182101, 0x40082102
-_PIDFD_THREAD = os.O_EXCL
-_MAX_ADDRESS = 110
-_EACCES = 13
 
 
 def main(arguments: list[str]) -> None:
@@ -61,11 +57,11 @@ def main(arguments: list[str]) -> None:
 
 def _become(rules: dict[str, list[str]], command: list[str], monitor: socket.socket, parent: int) -> None:
     try:
-        _check(_libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
+        check(_libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
         if os.getppid() != parent:
             return
         os.chdir(str(rules["cwd"]))
-        _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         _restrict(rules)
         _drop_capabilities()
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, which exec would pass on
@@ -84,7 +80,7 @@ def _become(rules: dict[str, list[str]], command: list[str], monitor: socket.soc
 
 def _restrict(rules: dict[str, list[str]]) -> None:
     attributes = struct.pack("QQQ", _ALL, _NET, _SCOPES)
-    ruleset = _check(_libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
+    ruleset = check(_libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
     allowed = [(path, _READ) for path in rules["read"]]
     allowed += [(path, _LIST) for path in rules["list"]]
     allowed += [(path, _WRITE) for path in [*rules["write"], "/dev/shm"]]
@@ -96,9 +92,9 @@ def _restrict(rules: dict[str, list[str]]) -> None:
             continue
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
             rights &= _FILE_ONLY
-        _check(_libc.syscall(_ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, fd), 0))
+        check(_libc.syscall(_ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, fd), 0))
         os.close(fd)
-    _check(_libc.syscall(_RESTRICT_SELF, ruleset, 0))
+    check(_libc.syscall(_RESTRICT_SELF, ruleset, 0))
     os.close(ruleset)
 
 
@@ -107,7 +103,7 @@ def _drop_capabilities() -> None:
     for capability in range(_MAX_CAP):
         _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     _libc.prctl(_PR_CAP_AMBIENT, 4, 0, 0, 0)
-    _check(_libc.syscall(_CAPSET[os.uname().machine], struct.pack("Ii", _CAP_V3, 0), bytes(24)))
+    check(_libc.syscall(_CAPSET[os.uname().machine], struct.pack("Ii", _CAP_V3, 0), bytes(24)))
 
 
 def _filter() -> int:
@@ -115,7 +111,7 @@ def _filter() -> int:
     machine = os.uname().machine
     code = ctypes.create_string_buffer(seccomp.program(machine))
     head = struct.pack("HxxxxxxP", (len(code) - 1) // 8, ctypes.addressof(code))
-    return _check(_libc.syscall(_SECCOMP[machine], _SET_MODE_FILTER, _NEW_LISTENER, head))
+    return check(_libc.syscall(_SECCOMP[machine], _SET_MODE_FILTER, _NEW_LISTENER, head))
 
 
 # --- beside it --------------------------------------------------------------------------------------------------------
@@ -130,13 +126,14 @@ def _watch(child: int, channel: socket.socket, folders: list[str]) -> int:
     poll.register(ended, select.POLLIN)
     if listener >= 0:
         poll.register(listener, select.POLLIN)
+    broker = Broker(listener, folders)
     while True:
         for fd, event in poll.poll():
             if fd == ended:
                 code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
                 return code if code >= 0 else 128 - code
             if event & select.POLLIN:
-                _answer(listener, folders)
+                broker.answer()
             else:
                 poll.unregister(listener)
 
@@ -148,61 +145,3 @@ def _receive(channel: socket.socket) -> int:
         return -1
     channel.send(b"x")
     return int(array.array("i", ancillary[0][2][:4])[0])
-
-
-def _answer(listener: int, folders: list[str]) -> None:
-    import fcntl
-
-    notice = bytearray(80)
-    try:
-        fcntl.ioctl(listener, _RECV, notice)
-    except OSError:  # the caller has been killed meanwhile
-        return
-    number, pid = struct.unpack_from("QI", notice)
-    fd, address, length = struct.unpack_from("QQQ", notice, 32)
-    try:
-        error = _connect(listener, number, pid, (fd & 0xFFFFFFFF, address, length & 0xFFFFFFFF), folders)
-    except OSError as problem:
-        error = problem.errno or _EACCES
-    try:
-        fcntl.ioctl(listener, _SEND, struct.pack("QqiI", number, 0, -error, 0))
-    except OSError:
-        return
-
-
-def _connect(listener: int, number: int, pid: int, call: tuple[int, int, int], folders: list[str]) -> int:
-    """Make one connection for a process inside. Returns 0 or an error number. Raises: OSError."""
-    import fcntl
-
-    fd, address, length = call
-    if not 2 < length <= _MAX_ADDRESS:
-        return _EACCES
-    process = os.pidfd_open(pid, _PIDFD_THREAD)
-    memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-    place = f"/proc/{pid}/cwd"
-    opened = [process, memory]
-    try:
-        fcntl.ioctl(listener, _ID_VALID, struct.pack("Q", number))  # else the number may be another process's by now
-        raw = os.pread(memory, length, address)
-        name = raw[2:].split(b"\0")[0]
-        if (
-            struct.unpack_from("H", raw)[0] != socket.AF_UNIX or not name
-        ):  # the scope is for abstract ones of the job's own
-            return _EACCES
-        opened.append(os.open(os.path.join(os.fsencode(place), name), os.O_PATH | os.O_CLOEXEC))  # noqa: PTH118
-        target = os.readlink(f"/proc/self/fd/{opened[-1]}")  # noqa: PTH115 - of what is open: nobody swaps it any more
-        if not any(target.startswith(f"{folder}/") for folder in folders):
-            return _EACCES
-        opened.append(_check(_libc.syscall(_PIDFD_GETFD, process, fd, 0)))
-        found = struct.pack("H108s", socket.AF_UNIX, f"/proc/self/fd/{opened[2]}".encode())
-        _check(_libc.connect(opened[3], found, len(found)))
-    finally:
-        for each in opened:
-            os.close(each)
-    return 0
-
-
-def _check(result: int) -> int:
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result

@@ -1,7 +1,7 @@
 """Landlock with seccomp, for machines without user namespaces: the job keeps the machine's view, but may not touch it.
 
 Weaker than bwrap: other processes' command lines and the existence of files can be seen, /dev/shm is the machine's own, a folder in
-memory with a quota cannot be had (the watchdog counts instead), chmod, chown and utime do nothing. Source: `landlock(7)`.
+memory with a quota cannot be had (the watchdog counts instead), chown does nothing. Source: `landlock(7)`.
 """
 
 from __future__ import annotations

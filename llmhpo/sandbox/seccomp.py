@@ -35,25 +35,13 @@ NUMBERS = {
     "connect": (42, 203),
 }  # fmt: skip
 ARCHES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH_*
-_PRETENDED = frozenset(  # done in name only: files keep mode, owner and times, as copying programs can live with
-    (
-        "chmod",
-        "fchmod",
-        "fchmodat",
-        "fchmodat2",
-        "chown",
-        "lchown",
-        "fchown",
-        "fchownat",
-        "utime",
-        "utimes",
-        "futimesat",
-        "utimensat",
-    )
-)
+_ASKED = frozenset(("connect", "chmod", "fchmod", "fchmodat", "fchmodat2", "utimensat"))  # `broker` looks at the path
+_PRETENDED = frozenset(
+    ("chown", "lchown", "fchown", "fchownat")
+)  # done in name only: copying programs can live with it
 _MISSING = frozenset(("io_uring_setup", "io_uring_enter", "io_uring_register", "clone3"))  # callers know another way
 _OF_OTHERS = ("sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr", "prlimit64")  # 0 is oneself
-_WITH_RULES = frozenset((*_OF_OTHERS, "socket", "socketpair", "clone", "connect"))
+_WITH_RULES = frozenset((*_OF_OTHERS, "socket", "socketpair", "clone", *_ASKED))
 _X32 = 0x40000000
 _EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
 _KILL, _ALLOW, _NOTIFY, _ERRNO = 0x80000000, 0x7FFF0000, 0x7FC00000, 0x00050000
@@ -71,7 +59,7 @@ def is_supported() -> bool:
 
 
 def program(machine: str) -> bytes:
-    """The filter as an array of `struct sock_filter`; `connect` is passed to whoever listens."""
+    """The filter as an array of `struct sock_filter`; calls that hang on a path are passed to whoever listens."""
     column, arch = ARCHES[machine]
     steps: list[Step] = [_load(_ARCH), (_JEQ, 1, 0, arch), _ret(_KILL), _load(_NR)]
     if machine == "x86_64":
@@ -89,7 +77,7 @@ def _block(name: str) -> Iterable[Step]:
     if name not in _WITH_RULES:
         error = 0 if name in _PRETENDED else _ENOSYS if name in _MISSING else _EPERM
         yield _ret(_ERRNO | error)
-    elif name == "connect":
+    elif name in _ASKED:
         yield _ret(_NOTIFY)
     elif name == "clone":
         yield from (_load(_ARGS), (_JSET, 0, 1, _NEW_NAMESPACES), _ret(_ERRNO | _EPERM), _ret(_ALLOW))
