@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 from llmhpo.errors import ConfigError, StoreError
 
 LOCK_S = 10.0  # git waits so long for a reference that another process writes
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|Out of diskspace")
 _SETTINGS = (
     "core.fsync=all", "core.hooksPath=/dev/null", "core.attributesFile=/dev/null", "core.quotePath=false", "gc.auto=0",
     f"core.filesRefLockTimeout={LOCK_S * 1000:.0f}",
@@ -21,7 +24,7 @@ _SETTINGS = (
 def run_git(repository: Path, words: Sequence[str], given: bytes = b"") -> bytes:
     """What a git command on a bare repository says when it is given these bytes.
 
-    Raises: ConfigError where git is not installed; StoreError where the command fails.
+    Raises: ConfigError where git is not installed; OSError where the disk is full; StoreError where the command fails otherwise.
     """
     git = shutil.which("git")
     if git is None:
@@ -44,8 +47,10 @@ def run_git(repository: Path, words: Sequence[str], given: bytes = b"") -> bytes
     )
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines() or [f"it ended with {done.returncode}"]
+        if any(_FULL.search(line) for line in said):
+            raise OSError(errno.ENOSPC, said[0])
         raise StoreError(
-            f"git {words[0]} failed in {str(repository)!r}: {said[0]}; mend that (a full disk, a damaged file, access rights) "
+            f"git {words[0]} failed in {str(repository)!r}: {said[0]}; mend that (a damaged file, access rights) "
             "and run the command again"
         )
     return done.stdout

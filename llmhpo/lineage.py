@@ -8,30 +8,28 @@ crash for instance, is the same revision. What is committed is on the disk. Ever
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import os
 import re
 import shutil
-import stat
 import time
-import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ConfigError, StoreError
-from llmhpo.git import LOCK_S, blob_id, quoted, run_git
-from llmhpo.listing import CODE_REMEDY, IGNORE_FILE, Cap, list_code
+from llmhpo.git import LOCK_S, quoted, run_git
+from llmhpo.listing import CODE_REMEDY, Cap, list_code
 from llmhpo.regions import path_problem
 from llmhpo.storage import sync_folder
+from llmhpo.worktree import LINK, PLAIN, Blob, content_of, draft_beside, is_same, write_entry
 
 CODE_LIMIT = 100 * 10**6  # bytes of a baseline
 _MAX_TEXT = 4 << 20  # bytes; what is larger is data, whatever its name says
 _ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git knows it without its being there
 _WHO = b"llmhpo <llmhpo@localhost> 1767225600 +0000"  # one time for all: an id says what a revision is, not when it was made
-_LINK, _PROGRAM, _PLAIN = "120000", "100755", "100644"
 
 
 class LogEntry(NamedTuple):
@@ -41,14 +39,6 @@ class LogEntry(NamedTuple):
     parent: str
     note: str
     trials: tuple[int, ...] = ()
-
-
-class Blob(NamedTuple):
-    """A file or link of a revision: git's mode, the hash of its bytes, how many they are."""
-
-    mode: str
-    id: str
-    size: int
 
 
 class Lineage:
@@ -76,7 +66,7 @@ class Lineage:
             return there
         cap = Cap(limit_bytes, "a snapshot of the code", CODE_REMEDY)
         out = [root / path for path in (*leave_out, self.directory)]
-        contents = (_content_of(root, path, name) for path, name in list_code(root, out, cap))
+        contents = (content_of(root, path, name) for path, name in list_code(root, out, cap))
         return self._import("refs/baseline", "", "baseline", contents)
 
     def commit(self, parent: str, files: Mapping[str, str], *, note: str = "", trial: int | None = None) -> str:
@@ -118,7 +108,7 @@ class Lineage:
         wanted = [
             path
             for path, blob in blobs.items()
-            if blob.mode != _LINK and blob.size <= _MAX_TEXT and (paths is None or path in paths)
+            if blob.mode != LINK and blob.size <= _MAX_TEXT and (paths is None or path in paths)
         ]
         texts = {}
         for path, data in zip(wanted, self._read(blobs[path].id for path in wanted), strict=True):
@@ -141,7 +131,7 @@ class Lineage:
         With `added` also those that the revision has not.
         """
         blobs = self.blobs(revision)
-        out = [path for path, blob in blobs.items() if not _is_same(folder, path, blob)]
+        out = [path for path, blob in blobs.items() if not is_same(folder, path, blob)]
         if added:
             for top, folders, names in os.walk(folder):
                 links = [n for n in folders if Path(top, n).is_symlink()]
@@ -154,7 +144,7 @@ class Lineage:
 
         Raises: ConfigError where there is something else.
         """
-        blobs = self.blobs(revision)
+        self.blobs(revision)  # a wrong revision is told before anything is touched
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             raise ConfigError(f"{str(folder)!r} is not a folder; give one that is empty or does not exist")
         if folder.exists() and any(folder.iterdir()):
@@ -163,17 +153,24 @@ class Lineage:
                     f"{str(folder)!r} is not empty, and not this revision ({other[0]!r} differs); give another folder"
                 )
             return
-        draft = _draft_beside(folder)
+        try:
+            when_there_is_space(lambda: self._fill(revision, folder), f"{str(folder)!r} cannot be written")
+        except OSError as error:
+            raise StoreError(
+                f"{str(folder)!r} cannot be written: {error.strerror}; correct its access rights, or give another folder"
+            ) from error
+
+    def _fill(self, revision: str, folder: Path) -> None:
+        blobs = self.blobs(revision)
+        draft = draft_beside(folder)
         try:
             draft.mkdir(parents=True)
             for (path, blob), data in zip(blobs.items(), self._read(b.id for b in blobs.values()), strict=True):
-                _write(draft / path, blob.mode, data)
+                write_entry(draft / path, blob.mode, data)
             draft.rename(folder)
-        except OSError as error:
+        except OSError:
             shutil.rmtree(draft, ignore_errors=True)
-            raise StoreError(
-                f"{str(folder)!r} cannot be written: {error.strerror}; make room, or correct its access rights"
-            ) from error
+            raise
 
     def diff(self, a: str, b: str, *, context: int = 3) -> str:
         """What changes from revision `a` ("": nothing at all) to `b`, in the form that patch and git apply read."""
@@ -209,16 +206,25 @@ class Lineage:
         """Make the repository, whole or not at all."""
         if self.directory.exists():
             return
-        draft = _draft_beside(self.directory)
+
+        def make() -> None:
+            draft = draft_beside(self.directory)
+            try:
+                draft.parent.mkdir(parents=True, exist_ok=True)
+                run_git(draft, ["init", "--quiet", "--bare", "--template=", str(draft)])
+                draft.rename(self.directory)
+                sync_folder(self.directory.parent)
+            except OSError:
+                shutil.rmtree(draft, ignore_errors=True)
+                if not self.directory.exists():  # else another process was faster
+                    raise
+
         try:
-            draft.parent.mkdir(parents=True, exist_ok=True)
-            run_git(draft, ["init", "--quiet", "--bare", "--template=", str(draft)])
-            draft.rename(self.directory)
-            sync_folder(self.directory.parent)
+            when_there_is_space(make, f"{str(self.directory)!r} cannot be made")
         except OSError as error:
-            shutil.rmtree(draft, ignore_errors=True)
-            if not self.directory.exists():  # else another process was faster
-                raise StoreError(f"{str(self.directory)!r} cannot be made: {error.strerror}") from error
+            raise StoreError(
+                f"{str(self.directory)!r} cannot be made: {error.strerror}; correct its access rights"
+            ) from error
 
     def _resolve(self, name: str) -> str:
         """The revision that a reference names; "" where there is none."""
@@ -258,53 +264,36 @@ class Lineage:
 
     def _update(self, name: str, words: Sequence[str], given: bytes) -> bytes:
         """Run what writes a reference. A lock that a killed git has left in the way is removed."""
-        self._unlock(name)
-        try:
-            out = self._git(*words, given=given)
-        except StoreError:
-            if not self._unlock(name):
-                raise
-            out = self._git(*words, given=given)
+
+        def write() -> bytes:
+            self._sweep(name)
+            try:
+                return self._git(*words, given=given)
+            except StoreError:
+                if not self._sweep(name):
+                    raise
+                return self._git(*words, given=given)
+
+        out = when_there_is_space(write, f"{str(self.directory)!r} cannot be written")
         sync_folder((self.directory / name).parent)  # git itself syncs objects and references, but no folder
         return out
 
-    def _unlock(self, name: str) -> bool:
-        """Remove a lock on a reference that is older than any living git's, and say whether there was one."""
+    def _sweep(self, name: str) -> bool:
+        """Remove what gits left that were killed or found the disk full; whether a lock on the reference was among it."""
         lock = self.directory / f"{name}.lock"
-        try:
-            is_left = time.time() - lock.stat().st_mtime >= LOCK_S
-        except FileNotFoundError:
-            return False
-        if is_left:
-            lock.unlink(missing_ok=True)
-        return is_left
+        left = [*self.directory.glob("fast_import_crash_*"), *self.directory.glob("objects/pack/tmp_*"), lock]
+        removed = set()
+        for path in left:
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime >= LOCK_S:  # older than any living git's
+                    path.unlink()
+                    removed.add(path)
+        return lock in removed
 
     def _git(self, *words: str, given: bytes = b"") -> bytes:
         if not self.directory.is_dir():
             raise StoreError(f"{str(self.directory)!r} does not exist: this study has no revisions of its code")
         return run_git(self.directory, words, given)
-
-
-# --- files and links --------------------------------------------------------------------------------------------------
-
-
-def _content_of(root: Path, path: Path, name: str) -> tuple[str, str, bytes]:
-    """Path, mode and bytes of a file or link of the tree `root`, as a revision keeps them."""
-    try:
-        if path.is_symlink():
-            return name, _LINK, os.fsencode(_target(root.absolute(), path))
-        return name, _PROGRAM if path.stat().st_mode & stat.S_IXUSR else _PLAIN, path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"{str(path)!r} cannot be read ({error.strerror}); make it readable, or list it in {IGNORE_FILE!r}"
-        ) from error
-
-
-def _target(root: Path, link: Path) -> str:
-    """Where a link leads: relative within the tree, so that it stays in a copy of it, and absolute out of it."""
-    target = Path(os.path.normpath(link.parent.absolute() / link.readlink()))
-    inside = target == root or root in target.parents
-    return os.path.relpath(target, link.parent.absolute()) if inside else str(target)
 
 
 def _mode(path: str, there: Mapping[str, Blob]) -> str:
@@ -315,56 +304,9 @@ def _mode(path: str, there: Mapping[str, Blob]) -> str:
     if bad := next((p for p in above if p in there), None):
         raise ConfigError(f"{path!r} cannot be written: {bad!r} is a file or link; take another path")
     old = there.get(path)
-    if (old is not None and old.mode == _LINK) or any(p.startswith(f"{path}/") for p in there):
+    if (old is not None and old.mode == LINK) or any(p.startswith(f"{path}/") for p in there):
         raise ConfigError(f"{path!r} cannot be written: it is a link or folder; take another path")
-    return _PLAIN if old is None else old.mode
-
-
-def _is_same(folder: Path, path: str, blob: Blob) -> bool:
-    """Whether `path` in `folder` is the file or link of a revision, and not behind a link."""
-    place = folder / path
-    try:
-        if any(p.is_symlink() for p in place.parents if folder in p.parents):
-            return False
-        found = place.lstat()
-        if stat.S_ISLNK(found.st_mode):
-            return blob.mode == _LINK and blob_id(os.fsencode(place.readlink())) == blob.id
-        if not stat.S_ISREG(found.st_mode) or found.st_size != blob.size:
-            return False
-        mode = _PROGRAM if found.st_mode & stat.S_IXUSR else _PLAIN
-        return mode == blob.mode and blob_id(place.read_bytes()) == blob.id
-    except OSError:
-        return False
-
-
-def _write(place: Path, mode: str, data: bytes) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if mode == _LINK:
-        place.symlink_to(os.fsdecode(data))
-        return
-    with place.open("xb") as file:
-        file.write(data)
-    if mode == _PROGRAM:
-        place.chmod(0o755)
-
-
-def _draft_beside(folder: Path) -> Path:
-    """A new name beside `folder` to fill and then rename; what a killed process left of such is removed."""
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.draft"):
-        number = left.name.removeprefix(f".{folder.name}.").split(".")[0]
-        if number.isdigit() and not _is_alive(int(number)):
-            shutil.rmtree(left, ignore_errors=True)
-    return folder.with_name(f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.draft")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    return PLAIN if old is None else old.mode
 
 
 def _checked(revision: str) -> str:

@@ -17,6 +17,7 @@ from llmhpo.editing import REPOSITORY
 from llmhpo.errors import ConfigError
 from llmhpo.history import one_line
 from llmhpo.lineage import Lineage
+from llmhpo.regions import Editable
 from llmhpo.store import load_study
 from llmhpo.trial import Context, Trial
 
@@ -111,20 +112,27 @@ def _edited(number: int, study: Path, study_name: str | None, storage: str | Non
 
 def _check_tree(edited: _Edited, changes: list[FileChange]) -> None:
     """That the files to be written are those that the edit was made of. Raises: ConfigError."""
-    number = edited.trial.number
-    if other := unlike(edited.config.cwd, changes):
+    number, root = edited.trial.number, edited.config.cwd
+    written = {c.path for c in changes}
+    others = [p for p in edited.lineage.changed(edited.baseline, root) if p not in written]
+    if changed := [*unlike(root, changes), *_editable(edited, others)]:
         raise ConfigError(
-            f"{', '.join(map(repr, other[:5]))} in {str(edited.config.cwd)!r} changed since the study began{_whose(edited, other[0])}; "
+            f"{', '.join(map(repr, changed[:5]))} in {str(root)!r} changed since the study began{_whose(edited, changed[0])}; "
             f"put it back, or merge by hand: llmhpo diff {number} | git apply --3way, or llmhpo checkout {number} DIR"
         )
-    written = {c.path for c in changes}
-    if also := [p for p in edited.lineage.changed(edited.baseline, edited.config.cwd) if p not in written]:
+    if others:
+        names = ", ".join(others[:5])
         errors.print(
-            Text(
-                f"note: {', '.join(also[:5])} changed too since the study began; no trial has measured the edit with that"
-            ),
+            Text(f"note: {names} changed too since the study began; no trial has measured the edit with that"),
             soft_wrap=True,
         )
+
+
+def _editable(edited: _Edited, paths: list[str]) -> list[str]:
+    """Those of `paths` that the study lets a model edit."""
+    if edited.config.editing is None:
+        return []
+    return Editable.of(edited.config.editing.editable, edited.lineage.files(edited.baseline)).paths(paths)
 
 
 def _whose(edited: _Edited, path: str) -> str:

@@ -20,6 +20,7 @@ STUDY = """
 command = "python train.py {x}"
 metric = "loss"
 direction = "minimize"
+editable = ["train.py", "model.py"]
 
 [space.x]
 type = "float"
@@ -34,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     (folder / "study.toml").write_text(STUDY)
     (folder / "train.py").write_text("a = 1\nb = 1\n")
+    (folder / "model.py").write_text("m = 1\n")
     (folder / "other.py").write_text("o = 1\n")
     config = read_study_file(folder / "study.toml")
     lineage = Lineage(config.directory / REPOSITORY)
@@ -53,6 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def as_it_stood(folder: Path) -> None:
+    (folder / "model.py").write_text("m = 1\n")
     (folder / "train.py").write_text("a = 1\nb = 1\n")
     (folder / "other.py").write_text("o = 1\n")
     (folder / "new.py").unlink(missing_ok=True)
@@ -116,6 +119,14 @@ def test_a_file_that_changed_is_refused_with_the_remedy(folder: Path, text: str,
     assert "llmhpo diff 1 | git apply --3way" in done.stderr
     assert "Traceback" not in done.stderr
     assert (folder / "train.py").read_text() == text
+
+
+def test_another_file_that_may_be_edited_and_changed_is_refused(folder: Path) -> None:
+    (folder / "model.py").write_text("m = 2\n")
+    done = llmhpo(folder, "apply", "1", "--yes")
+    assert done.returncode == 2
+    assert "'model.py' in" in done.stderr
+    assert (folder / "train.py").read_text() == "a = 1\nb = 1\n"
 
 
 def test_another_file_that_changed_is_noted(folder: Path) -> None:

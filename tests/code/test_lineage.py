@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -360,3 +363,48 @@ def test_a_checkout_that_is_killed_leaves_nothing_or_all(lineage: Lineage, root:
         assert tree(out) == tree(root)
         assert [p.name for p in folder.iterdir()] == ["out"]
         out.rename(tmp_path / f"done{step}")
+
+
+# --- a full disk ------------------------------------------------------------------------------------------------------
+
+FULL = textwrap.dedent(
+    """
+    import logging, os, sys, threading
+    from pathlib import Path
+    from llmhpo.lineage import Lineage
+    folder, root = Path(sys.argv[1]), Path(sys.argv[2])
+    assert os.path.ismount(folder)
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    lineage, ballast = Lineage(folder / "code.git"), folder / "ballast"
+
+    def fill():
+        with ballast.open("wb", buffering=0) as file:
+            try:
+                while file.write(bytes(1024)):
+                    pass
+            except OSError:
+                pass
+        threading.Timer(1.0, ballast.unlink).start()
+
+    fill()
+    baseline = lineage.baseline(root)
+    fill()
+    revision = lineage.commit(baseline, {"big.py": "".join(f"x{i} = {i * i}\\n" for i in range(20000))}, trial=1)
+    fill()
+    lineage.checkout(revision, folder / "out")
+    print("ALL", len(lineage.log()), lineage.changed(revision, folder / "out", added=True), os.listdir(folder))
+    """
+)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("unshare") is None, reason="needs Linux namespaces")
+def test_a_full_disk_is_waited_out(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    (tmp_path / "code.py").write_text(FULL)
+    mount = f"mount -t tmpfs -o size=3m none {tmp_path}/small && exec {sys.executable} {tmp_path}/code.py {tmp_path}/small {root}"
+    run = subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, text=True, timeout=100)
+    if "mount:" in run.stderr or "unshare:" in run.stderr:
+        pytest.skip(f"no mount namespace here: {run.stderr.strip()}")
+    told = [line for line in run.stdout.splitlines() if "the disk is full" in line]
+    assert len(told) == 3, run.stdout + run.stderr
+    assert "ALL 2 []" in run.stdout
