@@ -11,7 +11,7 @@ import itertools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from llmhpo.edit import Change, Edit, EditError
@@ -26,7 +26,7 @@ _SHOWN = 5  # places and lines in a reason
 
 
 class _Rejection(Exception):
-    """One reason, on its way to an `EditError`."""
+    """Reasons, on their way to an `EditError`."""
 
 
 class _Cut(NamedTuple):
@@ -43,14 +43,16 @@ def apply_edit(
     edit: Edit,
     *,
     space: SearchSpace,
+    taken: Iterable[str] = (),
     max_lines: int = MAX_LINES,
     max_bytes: int = MAX_BYTES,
 ) -> dict[str, str] | EditError:
     """The texts of the files that `edit` changes or makes, by path, or why it is not taken.
 
-    `files` holds the texts of the base revision, `space` what is tuned there. All blocks refer to the base, so that their
-    order does not matter. Line ends stay those of the file.
+    `files` holds the texts of the base revision, `taken` the paths of all that it has, links and binary files too, `space` what
+    is tuned there. All blocks refer to the base, so that their order does not matter. Line ends stay those of the file.
     """
+    taken = {*files, *taken}
     by_path: dict[str, list[Change]] = {}
     for change in edit.changes:
         by_path.setdefault(change.path, []).append(change)
@@ -58,14 +60,14 @@ def apply_edit(
     reasons: list[str] = []
     for path, changes in by_path.items():
         try:
-            _check_path(path, files, editable)
+            _check_path(path, files, taken, by_path, editable)
             new = _changed(path, files.get(path), changes, editable)
             old = files.get(path, "")
             if new != old or path not in files:
                 _check_text(path, old, new, max_bytes)
                 changed[path] = new
         except _Rejection as rejection:
-            reasons.append(str(rejection))
+            reasons += rejection.args
     if not reasons:
         reasons = [*_size_problems(files, changed, max_lines), *_space_problems(edit, space, changed)]
     return EditError(tuple(reasons[:10])) if reasons else changed
@@ -74,7 +76,9 @@ def apply_edit(
 # --- where ------------------------------------------------------------------------------------------------------------
 
 
-def _check_path(path: str, files: Mapping[str, str], editable: Editable) -> None:
+def _check_path(
+    path: str, files: Mapping[str, str], taken: Collection[str], edited: Collection[str], editable: Editable
+) -> None:
     if problem := path_problem(path):
         raise _Rejection(f"{_show(path)} {problem}")
     if not editable.allows(path):
@@ -82,7 +86,9 @@ def _check_path(path: str, files: Mapping[str, str], editable: Editable) -> None
         raise _Rejection(f"{_show(path)} {what}; what may change: {_listed(editable)}")
     if path in files:
         return
-    for other in files:
+    if path in taken:
+        raise _Rejection(f"{_show(path)} is a link or holds no text; it cannot be edited")
+    for other in {*taken, *edited} - {path}:
         if path.startswith(f"{other}/") or other.startswith(f"{path}/"):
             raise _Rejection(f"{_show(path)} cannot be made: {other!r} is there already")
         if path.casefold() == other.casefold():
@@ -100,7 +106,7 @@ def _changed(path: str, old: str | None, changes: Sequence[Change], editable: Ed
         return _made(path, changes, editable)
     lines = split_lines(old)
     spans = editable.spans_of(path, old)
-    cuts = sorted(_cut(change, old, lines, spans) for change in changes)
+    cuts = _cuts(changes, old, lines, spans)
     for one, other in itertools.pairwise(cuts):
         if other.start < one.stop or one[:2] == other[:2]:
             raise _Rejection(f"{path}: two blocks change line {other.start + 1}; make one block of them")
@@ -133,6 +139,20 @@ def _moved(span: Span, cuts: Iterable[_Cut]) -> Span:
 
 
 # --- one block --------------------------------------------------------------------------------------------------------
+
+
+def _cuts(changes: Sequence[Change], text: str, lines: Sequence[str], spans: Sequence[Span]) -> list[_Cut]:
+    """What the blocks replace, by line; all that is wrong with them is told at once."""
+    cuts: list[_Cut] = []
+    reasons: list[str] = []
+    for change in changes:
+        try:
+            cuts.append(_cut(change, text, lines, spans))
+        except _Rejection as rejection:
+            reasons += rejection.args
+    if reasons:
+        raise _Rejection(*reasons)
+    return sorted(cuts)
 
 
 def _cut(change: Change, text: str, lines: Sequence[str], spans: Sequence[Span]) -> _Cut:

@@ -166,6 +166,25 @@ def test_names_that_differ_in_case_alone_are_refused() -> None:
     assert "hold both names for equal" in reason(rewrite("new/A.py", "x = 1"), files=FILES | {"new/a.py": "x"})
 
 
+@pytest.mark.parametrize("taken, told", [("new/x.py", "a link or holds no text"), ("new", "'new' is there already")])
+def test_links_and_binary_files_are_not_overwritten(taken: str, told: str) -> None:
+    edit = parse_edit(rewrite("new/x.py", "x = 1"))
+    assert isinstance(edit, Edit)
+    found = apply_edit(FILES, Editable.of(SPECS, FILES), edit, space=SPACE, taken=[*FILES, taken])
+    assert told in str(found)
+
+
+@pytest.mark.parametrize("one, other", [("new/a.py", "new/A.py"), ("new/a.py", "new/a.py/b.py")])
+def test_the_new_files_of_one_edit_do_not_clash(one: str, other: str) -> None:
+    told = reason(rewrite(one, "x = 1") + rewrite(other, "x = 1"), specs=["new/**"])
+    assert "cannot be made" in told
+
+
+def test_every_block_that_fails_is_told() -> None:
+    told = reason(block("model.py", "c = 3", "d") + block("model.py", "a = 1", "d") + block("model.py", "b = 2", "d"))
+    assert len(told.split("\n")) == 2
+
+
 def test_lines_outside_of_the_regions_are_protected() -> None:
     told = reason(block("train.py", "    return 1", "    return 2"))
     assert "lines 5-5 are not wholly in what may change: train.py#build (lines 7-10)" in told

@@ -57,7 +57,8 @@ class Workshop:
         if isinstance(edit, EditError):
             return list(edit.reasons)
         files = self.lineage.files(parent.id)
-        changed = apply_edit(files, self.editable, edit, space=context.space_of(code), max_lines=self.max_lines)
+        space, there = context.space_of(code), self.lineage.blobs(parent.id)
+        changed = apply_edit(files, self.editable, edit, space=space, taken=there, max_lines=self.max_lines)
         if isinstance(changed, EditError):
             return list(changed.reasons)
         if taken := _taken_names(context, edit.hyperparameters):
