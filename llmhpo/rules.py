@@ -115,8 +115,11 @@ def _gain(rules: StopRules, context: Context) -> Stop | None:
 def expected_gain(context: Context) -> float:
     """The largest expected improvement among the candidates that the optimizer considers now, in the metric's units.
 
-    Infinite before the surrogate can be fitted, 0 where nothing new is left to try.
+    Infinite before the surrogate can be fitted, 0 where nothing new is left to try. Where code is edited, of the revision that
+    leads.
     """
+    best = incumbent(context)
+    context = context.within("" if best is None else best.proposal.code)
     screen = fit_screen(context)
     if not screen.fitted:
         return math.inf

@@ -38,6 +38,7 @@ Direction = Literal["minimize", "maximize"]
 Bounds = tuple[float | None, float | None]
 Status = Literal["ok", "failed", "timeout", "oom", "pruned", "invalid"]
 REPEAT = "repeat"  # the source of a trial that runs a configuration again on purpose
+CARRIED = "carried"  # the source of a trial that another revision of the code ran, in the context of one that did not
 
 _SEEDS = 2**30  # each of search and confirmation has so many: the lower half of 31 bits, and the upper
 _SEED_STEP = 0x1E3779B1  # odd, so that no two of them are equal; large, so that neighbouring studies share none

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from llmhpo.surrogates.incumbent import Estimate, estimates
-from llmhpo.trial import REPEAT, Context, Proposal
+from llmhpo.trial import CARRIED, REPEAT, Context, Proposal
 
 _FROM = 8  # trials before the first repeat: what else there is, is not known yet
 _SHARE = 0.12  # of the trials, at most and at the end; before, as much less as budget is left: with a quarter the search lost
@@ -25,13 +25,13 @@ def repeat_proposal(context: Context) -> Proposal | None:
     rivals lie further apart than they are uncertain.
     Source: the leader and its upper-confidence challenger, LUCB, Kalyanakrishnan et al., ICML 2012.
     """
-    begun = len(context.trials)
+    begun = sum(t.proposal.source != CARRIED for t in context.trials)
     if not context.task.noisy or begun < _FROM:
         return None
     repeats = sum(t.proposal.source == REPEAT for t in context.trials)
     if repeats + 1 > _share(context) * (begun + 1):
         return None
-    known = estimates(context)
+    known = [e for e in estimates(context) if e.trial.proposal.source != CARRIED]
     if len(known) < 2:
         return None
     chosen = _most_doubtful(context, known)
@@ -55,6 +55,6 @@ def _most_doubtful(context: Context, known: list[Estimate]) -> Estimate | None:
 
 
 def _share(context: Context) -> float:
-    begun, left = len(context.trials), context.budget_left
+    begun, left = sum(t.proposal.source != CARRIED for t in context.trials), context.budget_left
     progress = _UNKNOWN_PROGRESS if left is None else begun / max(1, begun + left)
     return _SHARE * progress

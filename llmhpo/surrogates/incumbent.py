@@ -29,7 +29,18 @@ class Estimate:
 
 
 def estimates(context: Context) -> list[Estimate]:
-    """All configurations that ended well, the best expected value first; the earlier of equals."""
+    """All configurations that ended well, the best expected value first; the earlier of equals.
+
+    Revisions of the code know nothing of each other here: the same configuration of two of them is two.
+    """
+    codes = dict.fromkeys(t.proposal.code for t in context.finished)
+    parts = [context.within(code) for code in codes] if len(codes) > 1 else [context]
+    known = [e for part in parts for e in _estimates(part)]
+    return sorted(known, key=lambda e: (context.task.loss(e.value), e.trial.number))
+
+
+def _estimates(context: Context) -> list[Estimate]:
+    """Of one revision of the code, in the order of their first trials."""
     groups: dict[str, list[Trial]] = {}
     for trial in context.finished:
         groups.setdefault(context.space.key(trial.params), []).append(trial)
@@ -39,13 +50,12 @@ def estimates(context: Context) -> list[Estimate]:
     means = [_mean(trials) for trials in groups.values()]
     prediction = fit_screen(context).predict([trials[0].params for trials in groups.values()])
     fitted = fit_screen(context).fitted
-    known = [
+    return [
         Estimate(trials[0], len(trials), running.count(key), mean, value if fitted else mean, std)
         for (key, trials), mean, value, std in zip(
             groups.items(), means, prediction.mean.tolist(), prediction.std.tolist(), strict=True
         )
     ]
-    return sorted(known, key=lambda e: (context.task.loss(e.value), e.trial.number))
 
 
 def incumbent(context: Context) -> Trial | None:

@@ -9,7 +9,7 @@ import pytest
 
 from llmhpo.agents.consult import Consultant
 from llmhpo.agents.edit.author import Author
-from llmhpo.agents.edit.inherit import CARRIED, with_inheritance
+from llmhpo.agents.edit.inherit import with_inheritance
 from llmhpo.agents.edit.options import EditOptions
 from llmhpo.agents.edit.search import EditSearch
 from llmhpo.agents.edit.tree import tree
@@ -23,7 +23,7 @@ from llmhpo.regions import Editable
 from llmhpo.revision import Revision
 from llmhpo.space import SearchSpace
 from llmhpo.store import Store
-from llmhpo.trial import REPEAT, Context, Outcome, Task, Trial
+from llmhpo.trial import CARRIED, REPEAT, Context, Outcome, Task, Trial
 from llmhpo.usage import Caps, Usage
 
 SPACE = SearchSpace.from_dict(

@@ -6,9 +6,7 @@ from dataclasses import replace
 
 from llmhpo.agents.edit.tree import paired_value, parent_code
 from llmhpo.space import Params, SearchSpace
-from llmhpo.trial import Context, Trial
-
-CARRIED = "carried"  # the source of a trial that another revision ran
+from llmhpo.trial import CARRIED, Context, Trial
 
 
 def inherited(params: Params, space: SearchSpace) -> Params | None:
@@ -36,7 +34,7 @@ def with_inheritance(context: Context, code: str) -> Context:
             if params is None or (key := own.space.key(params)) in seen or trial.value is None:
                 continue
             seen.add(key)
-            carried.append(_carried(trial, params, trial.value + shift))
+            carried.append(_carried(trial, params, trial.value + shift, code))
     return replace(own, trials=(*sorted(carried, key=lambda t: t.number), *own.trials))
 
 
@@ -48,7 +46,7 @@ def _effect(context: Context, code: str, parent: str) -> float:
     return 0.0
 
 
-def _carried(trial: Trial, params: Params, value: float) -> Trial:
+def _carried(trial: Trial, params: Params, value: float, code: str) -> Trial:
     assert trial.outcome is not None
-    proposal = replace(trial.proposal, params=params, source=CARRIED)
+    proposal = replace(trial.proposal, params=params, source=CARRIED, code=code)
     return replace(trial, proposal=proposal, outcome=replace(trial.outcome, value=value), evaluated=None)

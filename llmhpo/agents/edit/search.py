@@ -19,6 +19,7 @@ from llmhpo.agents.edit.options import EditOptions
 from llmhpo.agents.edit.tree import Node, commission, tree
 from llmhpo.agents.portfolio import Portfolio
 from llmhpo.llm.base import LLM
+from llmhpo.llm.health import health_of
 from llmhpo.llm.logged import Note
 from llmhpo.llm.redact import Redactor
 from llmhpo.surrogates.incumbent import incumbent
@@ -65,6 +66,9 @@ class EditSearch:
 
     def wants(self, context: Context) -> int:
         """How many edits, or else configurations of the user's own code, the model should be asked for now; 0 for none."""
+        health = health_of(self.model)
+        if health is not None and not health.may_ask:
+            return 0
         if self._author is not None and self._wants_edits(context, tree(context)):
             return self._author.candidates
         return self._portfolio.wants(context.within("")) if self._wants_configurations(context) else 0
@@ -84,6 +88,9 @@ class EditSearch:
         batches = [b for b in context.batches if b.kind == EDIT]
         if not batches:
             return True
+        health = health_of(self.model)
+        if batches[-1].error and health is not None and not health.is_answering:
+            return True  # its breaker says when it may be asked again
         fruitless = next((i for i, b in enumerate(reversed(batches)) if b.revisions), len(batches))
         gain = _gains(context)
         other = max(gain["plain"], gain["tune"])
@@ -123,7 +130,9 @@ class EditSearch:
         for _ in range(n):
             proposal = self._next(context)
             chosen.append(proposal)
-            context = replace(context, trials=(*context.trials, Trial(len(context.trials), proposal)))
+            left = None if context.budget_left is None else max(0, context.budget_left - 1)
+            begun = (*context.trials, Trial(len(context.trials), proposal))
+            context = replace(context, trials=begun, budget_left=left)
         return chosen
 
     def _next(self, context: Context) -> Proposal:
