@@ -37,6 +37,11 @@ class Seen:
     def __contains__(self, member: object) -> bool:
         return self._order.get(member, self.count) < self.count
 
+    def lacks(self, members: Iterable[object]) -> list[bool]:
+        """Of each of these, whether it is no member."""
+        get, count = self._order.get, self.count
+        return [get(member, count) >= count for member in members]
+
     def __len__(self) -> int:
         return self.count
 
@@ -270,8 +275,8 @@ def ideas(context: Context) -> tuple[Proposal, ...]:
     _recent.ideas = context.space, known
     tried, found = columns(context).tried, dict[str, Proposal]()
     for batch, keys in known:
-        for key, proposal in zip(keys, batch.proposals, strict=True):
-            if key not in tried:
+        for key, proposal, new in zip(keys, batch.proposals, tried.lacks(keys), strict=True):
+            if new:
                 found.setdefault(key, proposal)
     return tuple(found.values())
 

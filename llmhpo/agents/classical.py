@@ -25,6 +25,7 @@ N_INITIAL = 8  # 3 and 5 were worse at 25 and 50 trials, 10 worse at 10 (half a 
 _ALTERNATIVES = ("tpe", "cmaes", "neighbour", "sobol")
 _ALTERNATIVES_FROM, _EVERY = 24, 6  # TPE every fourth trial from the eighth on was worse
 _STUCK_FROM, _EVERY_STUCK = 16, 3
+_EVERY_TPE = 30
 _CROWDED = 8  # running trials from which on asks share their candidates, until the next trial ends
 _TPE_TRIALS = 400  # the latest; its time grows with them
 _SPARE = 64
@@ -74,7 +75,7 @@ class AcquisitionProposer:
             planned = None if context.budget_left is None else len(context.trials) + context.budget_left
             about = ("crowd", context.seed, context.prior, planned)
             pool, rows, field = table.results.once(about, lambda: crowd(context, screen, _shared(context, self.name)))
-            left = np.array([row not in table.rows for row in rows], dtype=bool)
+            left = np.array(table.rows.lacks(rows), dtype=bool)
         else:
             pool = candidates(context, screen, rng)
             field, left = screen.field(pool.X), np.ones(len(pool.X), dtype=bool)
@@ -166,9 +167,9 @@ def _alternative(context: Context) -> list[Proposal]:
     if number % (_EVERY_STUCK if stuck else _EVERY) or not (stuck or number >= _ALTERNATIVES_FROM):
         return []
     record = gains(context)
-    # TPE fits anew for every proposal, some 40 ms: too dear where dozens of workers wait.
-    open_to = _ALTERNATIVES if len(columns(context).open) <= _CROWDED else _ALTERNATIVES[1:]
-    source = max(open_to, key=lambda name: record.get(name, unknown_gain()))
+    # TPE fits anew for every proposal, some 40 ms: too dear where dozens of workers wait, and rare in a study of thousands.
+    dear = len(columns(context).open) > _CROWDED or (number > _TPE_TRIALS and number % _EVERY_TPE)
+    source = max(_ALTERNATIVES[1:] if dear else _ALTERNATIVES, key=lambda name: record.get(name, unknown_gain()))
     if source != TPEProposer.name:
         return AcquisitionProposer(source).propose(context, 1)
     return fit_screen(context).pick(TPEProposer().propose(context, 1), 1, generator(context, "screen"))
