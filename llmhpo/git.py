@@ -35,6 +35,7 @@ def run_git(repository: Path, words: Sequence[str], given: bytes = b"") -> bytes
     environment = {
         "PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "HOME": os.devnull, "XDG_CONFIG_HOME": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_ATTR_NOSYSTEM": "1", "GIT_DIR": str(repository),
+        "GIT_DEFAULT_HASH": "sha1", "GIT_DEFAULT_REF_FORMAT": "files",  # git 3 has other defaults
     }  # fmt: skip
     done = subprocess.run(
         command,

@@ -8,6 +8,7 @@ crash for instance, is the same revision. What is committed is on the disk. Ever
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -49,7 +50,7 @@ class Lineage:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory.absolute()
-        self._blobs: dict[str, dict[str, Blob]] = {}
+        self._listed = functools.lru_cache(maxsize=16)(self._list)
 
     # --- write --------------------------------------------------------------------------------------------------------
 
@@ -92,15 +93,7 @@ class Lineage:
 
     def blobs(self, revision: str) -> dict[str, Blob]:
         """Every file and link of a revision by path."""
-        if revision not in self._blobs:
-            listed = self._git("ls-tree", "-r", "-l", "-z", _checked(revision)).split(b"\0")
-            found = {}
-            for line in listed[:-1]:
-                about, _, path = line.partition(b"\t")
-                mode, _, blob, size = about.decode().split()
-                found[os.fsdecode(path)] = Blob(mode, blob, int(size))
-            self._blobs[revision] = found
-        return self._blobs[revision]
+        return self._listed(_checked(revision))
 
     def files(self, revision: str, paths: Collection[str] | None = None) -> dict[str, str]:
         """The texts of a revision by path, of all or of those of `paths` that it has; links and binary files are left out."""
@@ -225,6 +218,14 @@ class Lineage:
             raise StoreError(
                 f"{str(self.directory)!r} cannot be made: {error.strerror}; correct its access rights"
             ) from error
+
+    def _list(self, revision: str) -> dict[str, Blob]:
+        found = {}
+        for line in self._git("ls-tree", "-r", "-l", "-z", revision).split(b"\0")[:-1]:
+            about, _, path = line.partition(b"\t")
+            mode, _, blob, size = about.decode().split()
+            found[os.fsdecode(path)] = Blob(mode, blob, int(size))
+        return found
 
     def _resolve(self, name: str) -> str:
         """The revision that a reference names; "" where there is none."""

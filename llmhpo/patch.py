@@ -235,6 +235,11 @@ def _closest(search: Sequence[str], lines: Sequence[str], first: int, last: int)
     missing = next((line for line in search if line not in known), None)
     if missing is None:
         return "its lines are there, but not one after the other; copy them without a gap"
+    part = missing.strip()
+    if around := next((i for i in range(first, last) if part in lines[i]), None):
+        return (
+            f"its line {_show(missing)} is only a part of line {around + 1}: {_show(lines[around])}; copy whole lines"
+        )
     numbers = {line[:300]: i + 1 for i, line in reversed(list(enumerate(lines[:last]))) if i >= first}
     close = difflib.get_close_matches(missing[:300], list(numbers)[:2000], 1, 0.5)
     hint = f"the closest line is {numbers[close[0]]}: {_show(close[0])}" if close else "no line is like it"

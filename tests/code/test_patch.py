@@ -218,7 +218,7 @@ def test_a_text_that_is_not_there_is_refused_with_what_comes_nearest() -> None:
 
 
 def test_a_part_of_a_line_is_no_line() -> None:
-    assert "copy whole lines" in reason(block("train.py", "depth", "width"))
+    assert "only a part of line 9: '    depth = 2'" in reason(block("train.py", "depth", "width"))
 
 
 def test_lines_with_a_gap_are_refused() -> None:
