@@ -3,6 +3,7 @@
 import json
 import threading
 from concurrent.futures import CancelledError, wait
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,13 @@ import pytest
 from llmhpo import job as jobs
 from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors.base import Job
+from llmhpo.executors.command import CommandTemplate
+from llmhpo.executors.edited import CodeExecutor
 from llmhpo.executors.function import FunctionExecutor, InProcessExecutor
+from llmhpo.executors.local import LocalExecutor
+from llmhpo.executors.workspace import Workspace
+from llmhpo.lineage import Lineage
+from llmhpo.regions import Editable
 from llmhpo.trial import Task
 
 # One snippet a behaviour: the body of an objective, and the same as a script.
@@ -54,6 +61,7 @@ KINDS = [
     "command",
     "function",
     "in-process",
+    "edited",
     pytest.param("ray command", marks=pytest.mark.ray),
     pytest.param("ray function", marks=pytest.mark.ray),
     pytest.param("slurm", marks=pytest.mark.slurm),
@@ -65,6 +73,24 @@ def script(body):
     return "from llmhpo import job\n" + source(body) + tail
 
 
+class Baseline(CodeExecutor):
+    """Runs every job as one of the revision that the user's tree is."""
+
+    def submit(self, job):
+        return super().submit(replace(job, code=self._workspace.baseline))
+
+
+def make_edited(bench, code, workers):
+    root = bench.folder / f"project{len(bench.executors)}"
+    root.mkdir()
+    (root / "train.py").write_text(code)
+    lineage = Lineage(bench.folder / f"code{len(bench.executors)}.git")
+    baseline = lineage.baseline(root)
+    workspace = Workspace(lineage, root, baseline, Editable.of(["train.py"], lineage.files(baseline)))
+    inner = LocalExecutor(CommandTemplate(["{python}", "train.py"], None, root), workers=workers, grace_s=0.3)
+    return bench.keep(Baseline(inner, workspace))
+
+
 @pytest.fixture(params=KINDS)
 def make(request, bench):
     if request.param.startswith("ray"):
@@ -73,6 +99,8 @@ def make(request, bench):
     def make(name, workers=1):
         if request.param == "command":
             return bench.executor(script(BODIES[name]), workers=workers)
+        if request.param == "edited":
+            return make_edited(bench, script(BODIES[name]), workers)
         if request.param == "slurm":
             return bench.slurm(script(BODIES[name]), workers=workers)
         if request.param == "ray command":
