@@ -28,6 +28,7 @@ from llmhpo.executors.cluster import Placement
 from llmhpo.executors.limits import Limits
 from llmhpo.journal import journal_path
 from llmhpo.llm.base import LLM
+from llmhpo.llm.redact import Redactor
 from llmhpo.loop import Loop
 from llmhpo.revision import Revision
 from llmhpo.rules import StopRules
@@ -445,7 +446,8 @@ def run_confirmation(
 
 
 def _command_text(config: RunConfig) -> str:
-    return config.command if isinstance(config.command, str) else shlex.join(config.command or ())
+    text = config.command if isinstance(config.command, str) else shlex.join(config.command or ())
+    return Redactor.from_environment()(text)
 
 
 def _note_another_command(store: Store, config: RunConfig) -> str:

@@ -17,11 +17,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from llmhpo.attributes import without_secrets
 from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ExecutorError
 from llmhpo.executors.base import Executor, Job, check_retries
 from llmhpo.executors.leftover import TOKEN, end_leftovers
 from llmhpo.ledger import outcome_from_dict
+from llmhpo.llm.redact import Redactor
 from llmhpo.storage import write_durably
 from llmhpo.store import Launch, Store
 from llmhpo.trial import Attempt, Outcome, Proposal, Trial
@@ -71,6 +73,7 @@ class Attempts:
         self._retries, self._command = retries, command
         self._planned = set[int]()  # numbers of trials whose first attempt is committed and not launched yet
         self._reruns = reruns or Reruns(self._seed_of)
+        self._redact = Redactor.from_environment()
 
     def begin(self, proposals: Sequence[Proposal], budget_left: int | None) -> list[Trial]:
         """Commit trials as running and as about to be launched, together: see `Store.begin_all`."""
@@ -125,7 +128,7 @@ class Attempts:
             if outcome.lost:
                 kept.set_result(outcome)
                 return
-            record = {**asdict(replace(outcome, metrics=dict(outcome.metrics)))}
+            record = asdict(without_secrets(replace(outcome, metrics=dict(outcome.metrics)), self._redact))
             try:
                 write_durably(self._outcome(number), json.dumps({"token": attempt.token, "outcome": record}))
             except OSError as problem:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 from optuna.trial import FrozenTrial, TrialState
@@ -99,3 +99,8 @@ def read_attempts(frozen: FrozenTrial) -> tuple[Attempt, ...]:
     """The launches of a trial, in order."""
     names = sorted(name for name in frozen.user_attrs if name.startswith(ATTEMPT))
     return tuple(Attempt(**frozen.user_attrs[name]) for name in names)
+
+
+def without_secrets(outcome: Outcome, redact: Callable[[str], str]) -> Outcome:
+    """An outcome with the secrets taken out of what its job said."""
+    return replace(outcome, message=redact(outcome.message), log_tail=redact(outcome.log_tail))

@@ -30,7 +30,7 @@ from llmhpo.usage import Usage
 _PATIENCE_SHARE = 0.1  # of a trial's usual time: how long a free worker may wait for the model
 _PATIENCE_S = (2.0, 60.0)  # but at least and at most so long
 _UNKNOWN_TRIAL_S = 100.0
-_LAST_WORDS_S = 10.0
+_LAST_WORDS_S = 2.0
 _LOOK_S = 0.1  # how often a worker that waits for the model looks whether that is still worth while
 _MANY_FREE = 8  # free workers beyond which trials are begun in groups
 _HOPELESS = 5  # so many first trials that fail alike end a session

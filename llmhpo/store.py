@@ -31,11 +31,13 @@ from llmhpo.attributes import (
     read_baseline,
     read_batches,
     trial_from_optuna,
+    without_secrets,
 )
 from llmhpo.errors import StoreError, StudyMismatchError
 from llmhpo.journal import Journal
 from llmhpo.lease import Lease
 from llmhpo.ledger import Ledger, Record, batch_from_dict, batch_record, end_record, proposal_record
+from llmhpo.llm.redact import Redactor
 from llmhpo.revision import Revision
 from llmhpo.rows import Ending, make_rows
 from llmhpo.space import Params, SearchSpace
@@ -94,6 +96,7 @@ class Store:
     ) -> None:
         self.space, self.task, self.study_name = space, task, study_name
         self._where = storage
+        self._redact = Redactor.from_environment()
         self._lease: Lease | None = None
         self._journal: Journal | None = None
         self._storage = open_storage(storage, to_write=True, file_system=file_system)
@@ -172,7 +175,7 @@ class Store:
             self._keep_noisy(attrs[PREFIX + "task"])
 
     def _make_ours(self, seed: int | None) -> None:
-        self._set("task", asdict(self.task))
+        self._set("task", {**asdict(self.task), "text": self._redact(self.task.text)})
         self._set("seed", secrets.randbelow(2**31) if seed is None else seed)
         self._set("space", self.space.to_dict())  # last: it is what makes a study one of ours
 
@@ -369,11 +372,13 @@ class Store:
 
         Optuna can change no parameter of a trial: its own tools go on to show the proposed one.
         """
+        outcome = without_secrets(outcome, self._redact)
         return self._finish([Trial(number, self._trials[number].proposal, outcome, evaluated)])[0]
 
     def finish_all(self, outcomes: Mapping[int, Outcome]) -> list[Trial]:
         """Commit how running trials ended, as many together as one commit may hold; the trials in the order given."""
-        done = [Trial(n, self._trials[n].proposal, outcome) for n, outcome in outcomes.items()]
+        clean = {n: without_secrets(outcome, self._redact) for n, outcome in outcomes.items()}
+        done = [Trial(n, self._trials[n].proposal, outcome) for n, outcome in clean.items()]
         for start in range(0, len(done), MOST_TOGETHER):
             self._finish(done[start : start + MOST_TOGETHER])
         return done
@@ -436,7 +441,8 @@ class Store:
         return replace(self.context(raw["budget_left"]), trials=trials)
 
     def remember(self, name: str, value: str) -> str:
-        """Keep a note with the study unless it has one of that name; the note it has."""
+        """Keep a note with the study, secrets redacted, unless it has one of that name; the note it has."""
+        value = self._redact(value)
         known = self._attrs().get(PREFIX + name)
         if known is None:
             self._write(lambda: self._set(name, value))

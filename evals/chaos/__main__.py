@@ -19,12 +19,15 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from evals.chaos import controller, disk, log, pair, worker
+from evals.chaos import controller, disk, log, pair, service, worker
 from evals.chaos.base import LEAKS, Case, Row, in_namespaces, leaks
 
 CASES = {
     "controller": Case(controller.run, 10, 50, 1000, "SIGKILL to the controller at a random moment"),
     "worker": Case(worker.run, 12, 200, 200, "SIGKILL to a job, or to the process that watches over it"),
+    "service": Case(
+        service.run, 28, 56, 560, "a model service that is down, hangs or talks nonsense for the whole run"
+    ),
     "disk": Case(disk.run, 4, 40, 40, "a disk that is full whenever the study is about to write"),
     "log-cut": Case(log.run_cuts, 100, 1000, 1000, "the event log, cut off at a random byte"),
     "log-flip": Case(log.run_flips, 100, 1000, 1000, "the event log, with a random bit flipped"),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmhpo.errors import LLMError
 from llmhpo.llm.base import LLM, Completion, JSONSchema, Message, Request
+from llmhpo.llm.redact import Redactor
 from llmhpo.usage import Caps, Usage
 
 _QUOTED_CHARS = 8000  # of a first reply, in the repair turn
@@ -15,7 +16,10 @@ _QUOTED_CHARS = 8000  # of a first reply, in the repair turn
 
 @dataclass(slots=True)
 class Conversation:
-    """Messages to a model and its answers. `spent` is what the study has cost before, `deadline` on the monotonic clock."""
+    """Messages to a model and its answers, without the secrets in them.
+
+    `spent` is what the study has cost before, `deadline` on the monotonic clock.
+    """
 
     llm: LLM
     caps: Caps
@@ -23,6 +27,7 @@ class Conversation:
     deadline: float
     messages: list[Message]
     usage: Usage = field(default_factory=Usage)
+    redact: Redactor = field(default_factory=Redactor.from_environment)
 
     @property
     def number(self) -> int:
@@ -36,7 +41,7 @@ class Conversation:
         """
         self.caps.check(self.spent + self.usage, self._worst_case(max_tokens))
         request = Request(
-            messages=tuple(self.messages),
+            messages=tuple(replace(m, content=self.redact(m.content)) for m in self.messages),
             schema=schema,
             number=self.number,
             max_tokens=max_tokens,
@@ -48,13 +53,14 @@ class Conversation:
             self.usage += Usage(calls=1)  # asked for and not answered: it counts as a request
             raise
         self.usage += completion.usage
+        completion = replace(completion, text=self.redact(completion.text), model=self.redact(completion.model))
         self.messages.append(Message("assistant", completion.text[:_QUOTED_CHARS]))
         return completion
 
     def anew(self, system: str, user: str) -> Conversation:
         """Another one with other words, that goes on with this one's bill and deadline."""
         messages = [Message("system", system), Message("user", user)]
-        return Conversation(self.llm, self.caps, self.spent, self.deadline, messages, self.usage)
+        return Conversation(self.llm, self.caps, self.spent, self.deadline, messages, self.usage, self.redact)
 
     def say(self, text: str) -> None:
         """Add a turn of ours."""

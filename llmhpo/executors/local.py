@@ -32,6 +32,7 @@ from llmhpo.executors.result import (
     read_reports,
 )
 from llmhpo.executors.scorer import Scorer
+from llmhpo.llm.redact import is_secret
 from llmhpo.sandbox.base import Sandbox, label
 from llmhpo.sandbox.places import allowed
 from llmhpo.trial import Outcome, Status
@@ -40,19 +41,6 @@ PARAMS_FILE, RESULT_FILE, REPORT_FILE, LOG_FILE = "params.json", "result.json", 
 PRUNED_FILE = "pruned.txt"
 _NO_SPACE = os.strerror(errno.ENOSPC)  # as programs of all languages print it
 _STOP_NEWS_S = 1.0  # a signal to all processes reaches the job before this process has cancelled it
-_PROVIDERS = (
-    "ANTHROPIC|OPENAI|AZURE_OPENAI|GEMINI|GOOGLE_AI|MISTRAL|GROQ|TOGETHER|COHERE|DEEPSEEK|XAI|OPENROUTER|FIREWORKS|PERPLEXITY"
-    "|REPLICATE|CEREBRAS|DASHSCOPE|HF|HUGGINGFACE|HUGGINGFACEHUB|HUGGING_FACE_HUB|LLMHPO"
-)
-_SECRET = re.compile(
-    rf".*_API_KEYS?|.*_API_TOKEN|(?:{_PROVIDERS})_(?:.*_)?(?:KEY|TOKEN|SECRET|PASSWORD)|AWS_BEARER_TOKEN_BEDROCK",
-    re.IGNORECASE,
-)
-
-
-def is_secret(name: str) -> bool:
-    """Whether an environment variable holds, by its name, a key of a model provider or another service."""
-    return _SECRET.fullmatch(name) is not None
 
 
 class LocalExecutor:

@@ -14,8 +14,8 @@ from typing import Any
 
 from llmhpo.errors import ConfigError, ExecutorError, MissingExtraError
 from llmhpo.executors import ray_node
-from llmhpo.executors.local import is_secret
 from llmhpo.executors.resources import Resources
+from llmhpo.llm.redact import is_secret
 from llmhpo.trial import Outcome
 
 _lock = threading.Lock()

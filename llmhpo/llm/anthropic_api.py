@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anthropic
@@ -22,6 +22,7 @@ from llmhpo.llm.hosted import (
     clean,
     estimate_tokens,
     find_endpoint,
+    keyless_copy,
     read_reply,
 )
 from llmhpo.llm.negotiate import Attempt, negotiate
@@ -83,6 +84,7 @@ class AnthropicModel:
         default_headers: Mapping[str, str] | None = None,
     ) -> None:
         headers = dict(default_headers or {})
+        self._has_headers = bool(headers)
         self._endpoint = find_endpoint(
             "anthropic", model, default_url=_URL, base_url=base_url, api_key=api_key, secrets=headers.values()
         )
@@ -99,6 +101,9 @@ class AnthropicModel:
 
     def __repr__(self) -> str:
         return f"AnthropicModel({self._endpoint.model!r}) <{self._endpoint.place}>"
+
+    def __reduce__(self) -> tuple[Callable[[], object], tuple[()]]:
+        return keyless_copy(type(self), self._endpoint, self.name, self.price, has_headers=self._has_headers)
 
     def complete(self, request: Request) -> Completion:
         """One message, within the deadline.

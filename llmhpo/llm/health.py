@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 _COOL_S = (30.0, 1800.0)  # after the first failed request, doubled with each, and at most
 _LONGEST_HOLD_S = 3600.0  # that a service may ask for
-_UNHEARD_PATIENCE_S = 0.5  # an answer to the first knock takes a service's round trip, not a model's thought
+_UNHEARD_PATIENCE_S = 0.3  # an answer to the first knock takes a service's round trip, not a model's thought
 
 
 class Health:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -98,6 +99,22 @@ def find_endpoint(
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigError(f"{spec}: {key_name} holds characters that no key has; set it to the key alone")
     return Endpoint(service, model, url, hosted, key_name, key or _NO_KEY, redact)
+
+
+def keyless_copy(
+    kind: Callable[..., object], endpoint: Endpoint, name: str, price: Price | None, *, has_headers: bool
+) -> tuple[Callable[[], object], tuple[()]]:
+    """How a model is pickled: by what it was made from. The process that reads it takes the key from its own environment.
+
+    Raises: ConfigError where a key would be needed for that, in headers or in the address.
+    """
+    parts = urlsplit(endpoint.base_url)
+    if has_headers or parts.username or parts.password or parts.query:
+        raise ConfigError(
+            f"model {name!r} cannot be pickled: its default_headers or its base_url may hold a key, and no key goes into a "
+            "pickle; make the model anew where it is used"
+        )
+    return partial(kind, endpoint.model, name=name, base_url=endpoint.base_url, price=price), ()
 
 
 def about(option: str) -> re.Pattern[str]:

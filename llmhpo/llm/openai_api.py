@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import openai
@@ -21,6 +21,7 @@ from llmhpo.llm.hosted import (
     clean,
     estimate_tokens,
     find_endpoint,
+    keyless_copy,
     read_reply,
 )
 from llmhpo.llm.negotiate import Attempt, negotiate
@@ -72,6 +73,7 @@ class OpenAIModel:
         default_headers: Mapping[str, str] | None = None,
     ) -> None:
         headers = dict(default_headers or {})
+        self._has_headers = bool(headers)
         self._endpoint = find_endpoint(
             "openai", model, default_url=_URL, base_url=base_url, api_key=api_key, secrets=headers.values()
         )
@@ -87,6 +89,9 @@ class OpenAIModel:
 
     def __repr__(self) -> str:
         return f"OpenAIModel({self._endpoint.model!r}) <{self._endpoint.place}>"
+
+    def __reduce__(self) -> tuple[Callable[[], object], tuple[()]]:
+        return keyless_copy(type(self), self._endpoint, self.name, self.price, has_headers=self._has_headers)
 
     def complete(self, request: Request) -> Completion:
         """One chat completion, within the deadline.

@@ -17,6 +17,14 @@ _PATTERNS = (
     re.compile(r"\bAIza[\w-]{20,}"),
 )
 _SECRET_NAME = re.compile(r"(?i)(?:KEY|TOKEN|SECRET|PASSWORD)$")
+_PROVIDERS = (
+    "ANTHROPIC|OPENAI|AZURE_OPENAI|GEMINI|GOOGLE_AI|MISTRAL|GROQ|TOGETHER|COHERE|DEEPSEEK|XAI|OPENROUTER|FIREWORKS|PERPLEXITY"
+    "|REPLICATE|CEREBRAS|DASHSCOPE|HF|HUGGINGFACE|HUGGINGFACEHUB|HUGGING_FACE_HUB|LLMHPO"
+)
+_KEY_NAME = re.compile(
+    rf".*_API_KEYS?|.*_API_TOKEN|(?:{_PROVIDERS})_(?:.*_)?(?:KEY|TOKEN|SECRET|PASSWORD)|AWS_BEARER_TOKEN_BEDROCK",
+    re.IGNORECASE,
+)
 
 
 class Redactor:
@@ -42,6 +50,16 @@ class Redactor:
         for pattern in _PATTERNS:
             text = pattern.sub(_MARK, text)
         return text
+
+
+def is_secret(name: str) -> bool:
+    """Whether an environment variable holds, by its name, a key of a model provider or another service."""
+    return _KEY_NAME.fullmatch(name) is not None
+
+
+def keyless_environment() -> dict[str, str]:
+    """The environment of this process without API keys: for every process that it starts."""
+    return {name: value for name, value in os.environ.items() if not is_secret(name)}
 
 
 def _forms(secret: str) -> set[str]:

