@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from llmhpo import __version__, stopping
-from llmhpo.commands import checking, code, confirming, isolating, models, reporting, running, serving, showing
+from llmhpo.commands import checking, code, confirming, isolating, lineage, models, reporting, running, serving, showing
 from llmhpo.commands.base import errors
 from llmhpo.draft import init_command
 from llmhpo.errors import LLMHPOError
@@ -30,6 +30,7 @@ app.command("confirm")(confirming.confirm_command)
 app.command("verify")(checking.verify_command)
 app.command("replay")(checking.replay_command)
 app.command("doctor")(isolating.doctor_command)
+app.command("lineage")(lineage.lineage_command)
 app.command("diff")(code.diff_command)
 app.command("checkout")(code.checkout_command)
 app.command("apply")(code.apply_command)
