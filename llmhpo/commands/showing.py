@@ -96,11 +96,15 @@ def _show_trial(context: Context, number: int, config: RunConfig) -> None:
         ("source", trial.proposal.source),
         ("rationale", trial.proposal.rationale),
         ("model", provenance and _provenance_text(provenance)),
+        ("code", _code_text(context, trial.proposal.code)),
         ("status", "running" if outcome is None else outcome.status),
         (context.task.metric, outcome and outcome.value),
         ("metrics", outcome and " ".join(f"{k}={show_number(v)}" for k, v in outcome.metrics.items())),
         ("seconds", outcome and f"{outcome.seconds:.1f}"),
         ("message", outcome and outcome.message),
+        ("tripwires", outcome and ", ".join(outcome.flags)),
+        ("sandbox", outcome and outcome.sandbox),
+        ("note", "the job measured this itself: no scorer checks it" if outcome and outcome.self_reported else ""),
         ("files", max((config.directory / "trials").glob(f"{number:05d}*"), default=None)),
         ("log", outcome and outcome.log_tail),
     ]
@@ -109,6 +113,12 @@ def _show_trial(context: Context, number: int, config: RunConfig) -> None:
             console.print(Text(f"{name}: {value}"), soft_wrap=True)
     for name, value in trial.params.items():
         console.print(Text(f"  {name} = {value!r}"), soft_wrap=True)
+
+
+def _code_text(context: Context, code: str) -> str:
+    """Which revision a trial ran, and how it came about; "" for the code as the user wrote it."""
+    revision = next((r for r in context.revisions if r.id == code), None)
+    return code if revision is None else f"{code[:12]}, {revision.source} of {revision.parent[:12]}: {revision.note}"
 
 
 def _provenance_text(p: Provenance) -> str:

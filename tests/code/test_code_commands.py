@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.directory.mkdir(parents=True, exist_ok=True)
     store = Store(config.storage, config.study_name, config.space, config.task, seed=1)
     store.begin_edits(Revision(baseline))
-    store.record(Batch("edit", 0, 2, revisions=(Revision(one, baseline), Revision(two, one))))
+    store.record(
+        Batch("edit", 0, 2, revisions=(Revision(one, baseline, note="wider", source="improve"), Revision(two, one)))
+    )
     for code in ("", one, two):
         trial = store.begin(Proposal({"x": 0.5}, "llm", code=code))
         store.finish(trial.number, Outcome("ok", 1.0))
@@ -83,6 +86,11 @@ def test_diff_of_the_code_as_it_stood_says_so(folder: Path) -> None:
     done = llmhpo(folder, "diff", "0")
     assert (done.returncode, done.stdout) == (0, "")
     assert "trial 0 ran the code as it stood" in done.stderr
+
+
+def test_show_names_the_code_of_a_trial(folder: Path) -> None:
+    out = llmhpo(folder, "show", "--trial", "1").stdout
+    assert re.search(r"^code: [0-9a-f]{12}, improve of [0-9a-f]{12}: wider$", out, re.MULTILINE)
 
 
 def test_checkout_writes_the_code_of_a_trial(folder: Path, tmp_path: Path) -> None:
