@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llmhpo.edit import Change, Edit, EditError, parse_edit
 from llmhpo.patch import apply_edit
-from llmhpo.regions import Editable, split_lines
+from llmhpo.regions import Editable
 from llmhpo.space import SearchSpace
 
 TRAIN = '''"""Trains."""
@@ -354,20 +354,36 @@ def test_a_declared_hyperparameter_that_contradicts_the_space_is_refused() -> No
 
 # --- properties -------------------------------------------------------------------------------------------------------
 
-some_lines = st.lists(
-    st.sampled_from([*split_lines(TRAIN), "x = (", '"""', "    pass", "# llmhpo: end", "\x00", "def f():"]), max_size=6
-)
-changes = st.builds(
+odd = ["x = (", '"""', "# llmhpo: end", "\x00", "def f():", "", "    w = 1 + (", "  bad indent"]
+fit = ["    w = [1]", "    depth = 3", "    # a comment", "    def inner(): pass", "    if depth: pass", "", "    pass"]
+plain = ["a = 1", "b = 2", "def f(): pass", "", "# c"]
+wild = st.builds(
     Change,
     path=st.sampled_from([*FILES, "new/x.py", "../x", "nope.py"]),
     name=st.sampled_from(["", "build", "weights", "load", "nope"]),
-    search=st.none() | some_lines.map(tuple) | st.integers(0, 17).flatmap(lambda i: st.just((TRAIN.split("\n")[i],))),
-    replace=some_lines.map(tuple),
+    search=st.none() | st.sampled_from(TRAIN.split("\n")).map(lambda line: (line,)),
+    replace=st.lists(st.sampled_from([*TRAIN.split("\n"), *odd]), max_size=6).map(tuple),
+)
+likely = st.one_of(
+    st.builds(
+        Change,
+        path=st.just("train.py"),
+        name=st.sampled_from(["", "build", "weights"]),
+        search=st.sampled_from([("    depth = 2",), ("        1,",), ("    w = [", "        1,", "    ]")]),
+        replace=st.lists(st.sampled_from([*fit, *odd[:1]]), max_size=4).map(tuple),
+    ),
+    st.builds(
+        Change,
+        path=st.sampled_from(["model.py", "win.py", "new/x.py"]),
+        name=st.just(""),
+        search=st.none() | st.just(("b = 2",)),
+        replace=st.lists(st.sampled_from(plain), max_size=5).map(tuple),
+    ),
 )
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(changes, min_size=1, max_size=3))
+@given(st.lists(likely | wild, min_size=1, max_size=3))
 def test_bytes_outside_of_the_regions_never_change(many: list[Change]) -> None:
     editable = Editable.of(SPECS, FILES)
     changed = apply_edit(FILES, editable, Edit(tuple(many)), space=SPACE)
