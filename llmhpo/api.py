@@ -316,7 +316,7 @@ def run(
 
     Raises: as `optimize`.
     """
-    executor = make_executor(config, objective, isolated)
+    executor = None if config.editing is not None else make_executor(config, objective, isolated)
     portfolio = make_portfolio(
         config.llm, base_url=config.base_url, price=config.price, caps=config.caps, deadline_s=config.deadline_s
     )
@@ -326,7 +326,10 @@ def run(
         command = _note_another_command(store, config)
         search: Search = portfolio
         if config.editing is not None:
-            search = config.editing.search(portfolio, config.editing.begin(store, config.directory))
+            workshop = config.editing.begin(store, config.directory)
+            search = config.editing.search(portfolio, workshop)
+            executor = make_executor(config, objective, isolated, workshop=workshop, known=store.context)
+        assert executor is not None
         search.log_requests(store.log)
         loop = Loop(
             store,
@@ -374,6 +377,7 @@ def confirm(
     isolated: bool | None = None,
     placement: Placement | str = "local",
     sandbox: Level | None = None,
+    editable: Sequence[str] = (),
     scorer: str | None = None,
     splits: Mapping[str, object] | None = None,
     predictions: str = "predictions.npy",
@@ -406,11 +410,22 @@ def confirm(
             metric_pattern=metric_pattern,
             placement=placement if isinstance(placement, Placement) else Placement(placement),
             sandbox=sandbox,
-            editing=None if result.baseline is None else Editing(Path(cwd).resolve(), ()),
+            editing=_edited(result, editable, Path(cwd).resolve()),
             scoring=scoring_of(scorer, splits, predictions, Path(cwd).resolve()),
         )
         function = objective if callable(objective) else None
         return run_confirmation(config, result, k, on_event or (lambda _: None), function, isolated=isolated)
+
+
+def _edited(result: Result, editable: Sequence[str], root: Path) -> Editing | None:
+    """What is needed to run the revisions of a study."""
+    if result.baseline is None:
+        return None
+    if not editable:
+        raise ConfigError(
+            "this study has edited code; give confirm() its `editable`, and its `scorer` and `splits` if any"
+        )
+    return Editing(root, tuple(editable))
 
 
 def run_confirmation(
@@ -430,7 +445,10 @@ def run_confirmation(
     plan = open_plan(config.storage, config.study_name, result.context, k, folder)
     try:
         promotes = config.scoring is not None and "promotion" in config.scoring.splits
-        executor = make_executor(config, objective, isolated)
+        workshop = None
+        if config.editing is not None and result.baseline is not None:
+            workshop = config.editing.workshop(config.directory, result.baseline.id)
+        executor = make_executor(config, objective, isolated, workshop=workshop)
         command = _command_text(config)
         events = run_plan(
             plan, executor, folder, retries=config.retries, command=command, split="promotion" if promotes else "search"

@@ -14,7 +14,7 @@ from llmhpo.agents.edit.search import EditSearch
 from llmhpo.agents.edit.workshop import Workshop
 from llmhpo.agents.portfolio import Portfolio
 from llmhpo.confirmation import LEAST_FOR_EDITS
-from llmhpo.errors import ConfigError
+from llmhpo.errors import ConfigError, StoreError
 from llmhpo.lineage import Lineage
 from llmhpo.regions import Editable
 from llmhpo.revision import Revision
@@ -88,9 +88,15 @@ class Editing:
         """
         lineage = self.lineage(directory)
         id_ = lineage.baseline(self.root, leave_out=self.leave_out)
-        files = lineage.files(id_)
-        workshop = Workshop(lineage, Editable.of(self.editable, files), self.options.max_lines)
-        known = store.begin_edits(Revision(id_, note="the code as it stood", digest=workshop.digest(files)))
+        workshop = self.workshop(directory, id_)
+        known = store.begin_edits(
+            Revision(id_, note="the code as it stood", digest=workshop.digest(lineage.files(id_)))
+        )
+        if known.id != id_:
+            raise StoreError(
+                f"{str(lineage.directory)!r} does not hold the code that study {store.study_name!r} began with; bring back the "
+                "folder, or give another study_name"
+            )
         if other := lineage.changed(known.id, self.root):
             _log.warning(
                 "study %r edits the code as it stood when it began; %r has changed since, which counts for nothing here: "
@@ -99,6 +105,15 @@ class Editing:
                 other[0],
             )
         return workshop
+
+    def workshop(self, directory: Path, baseline: str) -> Workshop:
+        """The repository of a study that has begun, and what may change.
+
+        Raises: ConfigError, StoreError.
+        """
+        lineage = self.lineage(directory)
+        editable = Editable.of(self.editable, lineage.files(baseline))
+        return Workshop(lineage, editable, baseline, self.options.max_lines)
 
     def search(self, portfolio: Portfolio, workshop: Workshop) -> EditSearch:
         """What chooses the trials; without a model nobody writes edits, and the study is one of configurations."""

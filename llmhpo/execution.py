@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from llmhpo.agents.edit.workshop import Workshop
 from llmhpo.config import RunConfig
 from llmhpo.errors import ConfigError
 from llmhpo.executors.base import Executor, Objective
 from llmhpo.executors.cluster import make_remote
 from llmhpo.executors.command import CommandTemplate
+from llmhpo.executors.edited import CodeExecutor
 from llmhpo.executors.function import FunctionExecutor, InProcessExecutor
 from llmhpo.executors.limits import Limits
 from llmhpo.executors.local import LocalExecutor
+from llmhpo.executors.scorer import Scorer
+from llmhpo.executors.workspace import Workspace
 from llmhpo.sandbox.choose import choose_sandbox
+from llmhpo.trial import Context
+from llmhpo.tripwires import Expectations
 
 
-def make_executor(config: RunConfig, objective: Objective | None, isolated: bool | None) -> Executor:
+def make_executor(
+    config: RunConfig,
+    objective: Objective | None,
+    isolated: bool | None,
+    *,
+    workshop: Workshop | None = None,
+    known: Callable[[], Context] | None = None,
+) -> Executor:
     """Jobs run on this machine or on a cluster; a callable in this process, unless something asks for processes.
+
+    Where code may be edited, `workshop` holds its revisions, and `known` tells what trials of the same kind have shown, against
+    which a result looks suspicious or not.
 
     Raises: ConfigError for what does not go together, SandboxError where the sandbox that is asked for does not hold.
     """
+    if workshop is not None:
+        return _of_code(config, objective, workshop, known)
     if config.placement.kind != "local":
         return _remote(config, objective)
     sandbox = choose_sandbox(config.sandbox or "none")
@@ -59,6 +79,44 @@ def make_executor(config: RunConfig, objective: Objective | None, isolated: bool
             read=data,
         )
     return InProcessExecutor(objective, workers=config.n_workers)
+
+
+def _of_code(
+    config: RunConfig, objective: Objective | None, workshop: Workshop, known: Callable[[], Context] | None
+) -> Executor:
+    """In the sandbox, each job in a checkout of its revision, scored from outside."""
+    assert config.editing is not None
+    if objective is not None or config.command is None:
+        raise ConfigError("editable names files of a command's code; give a command instead of a callable")
+    if config.placement.kind != "local":
+        raise ConfigError(
+            f"executor={config.placement.kind!r} runs no edited code; leave `editable` out, or run the jobs on this machine"
+        )
+    sandbox = choose_sandbox(config.sandbox or "auto")
+    data = tuple(config.cwd / name for name in config.placement.data)
+    inner = LocalExecutor(
+        CommandTemplate(config.command, config.space, config.cwd),
+        workers=config.n_workers,
+        gpus=config.gpus,
+        gpus_per_trial=config.gpus_per_trial,
+        limits=config.limits,
+        metric_pattern=config.metric_pattern,
+        pass_env=config.pass_env,
+        sandbox=sandbox,
+        scorer=None if config.scoring is None else Scorer(config.scoring, sandbox=sandbox),
+    )
+    workspace = Workspace(
+        workshop.lineage,
+        config.editing.root,
+        workshop.baseline,
+        workshop.editable,
+        data=data,
+        writable=config.writable,
+        scoring=config.scoring,
+    )
+    if known is None:
+        return CodeExecutor(inner, workspace)
+    return CodeExecutor(inner, workspace, expect=lambda _: Expectations.of(known()))
 
 
 def _remote(config: RunConfig, objective: Objective | None) -> Executor:

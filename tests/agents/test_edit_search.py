@@ -65,7 +65,7 @@ class World:
         self.lineage = Lineage(folder / "code.git")
         baseline = self.lineage.baseline(folder / "code")
         files = self.lineage.files(baseline)
-        workshop = Workshop(self.lineage, Editable.of(["model.py#gain"], files), 400)
+        workshop = Workshop(self.lineage, Editable.of(["model.py#gain"], files), baseline, 400)
         self.store = Store(None, "s", SPACE, Task("t", "loss"), seed=3)
         self.store.begin_edits(Revision(baseline, digest=workshop.digest(files)))
         self.model = Writer(replies)

@@ -34,10 +34,11 @@ def split_candidates(reply: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """The study's repository and what may change in it; an edit may add and remove `max_lines` lines."""
+    """The study's repository, its `baseline` and what may change of it; an edit may add and remove `max_lines` lines."""
 
     lineage: Lineage
     editable: Editable
+    baseline: str
     max_lines: int
 
     def texts(self, revision: Revision) -> list[tuple[Region, str]]:

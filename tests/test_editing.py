@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import llmhpo
+from llmhpo.audit import replay, verify
+from llmhpo.errors import ConfigError
+from llmhpo.events import Event, Finished
+from llmhpo.llm.base import Completion, Request
+from llmhpo.llm.scripted import Reply, ScriptedModel
+from llmhpo.store import load_study
+from llmhpo.usage import Usage
+
+TRAIN = """\
+import os
+import sys
+
+import numpy as np
+
+from llmhpo import job
+
+
+def features(x):
+    return x[:, None]
+
+
+def main(ridge):
+    rng = np.random.default_rng(job.seed())
+    train = np.load("train.npz")
+    pick = rng.permutation(len(train["x"]))[:150]
+    A = features(train["x"][pick])
+    w = np.linalg.solve(A.T @ A + ridge * np.eye(A.shape[1]), A.T @ train["y"][pick])
+    inputs = np.load(os.environ["LLMHPO_INPUTS"])
+    job.predictions(features(inputs) @ w)
+
+
+main(float(sys.argv[1]))
+"""
+SCORE = """\
+import numpy as np
+
+
+def score(predictions, labels):
+    return float(np.mean((predictions - labels) ** 2))
+"""
+SPACE = {"ridge": {"type": "float", "low": 1e-3, "high": 10.0, "log": True, "default": 1.0}}
+SPLITS = {
+    name: {"inputs": f"hidden/{name}_x.npy", "labels": f"hidden/{name}_y.npy"} for name in ("search", "promotion")
+}
+LINEAR = "return np.stack([np.ones(len(x)), x], axis=1)"
+CUBIC = "return np.stack([np.ones(len(x)), x, x**2, x**3], axis=1)"
+SAME = "return np.stack([x], axis=1)"
+BROKEN = "return np.stack([np.ones(len(x)), y])"
+
+
+def edit(body: str, note: str = "an edit") -> str:
+    return f"FILE: train.py#features\n<<<<<<< REWRITE\ndef features(x):\n    {body}\n>>>>>>> REWRITE\nNOTE: {note}\n"
+
+
+def several(*bodies: str) -> str:
+    return "\n".join(f"EDIT {i}\n{edit(body)}" for i, body in enumerate(bodies, 1))
+
+
+class Writer(ScriptedModel):
+    """Answers the requests for edits in their order, which their numbers give, and those for configurations with nothing."""
+
+    def __init__(self, replies: Sequence[Reply]) -> None:
+        super().__init__(replies)
+        self.asked = 0
+
+    def complete(self, request: Request) -> Completion:
+        if request.schema is not None:
+            return Completion('{"configurations": []}', Usage(1, 10, 0, 10), "writer")
+        self.asked += 1
+        reply = self._replies.get(self.asked - 1, "nothing comes to mind")
+        if isinstance(reply, Exception):
+            raise reply
+        assert isinstance(reply, str)
+        return Completion(reply, Usage(1, 100, 0, 100), "writer")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A regression whose script fits a line through the origin where the data are cubic."""
+    folder = tmp_path / "project"
+    (folder / "hidden").mkdir(parents=True)
+    (folder / "train.py").write_text(TRAIN)
+    (folder / "score.py").write_text(SCORE)
+    rng = np.random.default_rng(0)
+    for name, n in (("train", 300), ("search", 100), ("promotion", 100)):
+        x = rng.uniform(-1, 1, n)
+        y = x**3 - x + 0.5 * x**2 + 0.05 * rng.normal(size=n)
+        if name == "train":
+            np.savez(folder / "train.npz", x=x, y=y)
+        else:
+            np.save(folder / "hidden" / f"{name}_x.npy", x)
+            np.save(folder / "hidden" / f"{name}_y.npy", y)
+    return folder
+
+
+def study(project: Path, replies: Sequence[Reply], n: int = 12, **kw: object) -> llmhpo.Result:
+    settings: dict[str, object] = {
+        "metric": "mse", "llm": Writer(replies), "n_trials": n, "seed": 3, "study_name": "s", "cwd": project,
+        "editable": ["train.py#features"], "scorer": "score.py", "splits": SPLITS, "progress": False,
+    }  # fmt: skip
+    return llmhpo.optimize(f"{sys.executable} train.py {{ridge}}", SPACE, **{**settings, **kw})  # type: ignore[arg-type]
+
+
+def log_of(project: Path) -> Path:
+    return project / "runs" / "s" / "events.jsonl"
+
+
+def test_good_edits_are_found_and_confirmed_on_the_promotion_split(project: Path) -> None:
+    result = study(project, [several(LINEAR, BROKEN), edit(CUBIC)])
+    assert result.best is not None
+    assert result.best.proposal.code
+    assert result.confirmation is not None
+    assert result.confirmation.confirmed
+    assert len(result.confirmation.seeds) == 3
+    assert (project / "train.py").read_text() == TRAIN
+    jobs = sorted((project / "runs" / "s" / "confirm" / "trials").iterdir())
+    assert len(jobs) == 6
+
+
+def test_an_edit_that_changes_nothing_is_not_confirmed(project: Path) -> None:
+    result = study(project, [edit(SAME)], n=8)
+    assert result.best is not None
+    assert result.best.proposal.code == ""
+    assert result.confirmation is None
+
+
+def test_the_log_of_a_study_with_edits_is_verified_and_replayed(project: Path) -> None:
+    result = study(project, [several(LINEAR, BROKEN), edit(CUBIC)], edits={"confirm": 0})
+    log = log_of(project)
+    assert verify(log, load_study(str(result.storage), "s"), "s").problems == ()
+    found = replay(log)
+    assert found.problems == ()
+    assert found.checked == 12
+
+
+@pytest.mark.parametrize("stop_after", [0, 2, 5])
+def test_a_study_with_edits_that_was_stopped_goes_on_as_one_that_never_was(project: Path, stop_after: int) -> None:
+    replies = [several(LINEAR, BROKEN), edit(CUBIC)]
+    whole = study(project, replies, n=8, study_name="whole", edits={"confirm": 0})
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Finished) and event.trial.number == stop_after:
+            raise KeyboardInterrupt
+
+    writer = Writer(replies)
+    with pytest.raises(KeyboardInterrupt):
+        study(project, replies, n=8, llm=writer, edits={"confirm": 0}, on_event=stop)
+    again = study(project, replies, n=8, llm=writer, edits={"confirm": 0})
+    assert [(t.number, t.proposal.source, t.params, t.value) for t in again.trials] == [
+        (t.number, t.proposal.source, t.params, t.value) for t in whole.trials
+    ]
+
+
+def test_every_attempt_records_the_revision_that_it_ran(project: Path) -> None:
+    result = study(project, [edit(CUBIC)], n=4, edits={"confirm": 0})
+    entries = [json.loads(line) for line in log_of(project).read_text().splitlines()]
+    launched = {e["data"]["number"]: e["data"]["attempt"]["code"] for e in entries if e.get("kind") == "launch"}
+    assert result.baseline is not None
+    assert launched == {t.number: t.proposal.code or result.baseline.id for t in result.trials}
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"editable": ["train.py#nothing"]}, "nothing"),
+        ({"editable": ["other.py"]}, "other.py"),
+        ({"editable": "train.py"}, "is not a list"),
+        ({"editable": [], "edits": {"share": 0.5}}, "editable names nothing"),
+        ({"edits": {"chare": 0.5}}, "edits.chare"),
+        ({"edits": {"confirm": 2}}, "edits.confirm=2"),
+    ],
+)
+def test_settings_of_edits_that_make_no_sense_are_refused(
+    project: Path, settings: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        study(project, [], **settings)
