@@ -13,7 +13,7 @@ from llmhpo.space import SearchSpace
 
 TRAIN = '''"""Trains."""
 import json
-
+# the data
 def load():
     return 1
 
@@ -380,10 +380,18 @@ likely = st.one_of(
         replace=st.lists(st.sampled_from(plain), max_size=5).map(tuple),
     ),
 )
+outside = st.builds(
+    Change,
+    path=st.sampled_from(["train.py", "train.py", "score.py"]),
+    name=st.just(""),
+    search=st.none()
+    | st.sampled_from([("METRIC = 1",), ("# the data",), ("    return 1",), ("import json",), ("def load():",)]),
+    replace=st.lists(st.sampled_from(["# mine", "x = 1", "    return 2", ""]), max_size=2).map(tuple),
+)
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(likely | wild, min_size=1, max_size=3))
+@given(st.lists(likely | wild | outside, min_size=1, max_size=3))
 def test_bytes_outside_of_the_regions_never_change(many: list[Change]) -> None:
     editable = Editable.of(SPECS, FILES)
     changed = apply_edit(FILES, editable, Edit(tuple(many)), space=SPACE)
