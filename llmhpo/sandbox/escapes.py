@@ -279,15 +279,14 @@ def _call(name: str, *arguments: object) -> str:
 
 def main(targets: Targets) -> dict[str, str | None]:
     """Make every attempt; each gives what it reached, or None."""
+    works = Path(targets["data"]).read_text()
+    Path(targets["scratch"], "works").write_text(works)  # a fence that lets nothing be done is of no use
     found: dict[str, str | None] = {}
     for attempt in ATTEMPTS:
         try:
             found[attempt.__name__] = attempt(targets) or None
         except OSError:
             found[attempt.__name__] = None
-    Path(targets["scratch"], "works").write_text(
-        Path(targets["data"]).read_text()
-    )  # a fence that lets nothing do is no use
     return found
 
 

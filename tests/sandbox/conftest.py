@@ -1,76 +1,8 @@
-import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
-from jobs import Bench
-
-from llmhpo.errors import SandboxError
-from llmhpo.sandbox.choose import choose_sandbox
-
-LEVELS = ("bwrap", "landlock")
-
-
-def sandbox_or_skip(level):
-    """The sandbox of this level. A machine that has bwrap must be able to use it; one without it leaves its tests out."""
-    try:
-        return choose_sandbox(level)
-    except SandboxError as error:
-        if level == "bwrap" and shutil.which("bwrap") is not None:
-            raise
-        pytest.skip(str(error))
-
-
-class Cell(Bench):
-    """Runs snippets of Python as jobs in a sandbox: `code/` is what they run in, `outside/` what they shall not reach."""
-
-    def __init__(self, folder, sandbox):
-        super().__init__(folder)
-        self.sandbox = sandbox
-        self.outside = folder / "outside"
-        self.code = folder / "code"
-        self.data = folder / "data"
-        for each in (self.outside, self.code, self.data):
-            each.mkdir()
-        (self.outside / "secret").write_text("the secret")
-        (self.data / "train.csv").write_text("1,2,3\n")
-
-    def executor(self, code, **settings):
-        settings.setdefault("sandbox", self.sandbox)
-        settings.setdefault("read", [self.data])
-        return super().executor(code, **settings)
-
-    def script(self, code):
-        folder, self.folder = self.folder, self.code
-        try:
-            return super().script(PREAMBLE.format(outside=str(self.outside), data=str(self.data)) + code)
-        finally:
-            self.folder = folder
-
-    def says(self, code, **settings):
-        """Run an attempt; the metric that it hands in is 1 where it got through. Nothing of it lives on."""
-        outcome = self.run(code, **settings)
-        assert self.living() == []
-        return outcome
-
-
-# `tried` hands in 0 where an attempt raised OSError, else 1: a cheater that does not get anywhere ends well.
-PREAMBLE = """
-import os, sys, time, signal, socket, subprocess
-from pathlib import Path
-OUTSIDE, DATA, HERE = Path({outside!r}), Path({data!r}), Path(os.environ["LLMHPO_DIR"])
-def result(value):
-    Path(os.environ["LLMHPO_RESULT"]).write_text(repr(value))
-def tried(*attempts):
-    for attempt in attempts:
-        try:
-            attempt()
-        except OSError as error:
-            print("refused:", error)
-        else:
-            return result(1)
-    result(0)
-"""
+from cells import LEVELS, Cell, sandbox_or_skip
 
 
 @pytest.fixture(params=LEVELS)

@@ -127,7 +127,9 @@ def test_a_file_of_a_terabyte_without_content_is_refused(cell):  # 11
 
 def test_a_signal_to_everybody_reaches_the_job_alone(cell):  # 12
     with subprocess.Popen(["sleep", "30"]) as canary:
-        cell.says("signal.signal(15, signal.SIG_IGN)\nos.kill(-1, 15)\ntime.sleep(0.1)\nos.kill(-1, 9)\ntime.sleep(0.3)")
+        cell.says(
+            "signal.signal(15, signal.SIG_IGN)\nos.kill(-1, 15)\ntime.sleep(0.1)\nos.kill(-1, 9)\ntime.sleep(0.3)"
+        )
         assert canary.poll() is None
         canary.kill()
 
