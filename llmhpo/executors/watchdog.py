@@ -25,21 +25,23 @@ class Watchdog:
     """Compares what the descendants of this process use with `limits`, one number for each of `NAMES` (inf: none).
 
     `folders` are those whose content counts as disk and files. File systems in memory that a sandbox has mounted for the job
-    alone count as memory and files. After a look that found something, `figure` says how much it was;
+    alone count as memory and files; where it `shares_memory` with others, what /dev/shm has grown by counts as memory. After a look that found something, `figure` says how much it was;
     `peak` is the largest memory seen, in bytes.
     """
 
-    def __init__(self, limits: str, folders: str) -> None:
+    def __init__(self, limits: str, folders: str, *, shares_memory: bool = False) -> None:
         self.limits = dict(zip(NAMES, map(float, limits.split(",")), strict=True))
         self.folders = [folder for folder in folders.split("\n") if folder]
         self.figure = self.peak = 0.0
+        self._shared_before = _used("/dev/shm")[0] if shares_memory else -1
         self.due = time.monotonic() + PERIOD_S
 
     def look(self, printed: int) -> str:
         """The name of a limit that is passed now, "" for none; `printed` is the bytes of output so far."""
         start = time.monotonic()
         pids = descendants(os.getpid())
-        passed = self._passed(*_use(pids), printed, *_mounted(pids))
+        mounted = _mounted(pids) if self._shared_before < 0 else (_used("/dev/shm")[0] - self._shared_before, 0)
+        passed = self._passed(*_use(pids), printed, max(0, mounted[0]), mounted[1])
         now = time.monotonic()
         self.due = now + max(PERIOD_S, (now - start) / _SHARE)
         return passed
@@ -105,20 +107,24 @@ def _proportional(pid: int, resident: int) -> tuple[int, int]:
 def _mounted(pids: set[int]) -> tuple[int, int]:
     """Bytes and entries of the file systems in memory that these processes see where this one sees others."""
     for pid in sorted(pids, reverse=True):  # the monitor of a sandbox, which sees what we see, came first
-        found = [0, 0]
-        for place in _IN_MEMORY:
-            try:
-                path = f"/proc/{pid}/root{place}"
-                if os.stat(path).st_dev == os.stat(place).st_dev:  # noqa: PTH116
-                    continue
-                use = os.statvfs(path)
-            except OSError:  # ended meanwhile
-                continue
-            found[0] += (use.f_blocks - use.f_bfree) * use.f_frsize
-            found[1] += use.f_files - use.f_ffree
-        if any(found):
-            return found[0], found[1]
+        places = [f"/proc/{pid}/root{place}" for place in _IN_MEMORY]
+        try:
+            if all(_device(path) != _device(place) for path, place in zip(places, _IN_MEMORY, strict=True)):
+                found = [_used(path) for path in places]
+                return sum(size for size, _ in found), sum(count for _, count in found)
+        except OSError:  # ended meanwhile
+            continue
     return 0, 0
+
+
+def _device(place: str) -> int:
+    return os.stat(place).st_dev  # noqa: PTH116 - pathlib costs 10 ms of start-up
+
+
+def _used(place: str) -> tuple[int, int]:
+    """Bytes and entries of the file system at `place`. Raises: OSError."""
+    use = os.statvfs(place)
+    return (use.f_blocks - use.f_bfree) * use.f_frsize, use.f_files - use.f_ffree
 
 
 def _stored(folders: list[str], limit: float, most: float) -> tuple[int, int]:

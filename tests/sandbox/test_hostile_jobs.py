@@ -113,6 +113,17 @@ def test_a_file_in_memory_is_bounded(cell, place):  # 9
     assert cell.says(code, limits=SMALL).status == "failed"
 
 
+def test_many_files_in_memory_end_the_job(cell):  # 2, 9
+    code = (
+        "import atexit\nnames = [f'/dev/shm/llmhpo-test-{os.getpid()}-{i}' for i in range(60)]\n"
+        "def clear(*_):\n  for name in names: Path(name).unlink(missing_ok=True)\n"
+        "signal.signal(15, lambda *_: (clear(), os._exit(1)))\n"
+        "fds = []\nfor name in names:\n  fds.append(open(name, 'wb')); os.unlink(name); fds[-1].write(b'x' * 8_000_000); fds[-1].flush()\n"
+        "  time.sleep(0.02)\ntime.sleep(20)"
+    )
+    assert cell.says(code, limits=SMALL, timeout_s=15).status in ("oom", "failed")
+
+
 @pytest.mark.parametrize("place", ["HERE", "Path(os.environ['TMPDIR'])"], ids=["own folder", "tmp"])
 def test_many_files_end_the_job(cell, place):  # 10
     outcome = cell.says(f"for i in range(5000): ({place} / f'{{i}}').touch()\ntime.sleep(5)", limits=SMALL)
