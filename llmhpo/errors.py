@@ -70,12 +70,13 @@ class LLMError(LLMHPOError):
 class LLMUnavailableError(LLMError):
     """No server, a time-out, a rate limit or a server error: another try later may work.
 
-    `retry_after_s` is what the service asked for, where it said so.
+    `retry_after_s` is what the service asked for, where it said so; `was_cut_off` says that a request which may have been under
+    way was given up: it may have to be paid for.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None, was_cut_off: bool = False) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.was_cut_off = retry_after_s, was_cut_off
 
 
 class LLMRequestError(LLMError):

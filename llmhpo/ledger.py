@@ -23,6 +23,7 @@ class Ledger:
     """Trials and consultations by number, and `about`: name, seed, space and task of the study.
 
     An `end` holds `outcome` and `evaluated` of a trial that has ended; `baseline` is the code that may be edited, if any.
+    `asked` is the most that a request to the model may cost which has no answer yet, `lost` the same of those that never will.
     """
 
     about: Record = field(default_factory=dict)
@@ -30,6 +31,8 @@ class Ledger:
     ends: dict[int, Record] = field(default_factory=dict)
     batches: list[Record] = field(default_factory=list)
     baseline: Record | None = None
+    asked: Usage = field(default_factory=Usage)
+    lost: Usage = field(default_factory=Usage)
 
     @classmethod
     def of(cls, about: Record, context: Context) -> Self:
@@ -55,12 +58,19 @@ class Ledger:
         data = entry.data
         if entry.kind == "open":
             self.about = {k: data[k] for k in ("study", "seed", "space", "task")}
+            self.lost, self.asked = Usage(**data.get("lost", {})), Usage()
+        elif entry.kind == "asking":
+            self.lost, self.asked = self.lost + self.asked, Usage(**data["at_most"])
+        elif entry.kind == "request":
+            self.asked = Usage()
         elif entry.kind == "decision":
             self.proposals[int(data["number"])] = data["proposal"]
         elif entry.kind == "result":
             self.ends[int(data["number"])] = {"outcome": data["outcome"], "evaluated": data["evaluated"]}
         elif entry.kind == "consulted":
             self.batches.append(data["batch"])
+            if data["batch"]["usage"]["calls"]:  # the request is counted there
+                self.asked = replace(self.asked, calls=0)
         elif entry.kind == "baseline":
             self.baseline = data["revision"]
         elif entry.kind == "snapshot":

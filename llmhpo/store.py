@@ -53,6 +53,7 @@ from llmhpo.storage import (
     storage_errors,
 )
 from llmhpo.trial import Attempt, Batch, Context, Outcome, Proposal, Task, Trial
+from llmhpo.usage import Usage
 
 __all__ = ["Launch", "Store", "batch_from_dict", "load_study"]
 
@@ -97,6 +98,7 @@ class Store:
         self.space, self.task, self.study_name = space, task, study_name
         self._where = storage
         self._redact = Redactor.from_environment()
+        self._lost = Usage()
         self._lease: Lease | None = None
         self._journal: Journal | None = None
         self._storage = open_storage(storage, to_write=True, file_system=file_system)
@@ -139,6 +141,7 @@ class Store:
         self._journal = journal = Journal(path)
         about = {"study": self.study_name, "seed": self.seed, "space": self.space.to_dict(), "task": asdict(self.task)}
         kept, logged = Ledger.of(about, self.context()), Ledger.read(journal.entries)
+        self._lost = logged.lost + logged.asked
         missing, wrong = logged.missing(kept), logged.contradictions(kept)
         if journal.entries and (wrong or len(missing) > self._largest_group):
             journal.set_aside(wrong[0] if wrong else f"it lacks {len(missing)} events of what the store holds")
@@ -149,7 +152,8 @@ class Store:
             for kind, data in logged.missing(kept):
                 journal.append(kind, {**data, "recovered": True})
         epoch, me = (0, "") if self._lease is None else (self._lease.epoch, str(self._lease.me))
-        journal.append("open", {**about, "epoch": epoch, "by": me, "revision": self.space.revision})
+        lost = {} if self._lost == Usage() else {"lost": asdict(self._lost)}
+        journal.append("open", {**about, "epoch": epoch, "by": me, "revision": self.space.revision, **lost})
 
     # --- opening ----------------------------------------------------------------------------------------------------
 
@@ -247,7 +251,8 @@ class Store:
 
     def context(self, budget_left: int | None = None) -> Context:
         """A snapshot of all that agents may see."""
-        return Context(self.task, self.space, self.trials, budget_left, self.seed, self.batches, self._baseline)
+        known = Context(self.task, self.space, self.trials, budget_left, self.seed, self.batches, self._baseline)
+        return known if self._lost == Usage() else replace(known, lost=self._lost)
 
     def _frozen(self) -> list[FrozenTrial]:
         return self._storage.get_all_trials(self._study_id, deepcopy=False)

@@ -229,7 +229,8 @@ class Context:
 
     `trials` is ordered by number and includes those that still run; `batches` are the consultations of the model so
     far; `budget_left` counts the trials that may still be begun (None: not known). `baseline` is the user's code as it
-    stood when the study began, where code may be edited. `elsewhere` is what consultations cost that are not in `batches`.
+    stood when the study began, where code may be edited. `elsewhere` is what consultations cost that are not in `batches`,
+    `lost` the most that requests may have cost of which nothing is known: a session died while they were under way.
     """
 
     task: Task
@@ -240,6 +241,7 @@ class Context:
     batches: tuple[Batch, ...] = ()
     baseline: Revision | None = None
     elsewhere: Usage = field(default_factory=Usage)
+    lost: Usage = field(default_factory=Usage)
 
     @property
     def revisions(self) -> tuple[Revision, ...]:

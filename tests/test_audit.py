@@ -59,7 +59,7 @@ def test_the_decisions_of_a_log_come_out_the_same(tmp_path: Path, stop_after: in
 
 def test_the_log_tells_requests_drops_decisions_launches_and_results(tmp_path: Path) -> None:
     log = study(tmp_path, n=5)
-    assert {"open", "session", "question", "request", "consulted", "decision", "launch", "result", "stop"} == set(
+    assert {"open", "session", "question", "asking", "request", "consulted", "decision", "launch", "result", "stop"} == set(
         kinds(log)
     )
     entries = read_journal(log).entries

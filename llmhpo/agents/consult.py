@@ -50,7 +50,8 @@ class Consultant:
     def converse(self, context: Context, system: str, user: str) -> Conversation:
         """Begin a conversation; the deadline counts from now."""
         messages = [Message("system", system), Message("user", user)]
-        return Conversation(self.llm, self.caps, context.usage, time.monotonic() + self.deadline_s, messages)
+        end = time.monotonic() + self.deadline_s
+        return Conversation(self.llm, self.caps, context.usage, end, messages, lost=context.lost)
 
     def consult(self, context: Context, question: Question, shorter: Callable[[], Question] | None = None) -> Batch:
         """Ask for a batch. Whatever happens comes back as a `Batch`, never as an exception.

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from llmhpo.errors import LLMError
-from llmhpo.llm.base import LLM, Completion, JSONSchema, Message, Request
+from llmhpo.errors import LLMError, LLMUnavailableError
+from llmhpo.llm.base import LLM, Completion, JSONSchema, Message, Request, most_it_costs
 from llmhpo.llm.redact import Redactor
 from llmhpo.usage import Caps, Usage
 
@@ -18,7 +18,7 @@ _QUOTED_CHARS = 8000  # of a first reply, in the repair turn
 class Conversation:
     """Messages to a model and its answers, without the secrets in them.
 
-    `spent` is what the study has cost before, `deadline` on the monotonic clock.
+    `spent` is what the study has cost before, `lost` what it may have cost besides; `deadline` is on the monotonic clock.
     """
 
     llm: LLM
@@ -27,6 +27,7 @@ class Conversation:
     deadline: float
     messages: list[Message]
     usage: Usage = field(default_factory=Usage)
+    lost: Usage = field(default_factory=Usage)
     redact: Redactor = field(default_factory=Redactor.from_environment)
 
     @property
@@ -39,7 +40,8 @@ class Conversation:
 
         Raises: LLMError, BudgetError before a request that could pass a cap.
         """
-        self.caps.check(self.spent + self.usage, self._worst_case(max_tokens))
+        most = most_it_costs(self.llm, self.messages, max_tokens)
+        self.caps.check(self.spent + self.lost + self.usage, most)
         request = Request(
             messages=tuple(replace(m, content=self.redact(m.content)) for m in self.messages),
             schema=schema,
@@ -49,8 +51,9 @@ class Conversation:
         )
         try:
             completion = self.llm.complete(request)
-        except LLMError:
-            self.usage += Usage(calls=1)  # asked for and not answered: it counts as a request
+        except LLMError as error:
+            # Asked for and not answered: it counts as a request. One that was cut off in the midst is paid for, unknown how dearly.
+            self.usage += most if isinstance(error, LLMUnavailableError) and error.was_cut_off else Usage(calls=1)
             raise
         self.usage += completion.usage
         completion = replace(completion, text=self.redact(completion.text), model=self.redact(completion.model))
@@ -60,17 +63,13 @@ class Conversation:
     def anew(self, system: str, user: str) -> Conversation:
         """Another one with other words, that goes on with this one's bill and deadline."""
         messages = [Message("system", system), Message("user", user)]
-        return Conversation(self.llm, self.caps, self.spent, self.deadline, messages, self.usage, self.redact)
+        return Conversation(
+            self.llm, self.caps, self.spent, self.deadline, messages, self.usage, self.lost, self.redact
+        )
 
     def say(self, text: str) -> None:
         """Add a turn of ours."""
         self.messages.append(Message("user", text))
-
-    def _worst_case(self, max_tokens: int) -> Usage:
-        prompt = sum(self.llm.count_tokens(m.content) + 8 for m in self.messages)
-        max_tokens += self.llm.overhead_tokens
-        usd = None if self.llm.price is None else self.llm.price.usd(prompt, max_tokens)
-        return Usage(calls=1, input_tokens=prompt, output_tokens=max_tokens, usd=usd)
 
 
 def shares(usage: Usage, found: Sequence[object]) -> tuple[float, float | None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from llmhpo.usage import Price, Usage
 
 JSONSchema = dict[str, object]
+_TOKENS_PER_MESSAGE = 8  # its role and what marks its ends
 Finish = Literal["stop", "length", "refusal"]
 
 
@@ -76,3 +78,11 @@ class LLM(Protocol):
     def close(self) -> None:
         """Release connections and memory. The model may be used again."""
         ...
+
+
+def most_it_costs(model: LLM, messages: Iterable[Message], max_tokens: int) -> Usage:
+    """The most that one request may cost: its prompt, and the longest reply that is allowed."""
+    prompt = sum(model.count_tokens(m.content) + _TOKENS_PER_MESSAGE for m in messages)
+    reply = max_tokens + model.overhead_tokens
+    usd = None if model.price is None else model.price.usd(prompt, reply)
+    return Usage(calls=1, input_tokens=prompt, output_tokens=reply, usd=usd)

@@ -7,14 +7,16 @@ from dataclasses import asdict
 from typing import Any
 
 from llmhpo.errors import LLMError
-from llmhpo.llm.base import LLM, Completion, Request
+from llmhpo.llm.base import LLM, Completion, Request, most_it_costs
 from llmhpo.llm.health import health_of
 
 Note = Callable[[str, dict[str, Any]], None]
 
 
 class LoggedModel:
-    """`model`, with every request that it is sent, and what came of it, told to `note("request", data)`.
+    """`model`, with every request that it is sent told to `note("request", data)` with what came of it.
+
+    Before it is sent, `note("asking", ...)` says what it may cost at most.
 
     What is told is not redacted yet: the event log does that.
     """
@@ -33,6 +35,8 @@ class LoggedModel:
             "max_tokens": request.max_tokens,
             "messages": [asdict(m) for m in request.messages],
         }
+        most = most_it_costs(self._model, request.messages, request.max_tokens)
+        self._note("asking", {"number": request.number, "at_most": asdict(most)})
         try:
             completion = self._model.complete(request)
         except LLMError as error:

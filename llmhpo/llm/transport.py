@@ -215,7 +215,8 @@ class Transport:
         return _Failure(
             LLMUnavailableError(
                 f"{self._endpoint.place} gave no full answer of model {self._endpoint.model!r} within "
-                f"deadline_s={deadline.seconds:g}; check the server, or raise deadline_s"
+                f"deadline_s={deadline.seconds:g}; check the server, or raise deadline_s",
+                was_cut_off=True,
             )
         )
 
