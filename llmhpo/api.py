@@ -33,10 +33,11 @@ from llmhpo.loop import Loop
 from llmhpo.revision import Revision
 from llmhpo.rules import StopRules
 from llmhpo.sandbox.base import Level
+from llmhpo.scoring.base import Scoring
 from llmhpo.space import Params, SearchSpace
 from llmhpo.store import Store
 from llmhpo.surrogates.incumbent import Estimate, estimates
-from llmhpo.trial import Batch, Context, Direction, Task, Trial, best_trial
+from llmhpo.trial import Batch, Bounds, Context, Direction, Task, Trial, best_trial
 from llmhpo.usage import Caps, Price, Usage
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ def optimize(
     gpus_per_trial: float | None = None,
     limits: Limits | Mapping[str, float] | None = None,
     metric_pattern: str | None = None,
+    metric_bounds: Bounds | None = None,
     retries: int = RETRIES,
     cwd: str | Path = ".",
     isolated: bool | None = None,
@@ -211,7 +213,8 @@ def optimize(
     worker, or with `gpus_per_trial` (0.5: two trials share one) for each GPU; `limits` such as `{"memory_gb": 8}` end a
     trial that uses more, see `Limits`. `max_tokens`, `max_usd` and `max_requests`
     are hard caps on the model's use; when they are reached, the classical optimizer goes on alone. `stop_at`, `stop_stale`,
-    `stop_gain` and `max_wall_s` end the study before its last trial: see `StopRules`. `progress` draws a table
+    `stop_gain` and `max_wall_s` end the study before its last trial: see `StopRules`. `metric_bounds`, the least and the largest
+    that the metric can be, such as (0, 1) or (0, None), make a trial invalid that reports more. `progress` draws a table
     (default: where stderr is a terminal); `on_event` sees everything that happens. `retries` says how often a trial is run
     again that was cut off by the death of this process or of the machine; its files in LLMHPO_CHECKPOINT_DIR are kept.
 
@@ -252,7 +255,7 @@ def optimize(
         scoring = scoring_of(scorer, splits, predictions, Path(cwd).resolve())
         config = RunConfig(
             space=given,
-            task=Task(task, metric, direction, timeout_s, noisy),
+            task=Task(task, metric, direction, timeout_s, noisy, metric_bounds),
             directory=directory,
             study_name=name,
             storage=storage or (f"sqlite:///{directory / 'study.db'}" if keep else None),
@@ -324,6 +327,8 @@ def run(
     store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed, log=log)
     try:
         command = _note_another_command(store, config)
+        if config.scoring is not None:
+            _note_another_scorer(store, config.scoring)
         search: Search = portfolio
         if config.editing is not None:
             workshop = config.editing.begin(store, config.directory)
@@ -477,6 +482,15 @@ def _note_another_command(store: Store, config: RunConfig) -> str:
             config.study_name, was, now,
         )  # fmt: skip
     return now
+
+
+def _note_another_scorer(store: Store, scoring: Scoring) -> None:
+    now = hashlib.sha256(scoring.script.read_bytes()).hexdigest()
+    if store.remember("scorer", now) != now:
+        _log.warning(
+            "study %r began with another scorer than %r is now; where the two give other values, give another study_name",
+            store.study_name, scoring.script.name,
+        )  # fmt: skip
 
 
 def as_space(space: Space) -> SearchSpace:

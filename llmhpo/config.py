@@ -110,6 +110,7 @@ class _StudyFile(BaseModel):
     gpus_per_trial: float | None = None
     limits: dict[str, float] = {}
     metric_pattern: str | None = None
+    metric_bounds: list[float] | None = None
     pass_env: list[str] = []
     executor: str = "local"
     ray_address: str | None = None
@@ -179,7 +180,14 @@ def _to_config(path: Path, parsed: _StudyFile, tell: Tell | None) -> RunConfig:
     scoring = scoring_of(parsed.scorer, parsed.splits, parsed.predictions, folder)
     return RunConfig(
         space=space,
-        task=Task(parsed.task.strip(), parsed.metric, parsed.direction, parsed.timeout_s, parsed.noisy),
+        task=Task(
+            parsed.task.strip(),
+            parsed.metric,
+            parsed.direction,
+            parsed.timeout_s,
+            parsed.noisy,
+            parsed.metric_bounds,  # type: ignore[arg-type]  # it checks them itself
+        ),
         directory=directory,
         study_name=name,
         storage=_absolute(parsed.storage, "sqlite:///", folder) or f"sqlite:///{directory / 'study.db'}",

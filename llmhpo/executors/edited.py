@@ -15,6 +15,8 @@ from llmhpo.scoring.fingerprint import of_losses
 from llmhpo.trial import Outcome
 from llmhpo.tripwires import CHANGED, Expectations, condemned, needs_rerun, rerun_seed, settle, suspicions
 
+Expect = Callable[[Job], Expectations]
+
 
 def nothing_known(job: Job) -> Expectations:  # noqa: ARG001 - of whatever job
     """No expectations of any job: only what an outcome shows by itself is suspicious."""
@@ -22,12 +24,11 @@ def nothing_known(job: Job) -> Expectations:  # noqa: ARG001 - of whatever job
 
 
 class CodeExecutor:
-    """Runs jobs of a revision (`Job.code`) with `inner` in the folder that `workspace` lays out, the others with `plain`.
+    """Runs jobs of a revision (`Job.code`) with `inner` in the folder that `workspace` lays out, others in the user's tree.
 
-    `inner` and `plain` (default: `inner`) are given the same `gpus`; `inner` has the sandbox and the scorer. Without a
-    scorer an edited trial is `self_reported`. `expect` is asked, in the thread that submits, what is known before a job runs.
-
-    A suspicious outcome (see `tripwires`) is run once more, on another seed and from nothing; the trial has one outcome.
+    `inner` has the sandbox and the scorer; without a scorer an edited trial is `self_reported`. `expect` is asked, in the thread
+    that submits, what is known before a job runs. A suspicious outcome of edited code (see `tripwires`) is run once more, on
+    another seed and from nothing; the trial has one outcome.
     """
 
     def __init__(
@@ -35,11 +36,9 @@ class CodeExecutor:
         inner: LocalExecutor,
         workspace: Workspace,
         *,
-        plain: LocalExecutor | None = None,
-        expect: Callable[[Job], Expectations] = nothing_known,
+        expect: Expect = nothing_known,
     ) -> None:
-        self._inner, self._plain = inner, plain or inner
-        self._workspace, self._expect = workspace, expect
+        self._inner, self._workspace, self._expect = inner, workspace, expect
         self._known: dict[Path, Expectations] = {}
         self._pool = WorkerPool(inner.workers, self._run)
         self.workers = inner.workers
@@ -52,7 +51,6 @@ class CodeExecutor:
     def hasten(self, grace_s: float) -> None:
         """See `LocalExecutor.hasten`."""
         self._inner.hasten(grace_s)
-        self._plain.hasten(grace_s)
 
     def shutdown(self, *, kill: bool) -> None:
         """See `LocalExecutor.shutdown`."""
@@ -65,13 +63,13 @@ class CodeExecutor:
     def _run(self, job: Job, slot: int, future: Future[Outcome]) -> Outcome | None:
         known = self._known.pop(job.directory)
         if not job.code:
-            outcome = self._plain.run(job, slot, future)
+            outcome = self._inner.run(job, slot, future)
             return None if outcome is None else _marked(outcome)
         if problem := self._workspace.objection(job.code):
             return Outcome("invalid", message=problem, flags=(CHANGED,))
         first = self._once(job, slot, future)
-        if first is None:
-            return None
+        if first is None or job.code == self._workspace.baseline:
+            return first
         flags = suspicions(first, job.task, known)
         if not needs_rerun(first, flags):
             return condemned(first, flags)
@@ -85,7 +83,8 @@ class CodeExecutor:
             outcome = self._inner.run(ready, slot, future)
             if outcome is None:
                 return None
-            outcome = replace(outcome, sandbox=outcome.sandbox or "none", self_reported=self._inner.scorer is None)
+            says_itself = self._inner.scorer is None and job.code != self._workspace.baseline
+            outcome = replace(outcome, sandbox=outcome.sandbox or "none", self_reported=says_itself)
             if changed := self._workspace.changed(ready):
                 message = f"{changed[0]!r} is not as it was before the run"
                 return condemned(replace(outcome, message=message), (*outcome.flags, CHANGED))

@@ -43,7 +43,6 @@ def fenced(
     *,
     cwd: Path,
     limits: Limits,
-    read: Sequence[Path] = (),
 ) -> Fenced:
     """`argv` in the sandbox, for this job: it may write into the job's folder, its checkpoints and a scratch folder, no more.
 
@@ -60,7 +59,7 @@ def fenced(
     written = (*own_folders(job), *job.write, *([scratch] if scratch else []))
     policy = Policy(
         cwd=cwd,
-        read=(*read, *job.read),
+        read=job.read,
         write=written,
         hide=job.hide,
         tmp_mb=min(limits.disk_mb, 1000 * limits.memory_gb),

@@ -26,6 +26,7 @@ from llmhpo.executors.local import LocalExecutor
 from llmhpo.executors.log import tail
 from llmhpo.executors.pool import WorkerPool
 from llmhpo.executors.result import Reading, check_result, last_line, ran_out_of_memory, read_points
+from llmhpo.executors.scorer import Scorer
 from llmhpo.sandbox.base import Sandbox
 from llmhpo.sandbox.places import importable
 from llmhpo.trial import Outcome, Status, Task
@@ -57,6 +58,8 @@ class FunctionExecutor:
         log_limit: int = 1 << 20,
         sandbox: Sandbox | None = None,
         read: Sequence[Path] = (),
+        write: Sequence[Path] = (),
+        scorer: Scorer | None = None,
     ) -> None:
         payload = pickled(objective)
         folder = Path(tempfile.mkdtemp(prefix="llmhpo-"))
@@ -76,6 +79,8 @@ class FunctionExecutor:
             log_limit=log_limit,
             sandbox=sandbox,
             read=[folder, *importable(), *read],
+            write=write,
+            scorer=scorer,
         )
         self.workers = workers
 

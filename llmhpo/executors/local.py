@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 from llmhpo.disk import FULL, is_full, when_there_is_space
@@ -58,7 +59,7 @@ class LocalExecutor:
     the first and the last half of `log_limit` bytes are kept.
 
     With a `sandbox` a job sees the system, its Python environment, the folder it runs in, `read` and what it names itself (see
-    `Job`), may write into its own folder alone, and has no network. Of this process's environment it has what steers
+    `Job`), may write into its own folder and `write` alone, and has no network. Of this process's environment it has what steers
     interpreters and numerical libraries, `pass_env` and `env`. Limits that are not given are then those of `Limits.bounded`.
 
     With a `scorer` the metric is what that says of the job's predictions; the job's own result counts for other metrics only.
@@ -83,10 +84,11 @@ class LocalExecutor:
         log_limit: int = 1 << 20,
         sandbox: Sandbox | None = None,
         read: Sequence[Path] = (),
+        write: Sequence[Path] = (),
         scorer: Scorer | None = None,
     ) -> None:
         self._pool = WorkerPool(workers, self.run)
-        self._sandbox, self._read = sandbox, tuple(read)
+        self._sandbox, self._read, self._write = sandbox, tuple(read), tuple(write)
         self.workers = workers
         self._devices = share_devices(gpus, gpus_per_trial, workers)
         self._limits = (limits or Limits()) if sandbox is None else (limits or Limits()).bounded()
@@ -135,6 +137,7 @@ class LocalExecutor:
 
         Raises: ExecutorError where it cannot be launched.
         """
+        job = replace(job, read=(*job.read, *self._read), write=(*job.write, *self._write))
         job = job if self.scorer is None else self.scorer.prepared(job)
         folder = job.directory.absolute()
         command = self._command if job.tree is None else self._command.moved(job.tree)
@@ -167,7 +170,7 @@ class LocalExecutor:
     def _start(self, job: Job, argv: list[str], cwd: Path, env: dict[str, str]) -> Supervised:
         ready = None
         if self._sandbox is not None:
-            ready = fenced(self._sandbox, argv, env, job, cwd=cwd, limits=self._limits, read=self._read)
+            ready = fenced(self._sandbox, argv, env, job, cwd=cwd, limits=self._limits)
         return Supervised(
             ready.argv if ready else argv,
             cwd=cwd,
