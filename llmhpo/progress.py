@@ -64,15 +64,20 @@ def duration(seconds: float) -> str:
 def batch_text(event: Consulted) -> str:
     """What a consultation gave, in one line."""
     batch = event.batch
-    text = (
-        f"{len(batch.proposals)} of {batch.asked} configurations in {batch.seconds:.1f} s ({usage_text(batch.usage)})"
-    )
+    what = "edits" if batch.kind == "edit" else "configurations"
+    text = f"{len(batch.proposals)} of {batch.asked} {what} in {batch.seconds:.1f} s ({usage_text(batch.usage)})"
     if batch.error:
         text += f": {as_line(batch.error, 300)}; the classical optimizer goes on"
         text += ", and the model is not asked again in this session" if batch.fatal else ""
     elif batch.problems:
         text += f"; {len(batch.problems)} problems, first: {as_line(batch.problems[0], 160)}"
     return text
+
+
+def source_text(trial: Trial) -> str:
+    """Who proposed a trial, and where code is edited the version that it runs: "gp, version 1a2b3c4d"."""
+    code = trial.proposal.code
+    return trial.proposal.source + (f", version {code[:8]}" if code else "")
 
 
 def value_text(trial: Trial) -> str:
@@ -107,9 +112,9 @@ class _Lines:
         elif isinstance(event, Consulted):
             self._print(f"model: {batch_text(event)}")
         elif isinstance(event, Launched):
-            self._print(
-                f"trial {event.trial.number} started ({event.trial.proposal.source}): {one_line(event.trial.params)}"
-            )
+            trial = event.trial
+            edited = f" [{as_line(trial.proposal.rationale, 160)}]" if trial.proposal.source == "edit" else ""
+            self._print(f"trial {trial.number} started ({source_text(trial)}): {one_line(trial.params)}{edited}")
         elif isinstance(event, Finished):
             self._print(_finished_line(event, self.task))
         elif isinstance(event, Confirmed):
@@ -203,7 +208,7 @@ class _Screen:
     def _cells(self, trial: Trial) -> list[Text]:
         elapsed = time.monotonic() - self.started[trial.number] if trial.outcome is None else trial.outcome.seconds
         style = "red" if trial.outcome is not None and trial.value is None else ""
-        cells = [str(trial.number), trial.proposal.source, value_text(trial), duration(elapsed), one_line(trial.params)]
+        cells = [str(trial.number), source_text(trial), value_text(trial), duration(elapsed), one_line(trial.params)]
         return [Text(as_line(cell, 400), style=style if i == 2 else "") for i, cell in enumerate(cells)]
 
     def _head(self) -> Table:

@@ -46,31 +46,50 @@ def confirm_command(
     except KeyboardInterrupt:
         errors.print(stopping.farewell("runs"), highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
-    _print_confirmation(confirmation)
+    print_confirmation(confirmation)
 
 
-def _print_confirmation(c: Confirmation) -> None:
+def print_confirmation(c: Confirmation) -> None:
     """Both configurations with mean and interval, their difference in pairs, and the verdict."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", f"mean {as_line(c.task.metric, 30)}", f"{LEVEL:.0%} interval", "runs", "failed"):
         table.add_column(Text(name), justify="left" if name == "" else "right")
-    arms: list[tuple[str, Reruns | None]] = [("default", c.default), (f"best (trial {c.trial})", c.best)]
+    other = "code as it stood" if c.code else "default"
+    best = f"version {c.code[:8]} (trial {c.trial})" if c.code else f"best (trial {c.trial})"
+    arms: list[tuple[str, Reruns | None]] = [(other, c.default), (best, c.best)]
     for label, arm in arms:
         if arm is not None:
             ended = sum(v is not None for v in arm.values) + arm.failed
             table.add_row(label, *_interval_cells(arm.interval), str(ended), str(arm.failed))
     if c.default is not None:
-        table.add_row("best - default", *_interval_cells(c.difference))
+        table.add_row("difference" if c.code else "best - default", *_interval_cells(c.difference))
     console.print(table)
-    console.print(
-        Text(
-            f"the best is {c.verdict} than the default"
-            if c.verdict in ("better", "worse")
-            else "best and default are not distinguishable"
-            if c.verdict
-            else c.note
-        )
+    console.print(Text(_edit_verdict(c) if c.code else _verdict(c)), soft_wrap=True)
+
+
+def _verdict(c: Confirmation) -> str:
+    if c.verdict in ("better", "worse"):
+        return f"the best is {c.verdict} than the default"
+    return "best and default are not distinguishable" if c.verdict else c.note
+
+
+def _edit_verdict(c: Confirmation) -> str:
+    """Whether edited code is confirmed to be better than the code as it stood, each in its best configuration."""
+    if not c.confirmed:
+        return f"not confirmed: {c.note or f'on {len(c.seeds)} new seeds the edited code is {_compared(c)}'}"
+    mean, low, high = _interval_cells(c.difference)[0], *_interval_cells(c.difference)[1].split(" to ")
+    return (
+        f"confirmed: on {len(c.seeds)} new seeds the edited code changes {as_line(c.task.metric, 30)} by {mean} "
+        f"({LEVEL:.0%} interval {low} to {high}); see it with llmhpo diff {c.trial}, take it with llmhpo apply {c.trial}"
     )
+
+
+def _compared(c: Confirmation) -> str:
+    failed = c.best.failed + (0 if c.default is None else c.default.failed)
+    words = (
+        "worse than the code as it stood" if c.verdict == "worse" else "not distinguishable from the code as it stood"
+    )
+    return words + (f" ({failed} runs failed)" if failed else "")
 
 
 def _interval_cells(interval: Interval | None) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from rich.text import Text
 from llmhpo import stopping
 from llmhpo.api import Result, run
 from llmhpo.commands.base import Plain, StudyFile, console, errors, study_file
+from llmhpo.commands.confirming import print_confirmation
 from llmhpo.commands.models import install
 from llmhpo.commands.summary import print_summary
 from llmhpo.config import RunConfig, read_study_file
@@ -120,6 +121,10 @@ def _demo_source() -> Path:
 
 def _finish(config: RunConfig, result: Result, again: str) -> None:
     print_summary(result)
+    if result.confirmation is not None:
+        print_confirmation(result.confirmation)
+    elif config.editing is not None and result.best is not None and not result.best.proposal.code:
+        console.print("not confirmed: no edit is better than the code as it stood", highlight=False, soft_wrap=True)
     if result.best is not None:
         console.print(Text(f"best configuration: {one_line(result.best.params)}"), soft_wrap=True)
     console.print(Text(f"kept in {config.storage}; to go on: {again}"), soft_wrap=True)

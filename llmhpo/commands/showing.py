@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llmhpo.agents.edit.author import EDIT
 from llmhpo.api import result_of
 from llmhpo.commands.base import StudyFile, console, errors, study_file, trial_of
 from llmhpo.commands.summary import print_summary
@@ -20,7 +21,7 @@ from llmhpo.config import RunConfig, read_study_file
 from llmhpo.errors import ConfigError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import one_line, show_number
-from llmhpo.progress import value_text
+from llmhpo.progress import source_text, value_text
 from llmhpo.prompts import as_line
 from llmhpo.store import load_study
 from llmhpo.surrogates.incumbent import incumbent
@@ -46,7 +47,7 @@ def show(
         table.add_column(Text(as_line(name, 30)), justify="left" if name in ("source", "configuration") else "right")
     for t in context.trials:
         seconds = "" if t.outcome is None else f"{t.outcome.seconds:.1f}"
-        cells = [str(t.number), t.proposal.source, value_text(t), seconds, one_line(t.params)]
+        cells = [str(t.number), source_text(t), value_text(t), seconds, one_line(t.params)]
         is_best = best is not None and (t is best or (context.task.noisy and t.params == best.params))
         table.add_row(*(Text(as_line(c, 500)) for c in cells), style="bold green" if is_best else "")
     # Piped into a file or another program, a row stays a row.
@@ -54,6 +55,9 @@ def show(
     for batch in context.batches:
         if batch.error:
             console.print(Text(f"model, before trial {batch.at}: {as_line(batch.error, 300)}", style="yellow"))
+        elif batch.kind == EDIT:
+            for problem in batch.problems:
+                console.print(Text(f"rejected, before trial {batch.at}: {as_line(problem, 300)}"), soft_wrap=True)
     print_summary(result)
 
 

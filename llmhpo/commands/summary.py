@@ -8,7 +8,7 @@ from rich.text import Text
 from llmhpo.api import Result
 from llmhpo.commands.base import console
 from llmhpo.history import show_number
-from llmhpo.progress import usage_text
+from llmhpo.progress import source_text, usage_text
 from llmhpo.prompts import as_line
 from llmhpo.trial import Trial
 
@@ -26,7 +26,7 @@ def print_summary(result: Result) -> None:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("")
         _print_estimate(result)
-        rows = [("default", default), (f"best (trial {best.number}, from {best.proposal.source})", best)]
+        rows = [("default", default), (f"best (trial {best.number}, from {source_text(best)})", best)]
         shown = [(label, t) for label, t in rows if t is not None]
         names = _metric_names(result, [t for _, t in shown])
         for name in names:
