@@ -11,11 +11,11 @@ import contextlib
 import itertools
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llmhpo.attributes import without_secrets
 from llmhpo.disk import when_there_is_space
@@ -75,9 +75,11 @@ class Attempts:
         self._reruns = reruns or Reruns(self._seed_of)
         self._redact = Redactor.from_environment()
 
-    def begin(self, proposals: Sequence[Proposal], budget_left: int | None) -> list[Trial]:
+    def begin(
+        self, proposals: Sequence[Proposal], budget_left: int | None, note: Mapping[str, Any] | None = None
+    ) -> list[Trial]:
         """Commit trials as running and as about to be launched, together: see `Store.begin_all`."""
-        trials = self.store.begin_all(proposals, budget_left, self._plan)
+        trials = self.store.begin_all(proposals, budget_left, self._plan, note)
         self._planned |= {t.number for t in trials}
         return trials
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from llmhpo.errors import LLMUnavailableError, StoreError
 from llmhpo.journal import Entry, Reading, read_journal
 from llmhpo.ledger import Ledger, Record, batch_from_dict, outcome_from_dict, proposal_from_dict, proposal_record
 from llmhpo.llm.base import Completion, Request
+from llmhpo.llm.health import Health, ToldHealth
 from llmhpo.revision import Revision
 from llmhpo.rules import StopRules, check
 from llmhpo.space import SearchSpace
-from llmhpo.trial import Context, Task, Trial
+from llmhpo.trial import Batch, Context, Task, Trial
 from llmhpo.usage import Caps, Price
 
 
@@ -62,13 +64,14 @@ def verify(path: Path, context: Context, study_name: str) -> Audit:
 def replay(path: Path) -> Audit:
     """Decide again what the log at `path` says was decided, with no model and no training. `checked` counts decisions.
 
-    Each proposal must come out of what the log says was known at that moment: proposers are functions of that alone.
+    Each proposal must come out of what the log says was known at that moment: proposers are functions of that alone. So must when
+    the model was asked, when it was not, and for how many; but for requests to edit code.
     Decisions from before a gap in the log (`notes`) are taken as they stand, as are those of another version of llmhpo.
 
     Raises: StoreError where there is no log.
     """
     reading = _read(path)
-    state, rules = Ledger(), StopRules()
+    known, rules = _Known(), StopRules()
     search: Search = Portfolio()
     problems = [reading.problem] if reading.problem else []
     checked = 0
@@ -77,20 +80,55 @@ def replay(path: Path) -> Audit:
             search, rules = _silent_search(entry), StopRules(**entry.data.get("rules", {}))
         elif entry.kind == "decision" and not entry.data.get("recovered"):
             checked += 1
-            problems += _decide_again(entry, state, search)
+            problems += _decide_again(entry, known, search)
+        elif entry.kind == "question":
+            problems += _ask_again(entry, known, search)
         elif entry.kind == "stop" and entry.data["reason"] in ("target", "stale", "gain"):
-            problems += _stop_again(entry, state, rules)
-        state.apply(entry)
+            problems += _stop_again(entry, known, rules)
+        elif entry.kind == "consulted" and entry.data["batch"]["fatal"]:
+            _silence(search)
+        known.apply(entry)
     return Audit(tuple(problems), checked, _notes(reading))
 
 
-def _decide_again(entry: Entry, state: Ledger, search: Search) -> list[str]:
-    """What is wrong with one decision."""
-    proposal = search.suggest(_context(state, entry.data["budget_left"]), 1)[0]
+def _decide_again(entry: Entry, known: _Known, search: Search) -> list[str]:
+    """What is wrong with one decision, and with not asking the model before it."""
+    context, problems = known.context(entry.data["budget_left"]), []
+    if "declined" in entry.data and (n := _wanted(search, context, entry.data["declined"]["service"])):
+        problems.append(
+            f"before trial {entry.data['number']} the model was not asked; decided again it is asked for {n}"
+        )
+    proposal = search.suggest(context, 1)[0]
     now, was = proposal_record(proposal), entry.data["proposal"]
-    if all(now.get(key) == was.get(key) for key in ("params", "source", "code", "twin")):
+    if any(now.get(key) != was.get(key) for key in ("params", "source", "code", "twin")):
+        problems.append(f"trial {entry.data['number']} was {_choice(was)}; decided again it is {_choice(now)}")
+    return problems
+
+
+def _ask_again(entry: Entry, known: _Known, search: Search) -> list[str]:
+    """What is wrong with asking the model, with when and for how many."""
+    data = entry.data
+    if "asked" not in data:  # of an earlier version
         return []
-    return [f"trial {entry.data['number']} was {_choice(was)}; decided again it is {_choice(now)}"]
+    n = _wanted(search, known.context(data["budget_left"], data["at"], data["pending"]), data["service"])
+    if n in (None, data["asked"]):
+        return []
+    return [f"question {data['number']} asked the model for {data['asked']}; decided again it is asked for {n}"]
+
+
+def _wanted(search: Search, context: Context, service: list[bool] | None) -> int | None:
+    """For how many proposals the model is asked; None where that cannot be decided again: edits need an author."""
+    if not isinstance(search, Portfolio):
+        return None
+    if search.consultant is not None and isinstance(search.consultant.llm, _Silence):
+        search.consultant.llm.tell(service)
+    return search.wants(context)
+
+
+def _silence(search: Search) -> None:
+    """After an error that makes asking pointless, which a session remembers."""
+    if isinstance(search, Portfolio) and search.consultant is not None:
+        search.consultant.silenced = True
 
 
 def _choice(proposal: Record) -> str:
@@ -98,22 +136,47 @@ def _choice(proposal: Record) -> str:
     return f"{proposal['params']} from {proposal['source']}{code}"
 
 
-def _stop_again(entry: Entry, state: Ledger, rules: StopRules) -> list[str]:
+def _stop_again(entry: Entry, known: _Known, rules: StopRules) -> list[str]:
     """What is wrong with the end of a session that a rule made."""
-    stop, was = check(rules, _context(state, entry.data["budget_left"])), entry.data["reason"]
+    stop, was = check(rules, known.context(entry.data["budget_left"])), entry.data["reason"]
     if stop is not None and stop.reason == was:
         return []
     return [f"a session was stopped for the reason {was!r}; by its rules it is {stop.reason if stop else 'not over'}"]
 
 
-def _context(state: Ledger, budget_left: int | None) -> Context:
-    """What was known when the log had come so far."""
-    about = state.about
-    trials = [_trial(number, state) for number in sorted(state.proposals)]
-    batches = [batch_from_dict(b) for b in state.batches]
-    space = SearchSpace.from_dict(about["space"])
-    baseline = None if state.baseline is None else Revision.from_dict(state.baseline)
-    return Context(Task(**about["task"]), space, tuple(trials), budget_left, about["seed"], tuple(batches), baseline)
+class _Known:
+    """What was known when the log had come so far. Trials that have not changed stay the same objects."""
+
+    def __init__(self) -> None:
+        self._ledger = Ledger()
+        self._about: Record = {}
+        self._trials: dict[int, Trial] = {}
+        self._batches: list[Batch] = []
+
+    def apply(self, entry: Entry) -> None:
+        """Take in the next event."""
+        ledger = self._ledger
+        ledger.apply(entry)
+        if entry.kind == "open" and self._about != ledger.about:
+            self._about = ledger.about
+            self._task, self._space = Task(**ledger.about["task"]), SearchSpace.from_dict(ledger.about["space"])
+        elif entry.kind in ("decision", "result"):
+            number = int(entry.data["number"])
+            self._trials[number] = _trial(number, ledger)
+        elif entry.kind == "snapshot":
+            self._trials = {n: _trial(n, ledger) for n in sorted(ledger.proposals)}
+        self._batches = self._batches if entry.kind != "snapshot" else []
+        self._batches += [batch_from_dict(b) for b in ledger.batches[len(self._batches) :]]
+
+    def context(self, budget_left: int | None, at: int | None = None, pending: Sequence[int] = ()) -> Context:
+        """The context then; of its first `at` trials, where it is older, and with `pending` ones as running."""
+        trials = tuple(self._trials.values())[:at]
+        if pending:
+            running = frozenset(pending)
+            trials = tuple(Trial(t.number, t.proposal) if t.outcome and t.number in running else t for t in trials)
+        baseline = None if self._ledger.baseline is None else Revision.from_dict(self._ledger.baseline)
+        seed = self._about["seed"]
+        return Context(self._task, self._space, trials, budget_left, seed, tuple(self._batches), baseline)
 
 
 def _trial(number: int, state: Ledger) -> Trial:
@@ -154,6 +217,14 @@ class _Silence:
 
     def __init__(self, *, compact: bool) -> None:
         self.compact = compact
+        self.health: Health | None = None
+
+    def tell(self, service: Sequence[bool] | None) -> None:
+        """The state of the service that the log says it was in, see `service_state`."""
+        self.health = None
+        if service is not None:
+            self.health = ToldHealth()
+            self.health.state = (service[0], service[1])
 
     def complete(self, request: Request) -> Completion:
         raise LLMUnavailableError(f"a replay asks no model (request {request.number})")

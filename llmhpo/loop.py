@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llmhpo.agents.base import Search
+from llmhpo.agents.base import Search, asked
 from llmhpo.attempts import RETRIES, Attempts
 from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Opened, Stopped
 from llmhpo.executors.base import Executor
@@ -67,6 +67,7 @@ class Loop:
         self._attempts = Attempts(store, executor, directory, retries=retries, command=command)
         self._running: dict[Future[Outcome], Trial] = {}
         self._consultation: Future[Batch] | None = None
+        self._declined: dict[str, Any] | None = None  # that the model is not asked now, and what that hangs on
         self._question = store.open_question()  # asked by a session that was stopped before the answer came
         self._rules = rules or StopRules()
         self._watch = Stopwatch(self._rules.max_wall_s, store.wall_s, store.keep_wall)
@@ -159,12 +160,13 @@ class Loop:
             self._stop = check(self._rules, context)
             if self._stop is not None:
                 return
+            self._declined = None
             if not self.portfolio.is_default_next(context):
                 yield from self._maybe_consult()
                 if self._patience_left() > 0:
                     return
             proposals = self.portfolio.suggest(context, self._group(context))
-            trials = self._attempts.begin(proposals, context.budget_left)
+            trials = self._attempts.begin(proposals, context.budget_left, self._declined)
             for trial in trials:
                 self._launch(trial)
             for trial in trials:
@@ -235,18 +237,22 @@ class Loop:
             self._launch(trial)
 
     def _is_new_best(self, trial: Trial, before: Trial | None) -> bool:
-        return self._best is not None and self._best is not before and self._best.params == trial.params
+        return self._best is not None and self._best is not before and _is_same(self._best, trial)
 
     # --- the model ----------------------------------------------------------------------------------------------------
 
     def _maybe_consult(self) -> Generator[Event, None, None]:
         """Ask the model, in a thread, where it is due and not being asked already."""
+        self._declined = None
         if self._consultation is not None:
             return
-        context, self._question = self._question or self._context(), None
-        n = self.portfolio.wants(context)
+        resumed, self._question = self._question, None
+        context = resumed or self._context()
+        n, service = asked(self.portfolio, context)
+        if not n and resumed is None:
+            self._declined = {"declined": {"service": service}}
         if n:
-            self.store.ask(context)
+            self.store.ask(context, n, service)
             self._consultation = _in_thread(self.portfolio, context)
             yield Consulting(n)
 

@@ -298,10 +298,12 @@ class Store:
         proposals: Sequence[Proposal],
         budget_left: int | None = None,
         plan: Callable[[Trial], Launch] | None = None,
+        note: Mapping[str, Any] | None = None,
     ) -> list[Trial]:
         """Commit trials as running, together; with `plan`, which says how each is to be launched, their first attempts as well.
 
-        The proposer of the first one was told `budget_left`, that of the next one less, and so on.
+        The proposer of the first one was told `budget_left`, that of the next one less, and so on. `note` goes into the event log
+        with the first one.
         """
         assert len(proposals) <= MOST_TOGETHER, "a crash may lose the events of one commit"
         templates = [self._template(p) for p in proposals]
@@ -322,9 +324,8 @@ class Store:
             self._keep(trial)
             self._attempts[trial.number] = attempts
             left = None if budget_left is None else max(0, budget_left - i)
-            events.append(
-                ("decision", {"number": trial.number, "budget_left": left, "proposal": proposal_record(trial.proposal)})
-            )
+            decision = {"number": trial.number, "budget_left": left, "proposal": proposal_record(trial.proposal)}
+            events.append(("decision", decision if i else {**decision, **(note or {})}))
             events += [("launch", {"number": trial.number, "attempt": asdict(a)}) for a in attempts]
         self._log_all(events)
         return [trial for trial, _ in begun]
@@ -419,12 +420,15 @@ class Store:
             self.log("baseline", {"revision": baseline.to_dict()})
         return self._baseline
 
-    def ask(self, context: Context) -> None:
-        """Commit that the model is being asked about `context`, so that a restart can ask the same again."""
+    def ask(self, context: Context, n: int, service: tuple[bool, bool] | None = None) -> None:
+        """Commit that the model is being asked for `n` proposals about `context`, so that a restart can ask the same again.
+
+        `service`: see `llm.health.service_state`.
+        """
         pending = [t.number for t in context.pending]
         question = {"at": len(context.trials), "pending": pending, "budget_left": context.budget_left}
         self._write(lambda: self._set(f"question:{len(self._batches):05d}", question))
-        self.log("question", {"number": len(self._batches), **question})
+        self.log("question", {"number": len(self._batches), **question, "asked": n, "service": service})
 
     def _log_if(self, kind: str, data: Callable[[], Record]) -> None:
         if self._journal is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from llmhpo.agents.base import asked
 from llmhpo.agents.portfolio import make_portfolio
 from llmhpo.api import Result, Space, as_space, result_of
 from llmhpo.config import file_name
@@ -71,6 +72,9 @@ class Study:
         self._store = Store(storage, self.study_name, self.space, objective, seed=seed, log=log)
         self._watch = Stopwatch(max_wall_s, self._store.wall_s, self._store.keep_wall)
         self._portfolio.log_requests(self._store.log)
+        model = self._portfolio.model
+        about = None if model is None else {"name": model.name, "compact": model.compact}
+        self._store.log("session", {"n_trials": n_trials, "workers": None, "model": about})
 
     def ask(self, n: int = 1) -> list[Trial]:
         """Begin `n` trials: committed as running before they are returned. Waits for the model where it is due."""
@@ -78,13 +82,19 @@ class Study:
             raise ConfigError(f"ask({n!r}): give a whole number of trials from 1 on")
         self._watch.save_if_due()
         context = self._context()
-        if self._portfolio.wants(context) and not (n == 1 and self._portfolio.is_default_next(context)):
-            self._store.record(self._portfolio.consult(context))
         begun: list[Trial] = []
+        note: dict[str, object] = {}
+        if not (n == 1 and self._portfolio.is_default_next(context)):
+            wanted, service = asked(self._portfolio, context)
+            if wanted:
+                self._store.ask(context, wanted, service)
+                self._store.record(self._portfolio.consult(context))
+            else:
+                note["declined"] = {"service": service}
         while len(begun) < n:
             context = self._context()
             proposals = self._portfolio.suggest(context, min(n - len(begun), MOST_TOGETHER))
-            begun += self._store.begin_all(proposals, context.budget_left)
+            begun += self._store.begin_all(proposals, context.budget_left, note={} if begun else note)
         return begun
 
     def tell(

@@ -59,9 +59,18 @@ def test_the_decisions_of_a_log_come_out_the_same(tmp_path: Path, stop_after: in
 
 def test_the_log_tells_requests_drops_decisions_launches_and_results(tmp_path: Path) -> None:
     log = study(tmp_path, n=5)
-    assert {"open", "session", "question", "asking", "request", "consulted", "decision", "launch", "result", "stop"} == set(
-        kinds(log)
-    )
+    assert {
+        "open",
+        "session",
+        "question",
+        "asking",
+        "request",
+        "consulted",
+        "decision",
+        "launch",
+        "result",
+        "stop",
+    } == set(kinds(log))
     entries = read_journal(log).entries
     request = next(e for e in entries if e.kind == "request")
     assert request.data["reply"] == REPLY
@@ -142,3 +151,48 @@ def test_ask_and_tell_keep_a_log_too(tmp_path: Path) -> None:
     assert verify(log, load_study(storage, "s"), "s").problems == ()
     found = replay(log)
     assert (found.problems, found.checked) == ((), 6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "says"),
+    [
+        ("question", {"asked": 7}, "question 0 asked the model for 7"),
+        (
+            "decision",
+            {"declined": {"service": None}},
+            "before trial 1 the model was not asked; decided again it is asked for",
+        ),
+    ],
+)
+def test_a_request_to_the_model_that_does_not_follow_is_named(
+    tmp_path: Path, kind: str, change: dict[str, object], says: str
+) -> None:
+    from llmhpo.journal import Journal
+
+    forged = Journal(tmp_path / "forged.jsonl")
+    for entry in read_journal(study(tmp_path, n=9)).entries:
+        hit = entry.kind == kind and (kind == "question" or entry.data["number"] == 1)
+        if kind == "question" or entry.kind not in ("question", "consulted"):
+            forged.append(entry.kind, {**entry.data, **change} if hit else entry.data)
+        if hit:
+            break
+    forged.close()
+    assert any(p.startswith(says) for p in replay(forged.path).problems)
+
+
+def test_decisions_not_to_ask_are_in_the_log(tmp_path: Path) -> None:
+    entries = read_journal(study(tmp_path, n=9)).entries
+    assert [e.data["asked"] for e in entries if e.kind == "question"][:1] == [3]
+    assert any("declined" in e.data for e in entries if e.kind == "decision")
+
+
+def test_asking_and_telling_can_be_replayed(tmp_path: Path) -> None:
+    with llmhpo.Study(
+        SPACE, llm=ScriptedModel([REPLY] * 9), n_trials=12, seed=3, storage=f"sqlite:///{tmp_path / 'study.db'}"
+    ) as asked:
+        for n in (1, 4, 4, 3):
+            for trial in asked.ask(n):
+                asked.tell(trial, float(trial.params["x"]))  # type: ignore[arg-type]
+    (log,) = tmp_path.glob("*.events.jsonl")
+    assert "question" in kinds(log)
+    assert replay(log).problems == ()

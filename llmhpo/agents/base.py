@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from llmhpo.llm.base import LLM
+from llmhpo.llm.health import service_state
 from llmhpo.llm.logged import Note
 from llmhpo.trial import Batch, Context, Proposal
 
@@ -60,6 +61,15 @@ class Search(Protocol):
     def is_default_next(self, context: Context) -> bool:
         """Whether the next trial is the default configuration, which needs nobody's advice."""
         ...
+
+
+def asked(search: Search, context: Context) -> tuple[int, tuple[bool, bool] | None]:
+    """What `wants` says, and the state of the model's service that it said so in: a replay needs both."""
+    while True:
+        service = service_state(search.model)
+        n = search.wants(context)
+        if service_state(search.model) == service:
+            return n, service
 
 
 def generator(context: Context, salt: str) -> np.random.Generator:

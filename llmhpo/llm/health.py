@@ -93,6 +93,22 @@ class Health:
         self._is_trying = False
 
 
+class ToldHealth(Health):
+    """The health that a record says a service had: what `state` was told last."""
+
+    state = (True, True)
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether a request could be sent then."""
+        return self.state[0]
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether the service was answering then."""
+        return self.state[1]
+
+
 def health_of(model: object) -> Health | None:
     """The health of a model's service, where the model keeps one: one in this process has none, and somebody's own may."""
     health = getattr(model, "health", None)
@@ -103,3 +119,9 @@ def patience_s(model: object) -> float:
     """Seconds for which the model's answer is worth holding a worker idle from now on; without end where its health is not known."""
     health = health_of(model)
     return float("inf") if health is None else health.patience_s
+
+
+def service_state(model: object) -> tuple[bool, bool] | None:
+    """What decisions to ask the model hang on besides the context: `may_ask` and `is_answering`; None where it has no `Health`."""
+    health = health_of(model)
+    return None if health is None else (health.may_ask, health.is_answering)
