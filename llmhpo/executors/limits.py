@@ -23,7 +23,7 @@ class Limits:
     `output_mb` (printed; the log keeps a part), `disk_mb` (files in its folder, LLMHPO_DIR, at least 4 kB each) or `files`
     (entries in that folder) as "failed". Each is looked at every 0.25 s, and so may be passed by what a job uses in that
     time; files that a job writes elsewhere are not counted, nor is memory on a GPU. In a sandbox nothing is written
-    elsewhere: what lies in its /tmp and /dev/shm counts as memory and as files there.
+    elsewhere: what lies in its /tmp and /dev/shm counts as memory and as files there, and no file grows beyond `disk_mb`.
 
     Raises: ConfigError for what is no positive number, and where the system has no /proc to look at.
     """

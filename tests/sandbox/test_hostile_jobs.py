@@ -131,6 +131,12 @@ def test_many_files_end_the_job(cell, place):  # 10
     assert "limits.files=200" in outcome.message
 
 
+def test_a_flood_of_output_is_ended(cell):  # 41
+    outcome = cell.says("while True: print('x' * 100_000, flush=True)", limits=SMALL)
+    assert "limits.output_mb=5" in outcome.message
+    assert (cell.folder / "trial0" / "output.log").stat().st_size < 3_000_000
+
+
 def test_a_file_of_a_terabyte_without_content_is_refused(cell):  # 11
     code = "(HERE / 'sparse').touch(); tried(lambda: os.truncate(HERE / 'sparse', 1 << 40))"
     assert cell.says(code, limits=SMALL).value == 0
@@ -533,7 +539,7 @@ def test_a_pickle_bomb_is_not_unpickled(cell, name):  # 31
 
 
 def test_a_zip_bomb_stays_small_for_the_controller(cell):  # 32
-    code = "import zlib\n(HERE / 'result.json').write_bytes(zlib.compress(b'0' * 200_000_000, 9))"
+    code = "import zlib\n(HERE / 'result.json').write_bytes(zlib.compress(b'0' * 30_000_000, 9))"
     assert cell.says(code).status == "invalid"
 
 
@@ -590,3 +596,15 @@ executor.submit(Job(0, {{}}, Task(timeout_s=60), here / "trial0")).result()
     controller.kill()
     controller.wait()
     cell.wait_for(lambda: not cell.living(), 15)
+
+
+def test_a_supervisor_that_is_killed_leaves_nobody(cell):
+    executor = cell.executor("if os.fork() == 0: os.setsid()\n(HERE / 'up').touch(); time.sleep(60)")
+    future = executor.submit(cell.job())
+    cell.wait_for((cell.folder / "trial0" / "up").exists, 30)
+    supervisor = next(
+        pid for pid in cell.living() if b"supervisor" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[6]
+    )
+    os.kill(supervisor, 9)
+    assert future.result(30).status == "failed"
+    assert cell.living() == []
