@@ -59,6 +59,7 @@ class Holder:
         with contextlib.suppress(OSError):
             boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
             space = str(Path("/proc/self/ns/pid").readlink())
+            space += str(Path("/proc/self/ns/time").readlink())  # another one counts other ticks since the boot
         return cls(socket.gethostname()[:255], boot, space, os.getpid(), _born(os.getpid()) or 0)
 
     def lives(self, asker: Holder, *, one_machine: bool) -> bool | None:

@@ -19,7 +19,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from evals.chaos import controller, disk, log, pair, service, worker
+from evals.chaos import canary, clock, controller, disk, locked, log, pair, service, worker
 from evals.chaos.base import LEAKS, Case, Row, in_namespaces, leaks
 
 CASES = {
@@ -33,6 +33,11 @@ CASES = {
     "log-flip": Case(log.run_flips, 100, 1000, 1000, "the event log, with a random bit flipped"),
     "pair": Case(pair.run, 4, 100, 100, "two controllers that start at the same moment"),
     "stale": Case(pair.run_stale, 1, 10, 10, "a controller that stands still until another one has its study"),
+    "clock": Case(clock.run, 1, 5, 5, "clocks that jump by an hour and by ten years"),
+    "locked": Case(locked.run, 7, 60, 60, "another process that locks the SQLite file; rounds are seconds"),
+    "canary": Case(
+        canary.run, 1, 5, 5, "a service that repeats the key in all it says, and jobs that print all they see"
+    ),
 }
 
 
@@ -65,7 +70,9 @@ def _run(case: Case, rounds: int, seed: int) -> Row:
         os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "tmp")  # so that what lies there is searched, too
         try:
             row = case.run(rounds, folder, seed)
-            row.add({LEAKS: len(leaks(folder))})
+            found = leaks(folder)
+            sys.stderr.writelines(f"the key is in {place}\n" for place in found)
+            row.add({LEAKS: len(found)})
         finally:
             del os.environ["TMPDIR"]
             tempfile.tempdir = None

@@ -25,6 +25,7 @@ KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "MISTRAL_API_KEY", "HF_TOKEN")
 TAG = "LLMHPO_CHAOS_TAG"
 LEAKS = "files with the key"
 _INSIDE = "LLMHPO_CHAOS_INSIDE"
+_START_S = 60.0  # a controller that has not begun after so long never will
 _SETTLE_S = 10.0  # supervisors of a controller that was killed get so long
 
 
@@ -67,7 +68,7 @@ def in_namespaces(argv: list[str]) -> int | None:
     """Run `python -m evals.chaos` again with processes, mounts and a key of its own; None where this already is that run."""
     if _INSIDE in os.environ:
         return None
-    key = f"sk-{secrets.token_urlsafe(32)}/+="  # characters that URLs and base64 write in another way
+    key = f"{secrets.token_urlsafe(32)}/+="  # looks like no service's keys; URLs write these characters in another way
     environment = {**os.environ, _INSIDE: "1", TAG: os.urandom(16).hex(), **dict.fromkeys(KEYS, key)}
     own = ["unshare", "-rmpf", "--mount-proc", "--kill-child"]
     works = shutil.which("unshare") and subprocess.run([*own, "true"], capture_output=True, check=False).returncode == 0
@@ -81,7 +82,8 @@ def key_forms() -> dict[str, bytes]:
     forms = {"plain": key, "quoted": urllib.parse.quote(key, safe=""), "form": urllib.parse.quote_plus(key)}
     for shift in range(3):  # what stands before it moves the letters; the ends depend on the neighbours
         text = base64.b64encode(b"\0" * shift + key.encode()).decode()
-        forms[f"base64+{shift}"] = text[4 if shift else 0 : -4].rstrip("=")
+        forms[f"base64+{shift}"] = inner = text[4 if shift else 0 : -4]
+        forms[f"url-safe base64+{shift}"] = inner.replace("+", "-").replace("/", "_")
     return {name: text.encode() for name, text in forms.items()}
 
 
@@ -126,6 +128,20 @@ def in_child(work: Callable[[], object]) -> int:
         sys.stderr.write(f"controller: {type(error).__name__}: {error}\n")
         os._exit(1)
     os._exit(0)
+
+
+def count(file: Path, words: str) -> int:
+    """How often `words` stand in a file; 0 where there is none."""
+    return file.read_bytes().count(words.encode()) if file.exists() else 0
+
+
+def wait_for(file: Path, words: str, *, more_than: int = 0) -> None:
+    """Wait until `words` stand in a file more than so many times. Raises: TimeoutError."""
+    deadline = time.monotonic() + _START_S
+    while count(file, words) <= more_than:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no {words} in {str(file)!r} after {_START_S:g} s")
+        time.sleep(0.01)
 
 
 def left_running() -> int:
