@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmhpo.agents.base import Search
-from llmhpo.agents.portfolio import make_portfolio
+from llmhpo.agents.portfolio import make_portfolio, warn_if_fatal
 from llmhpo.attempts import RETRIES
 from llmhpo.config import RunConfig, file_name, scoring_of
 from llmhpo.confirmation import Confirmation, check_rounds, open_plan, run_plan
 from llmhpo.drawn import Drawing, space_of_callable
 from llmhpo.editing import Editing
 from llmhpo.errors import ConfigError, MissingExtraError
-from llmhpo.events import Event, Stopped, StopReason
+from llmhpo.events import Consulted, Event, Stopped, StopReason
 from llmhpo.execution import make_executor
 from llmhpo.executors.base import Objective
 from llmhpo.executors.cluster import Placement
@@ -293,7 +293,7 @@ def optimize(
 
             with make_progress(config, force=progress) as show:
                 return run(config, show, function, isolated=isolated, confirm=confirm)
-        return run(config, on_event or (lambda _: None), function, isolated=isolated, confirm=confirm)
+        return run(config, on_event or _show_nothing, function, isolated=isolated, confirm=confirm)
 
 
 def _command(objective: Objective | str | Sequence[str]) -> str | tuple[str, ...] | None:
@@ -305,6 +305,11 @@ def _command(objective: Objective | str | Sequence[str]) -> str | tuple[str, ...
             f"objective={objective!r} is neither a callable nor a command; give a function of one dict, or a string"
         )
     return objective if isinstance(objective, str) else tuple(objective)
+
+
+def _show_nothing(event: Event) -> None:
+    if isinstance(event, Consulted):
+        warn_if_fatal(event.batch)
 
 
 def run(

@@ -17,7 +17,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from llmhpo.agents.portfolio import make_portfolio
+from llmhpo.agents.portfolio import make_portfolio, warn_if_fatal
 from llmhpo.errors import SpaceError
 from llmhpo.llm.base import LLM
 from llmhpo.param import Param
@@ -132,6 +132,7 @@ class LLMSampler(BaseSampler):
         batch = None
         try:
             batch = self._portfolio.consult(context)
+            warn_if_fatal(batch)
         finally:
             with self._lock:
                 self._consulting = False

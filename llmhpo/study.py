@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from llmhpo.agents.base import asked
-from llmhpo.agents.portfolio import make_portfolio
+from llmhpo.agents.portfolio import make_portfolio, warn_if_fatal
 from llmhpo.api import Result, Space, as_space, result_of
 from llmhpo.config import file_name
 from llmhpo.confirmation import Confirmation, Plan, Rerun, open_plan
@@ -88,7 +88,9 @@ class Study:
             wanted, service = asked(self._portfolio, context)
             if wanted:
                 self._store.ask(context, wanted, service)
-                self._store.record(self._portfolio.consult(context))
+                batch = self._portfolio.consult(context)
+                self._store.record(batch)
+                warn_if_fatal(batch)
             else:
                 note["declined"] = {"service": service}
         while len(begun) < n:

@@ -218,6 +218,14 @@ def make_portfolio(
     return Portfolio(Consultant(model, caps=caps, deadline_s=deadline_s))
 
 
+def warn_if_fatal(batch: Batch) -> None:
+    """For faces that show no events: say, once a session, why the model is not asked again."""
+    if batch.fatal:
+        _log.warning(
+            "model: %s; it is not asked again in this session, and the classical optimizer goes on", batch.error
+        )
+
+
 def _warm_size(context: Context) -> int:
     left = _UNKNOWN_BUDGET if context.budget_left is None else context.budget_left
     return max(2, min(_WARM_MAX, (len(context.trials) + left) // 3))

@@ -1,4 +1,4 @@
-"""The dated table of prices."""
+"""The table of prices, each with its date and source."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import tomllib
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from llmhpo.usage import Price
 
@@ -13,7 +14,7 @@ _SNAPSHOT = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8})$")  # gpt-4o-2024-08-06, c
 
 
 @cache
-def _table() -> dict[str, dict[str, dict[str, float]]]:
+def _table() -> dict[str, dict[str, dict[str, Any]]]:
     text = resources.files("llmhpo.llm").joinpath("prices.toml").read_text(encoding="utf-8")
     return {provider: models for provider, models in tomllib.loads(text).items() if isinstance(models, dict)}
 

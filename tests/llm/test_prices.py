@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import tomllib
 from importlib import resources
 
@@ -38,9 +39,11 @@ def test_cached_input_costs_less_than_input_and_input_less_than_output(provider:
     assert 0 < price.cached < price.input < price.output
 
 
-def test_the_table_says_how_old_it_is() -> None:
-    year, month = TABLE["as_of"].split("-")
-    assert (2026, 1) <= (int(year), int(month)) <= (2100, 12)
+@pytest.mark.parametrize(("provider", "model"), ROWS)
+def test_a_price_says_how_old_it_is_and_where_it_is_from(provider: str, model: str) -> None:
+    row = TABLE[provider][model]
+    assert datetime.date(2026, 1, 1) <= datetime.date.fromisoformat(row["as_of"]) <= datetime.date(2100, 1, 1)
+    assert len(row["source"]) > 5
 
 
 def test_a_million_tokens_of_each_kind_cost_what_the_table_says() -> None:
