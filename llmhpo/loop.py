@@ -40,6 +40,7 @@ _HOPELESS_STOP = Stop(
 _SET_UP = re.compile(
     r"ModuleNotFoundError|ImportError|SyntaxError|IndentationError|No such file or directory|Permission denied"
     r"|unrecognized arguments|arguments are required|left no result|has no metric|matches nothing in the output"
+    r"|^the scorer |^predictions: \S+ is missing"
 )
 
 

@@ -141,3 +141,16 @@ def test_labels_and_scorer_are_in_no_revision(folder: Path) -> None:
     lineage = config.editing.lineage(config.directory)
     baseline = lineage.baseline(config.editing.root, leave_out=config.editing.leave_out)
     assert set(lineage.blobs(baseline)) == {"train.py", "study.toml"}
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("score.py", "def score(predictions, labels):\n    return predictions.no_such_thing\n"),
+        ("train.py", "print('done')"),
+    ],
+)
+def test_a_study_that_can_never_be_scored_ends_early(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(text)
+    result = run_study(folder, n_trials=9)
+    assert (result.stopped, len(result.trials)) == ("hopeless", 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import stat
@@ -17,6 +18,7 @@ from llmhpo.lineage import Lineage
 from llmhpo.regions import Editable
 from llmhpo.scoring.base import Scoring
 
+_SUFFIX = ".code"  # of the folder beside the job's own
 SCRATCH = "scratch"  # in the job's folder: what `writable` names lies there
 _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
@@ -77,9 +79,9 @@ class Workspace:
 
         Raises: ConfigError, StoreError where it cannot be written.
         """
-        tree = job.directory.absolute().with_name(f"{job.directory.name}.code")
+        _sweep(job.directory.absolute())
+        tree = job.directory.absolute().with_name(f"{job.directory.name}{_SUFFIX}")
         scratch = job.directory.absolute() / SCRATCH
-        remove(tree)
         remove(scratch)
         self.lineage.checkout(job.code, tree)
         for name in self._lent:
@@ -129,6 +131,15 @@ class Workspace:
         size = secret.stat().st_size
         alike = {blob.id: path for path, blob in self.lineage.blobs(self.baseline).items() if blob.size == size > 0}
         return alike.get(blob_id(secret.read_bytes()), "") if alike else ""
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what attempts at the same trial that were cut off have left of the code: none of them lives any more."""
+    trial = folder.name.partition(".")[0]
+    for left in folder.parent.glob(f"*{glob.escape(trial)}*"):
+        ends_so = left.name.endswith(_SUFFIX) or (left.name.endswith(".draft") and _SUFFIX in left.name)
+        if ends_so and left.name.lstrip(".").partition(".")[0] == trial:
+            remove(left)
 
 
 def _is_in(path: str, folder: str) -> bool:

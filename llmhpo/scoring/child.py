@@ -30,6 +30,7 @@ from llmhpo.scoring.base import MAX_LINE, Order
 from llmhpo.scoring.fingerprint import fingerprint
 
 _DETAILS = 4000
+_REMEDY = "; call llmhpo.job.predictions(array), or write the file whose path is in LLMHPO_PREDICTIONS"
 _READ_LABELS = (".npy", ".npz", ".safetensors")
 
 
@@ -51,7 +52,8 @@ def score(order: Order) -> dict[str, object]:
         arrays = found if isinstance(found, dict) else {"": found}
         _check(arrays, order.shape, labels)
     except UnreadableError as error:
-        raise FaultError("predictions", f"{path.name} {error}") from None
+        remedy = _REMEDY if str(error) == "is missing" else ""
+        raise FaultError("predictions", f"{path.name} {error}{remedy}") from None
     about: dict[str, object] = {
         "fingerprint": fingerprint(arrays),
         "is_constant": not isinstance(found, dict) and is_constant(found),

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -394,6 +396,26 @@ if os.fork() == 0:
     assert bench.living() == []
 
 
+SAID = {
+    "NaN": ("job.result(float('nan'))", "not finite"),  # 35
+    "infinite": ("open(os.environ['LLMHPO_RESULT'], 'w').write('{\"value\": 1e999}')", "not finite"),  # 36
+    "boolean": ("job.result(True)", "is a bool"),  # 37
+    "text": ("open(os.environ['LLMHPO_RESULT'], 'w').write('\"0.5\"')", "is a str"),  # 37
+    "out of bounds": ("job.result(1.5)", "outside its metric_bounds"),  # 38
+    "missing": ("job.result({'loss': 0.1})", "has no metric 'value'"),  # 39
+    "printed": ("print('value: 1.0')", "left no result"),  # 33
+    "huge": ("open(os.environ['LLMHPO_RESULT'], 'w').write('1' * (2 << 20))", "is larger than"),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_edited_code_says_of_itself_is_checked_and_marked(project, name):
+    body, words = SAID[name]
+    outcome = project.run(f"import os\nfrom llmhpo import job\ndef main():\n    {body}\n", scored=False)
+    assert (outcome.status, outcome.value, outcome.self_reported) == ("invalid", None, True)
+    assert words in outcome.message
+
+
 # --- logs and names ---------------------------------------------------------------------------------------------------
 
 NOISE = {
@@ -538,3 +560,44 @@ def test_cancelling_during_the_second_run_leaves_nothing(project, bench):
     assert future.cancelled()
     assert bench.living() == []
     assert not list(bench.folder.glob("*.code"))
+
+
+CONTROLLER = """
+import sys
+from pathlib import Path
+from llmhpo.executors.base import Job
+from llmhpo.executors.command import CommandTemplate
+from llmhpo.executors.edited import CodeExecutor
+from llmhpo.executors.local import LocalExecutor
+from llmhpo.executors.workspace import Workspace
+from llmhpo.lineage import Lineage
+from llmhpo.regions import Editable
+from llmhpo.sandbox.choose import choose_sandbox
+from llmhpo.trial import Task
+
+if __name__ == "__main__":
+    folder, code, level, tag = sys.argv[1:]
+    root, lineage = Path(folder) / "project", Lineage(Path(folder) / "code.git")
+    baseline = lineage.baseline(root)
+    workspace = Workspace(lineage, root, baseline, Editable.of(["model.py"], lineage.files(baseline)))
+    command = CommandTemplate(["{python}", "train.py"], None, root)
+    inner = LocalExecutor(command, sandbox=choose_sandbox(level), env={"TEST_TAG": tag}, grace_s=0.3)
+    CodeExecutor(inner, workspace).submit(Job(0, {}, Task(), Path(folder) / "00000", code=code)).result()
+"""
+
+
+def test_a_killed_controller_leaves_no_process_and_the_next_attempt_no_trace_of_the_first(fenced, bench):
+    body = "open(os.environ['LLMHPO_DIR'] + '/up', 'w').close()\nimport time; time.sleep(60)"
+    code = fenced.edit(model=main(body).replace("    x = np.load(job.inputs())\n", ""))
+    (bench.folder / "controller.py").write_text(CONTROLLER)
+    words = [str(bench.folder), code, fenced.sandbox.name, bench.tag]
+    with subprocess.Popen([sys.executable, str(bench.folder / "controller.py"), *words]) as controller:
+        try:
+            bench.wait_for((bench.folder / "00000" / "up").exists, 30)
+            assert (bench.folder / "00000.code" / "model.py").exists()
+        finally:
+            controller.kill()
+    bench.wait_for(lambda: bench.living() == [], 15)
+    job = replace(bench.job(), directory=bench.folder / "00000.2", code=fenced.edit(model=HONEST))
+    assert fenced.executor().submit(job).result(60).value == 0.75
+    assert sorted(p.name for p in bench.folder.glob("*00000*")) == ["00000", "00000.2"]
