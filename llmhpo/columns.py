@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
 from itertools import islice
 from typing import TypeVar, cast
 
@@ -149,11 +148,10 @@ class Columns:
         """Whether each trial came from one of these, (n,)."""
         return np.isin(self._source.values[:, 0], [self._sources.get(s, -1) for s in sources])
 
-    @cached_property
+    @property
     def sources(self) -> tuple[str, ...]:
-        """All there are, in order of appearance."""
-        codes = {int(code): name for name, code in self._sources.items()}
-        return tuple(codes[int(code)] for code in np.unique(self._source.values))
+        """All there are, in order of appearance; perhaps some that only later trials come from."""
+        return tuple(self._sources)
 
     def continued_by(self, trials: tuple[Trial, ...]) -> bool:
         """Whether these trials are a later moment of the same study."""

@@ -206,6 +206,10 @@ class Journal:
             os.ftruncate(self._fd, self._head.size)
             raise
 
+    def forget(self) -> None:
+        """Let go of `entries`, which may be a hundred megabytes."""
+        self.entries = []
+
     def close(self) -> None:
         """Close the file. May be called again."""
         if self._fd >= 0:

@@ -131,6 +131,8 @@ class Ledger:
 
 def _is_same(logged: object, kept: object) -> bool:
     """Whether both say the same, where the log may have a secret left out."""
+    if logged == kept:
+        return True
     a, b = (json.dumps(x, sort_keys=True) for x in (logged, kept))
     if a == b or "[key]" not in a:
         return a == b

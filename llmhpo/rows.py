@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
-from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
@@ -22,6 +23,7 @@ from sqlalchemy.engine import Connection
 from llmhpo.errors import StoreError
 
 _json_of = lru_cache(maxsize=1024)(distribution_to_json)
+_distribution_of = lru_cache(maxsize=1024)(json_to_distribution)
 _TRIALS, _PARAMS, _VALUES, _CURVE, _ATTRS, _STUDIES = (
     getattr(model, "__table__")  # noqa: B009 - what the mapper calls the table, mypy takes for any clause
     for model in (
@@ -152,6 +154,37 @@ class TableRows:
 
     def _connection(self) -> Connection:
         return self._storage.scoped_session().connection()
+
+
+def read_trials(storage: BaseStorage, study_id: int) -> list[FrozenTrial]:
+    """All trials of a study that nobody else writes to, without their times and curves for plots: a table at a time."""
+    if not isinstance(storage, RDBStorage):
+        return storage.get_all_trials(study_id, deepcopy=False)
+    with storage.engine.connect() as connection:
+        mine = select(_TRIALS.c.trial_id).where(_TRIALS.c.study_id == study_id)
+        params, kinds, attrs, values = (defaultdict[int, dict[str, Any]](dict) for _ in range(4))
+        for i, name, value, text in connection.execute(
+            _of(mine, _PARAMS, "param_name", "param_value", "distribution_json")
+        ):
+            kinds[i][name] = distribution = _distribution_of(text)
+            params[i][name] = distribution.to_external_repr(value)
+        for i, key, text in connection.execute(_of(mine, _ATTRS, "key", "value_json")):
+            attrs[i][key] = json.loads(text)
+        for i, value, kind in connection.execute(_of(mine, _VALUES, "value", "value_type")):
+            values[i]["value"] = models.TrialValueModel.stored_repr_to_value(value, kind)
+        trials = connection.execute(
+            select(_TRIALS.c.trial_id, _TRIALS.c.number, _TRIALS.c.state).where(_TRIALS.c.study_id == study_id)
+        )
+        return [
+            FrozenTrial(n, state, values[i].get("value"), None, None, params[i], kinds[i], attrs[i], {}, {}, i)
+            for i, n, state in trials.all()
+        ]
+
+
+def _of(mine: Any, table: Any, *names: str) -> Any:
+    """The named columns of the rows of a study's trials, in the order in which they were written."""
+    wanted = [table.c.trial_id, *(table.c[name] for name in names)]
+    return select(*wanted).where(table.c.trial_id.in_(mine)).order_by(next(iter(table.primary_key)))
 
 
 def make_rows(storage: BaseStorage, study_id: int, known: Sequence[FrozenTrial]) -> Rows:

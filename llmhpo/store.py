@@ -39,7 +39,7 @@ from llmhpo.lease import Lease
 from llmhpo.ledger import Ledger, Record, batch_from_dict, batch_record, end_record, proposal_record
 from llmhpo.llm.redact import Redactor
 from llmhpo.revision import Revision
-from llmhpo.rows import Ending, make_rows
+from llmhpo.rows import Ending, make_rows, read_trials
 from llmhpo.space import Params, SearchSpace
 from llmhpo.storage import (
     close_storage,
@@ -151,6 +151,7 @@ class Store:
         else:
             for kind, data in logged.missing(kept):
                 journal.append(kind, {**data, "recovered": True})
+        journal.forget()
         epoch, me = (0, "") if self._lease is None else (self._lease.epoch, str(self._lease.me))
         lost = {} if self._lost == Usage() else {"lost": asdict(self._lost)}
         journal.append("open", {**about, "epoch": epoch, "by": me, "revision": self.space.revision, **lost})
@@ -255,7 +256,7 @@ class Store:
         return known if self._lost == Usage() else replace(known, lost=self._lost)
 
     def _frozen(self) -> list[FrozenTrial]:
-        return self._storage.get_all_trials(self._study_id, deepcopy=False)
+        return read_trials(self._storage, self._study_id)
 
     def _attrs(self) -> Mapping[str, Any]:
         return self._storage.get_study_user_attrs(self._study_id)

@@ -9,7 +9,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from llmhpo.errors import StoreError
-from llmhpo.rows import Ending, PlainRows, Rows, TableRows
+from llmhpo.rows import Ending, PlainRows, Rows, TableRows, read_trials
 from llmhpo.storage import one_transaction
 
 TEMPLATE = optuna.trial.create_trial(
@@ -114,3 +114,17 @@ def test_a_trial_that_somebody_else_has_ended_is_not_ended_again(table) -> None:
     made.set_trial_state_values(made.get_all_trials(1)[0]._trial_id, TrialState.FAIL)
     with pytest.raises(StoreError, match="trial 0 has been ended by somebody else"), one_transaction(made):
         rows.end([Ending(0, TrialState.COMPLETE, 1.0, (), {})])
+
+
+def test_trials_are_read_back_as_optuna_reads_them(table) -> None:
+    made, rows = table
+    write(*table)
+    with one_transaction(made):
+        rows.begin([TEMPLATE])
+    optuna.load_study(study_name="s", storage=made).enqueue_trial({"x": 0.1})
+    for mine, theirs in zip(read_trials(made, 1), made.get_all_trials(1), strict=True):
+        assert list(mine.params.items()) == list(theirs.params.items())
+        assert (mine.number, mine.state, mine._trial_id) == (theirs.number, theirs.state, theirs._trial_id)
+        assert mine.user_attrs == theirs.user_attrs
+        assert mine.values == theirs.values
+        assert mine.distributions == theirs.distributions

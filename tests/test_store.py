@@ -268,7 +268,7 @@ def test_an_unanswered_question_is_kept_with_what_was_known_then(open_store: Ope
     store.finish(store.begin(PROPOSAL).number, OK)
     number = store.begin(PROPOSAL).number
     asked = store.context(7)
-    store.ask(asked)
+    store.ask(asked, 4)
     store.finish(number, FAILED)
     store.begin(PROPOSAL)
     store.close()

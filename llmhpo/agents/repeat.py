@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from llmhpo.columns import columns
 from llmhpo.surrogates.incumbent import Estimate, estimates
 from llmhpo.trial import CARRIED, REPEAT, Context, Proposal
 
@@ -25,10 +26,13 @@ def repeat_proposal(context: Context) -> Proposal | None:
     rivals lie further apart than they are uncertain.
     Source: the leader and its upper-confidence challenger, LUCB, Kalyanakrishnan et al., ICML 2012.
     """
-    begun = sum(t.proposal.source != CARRIED for t in context.trials)
-    if not context.task.noisy or begun < _FROM:
+    if not context.task.noisy:
         return None
-    repeats = sum(t.proposal.source == REPEAT for t in context.trials)
+    table = columns(context)
+    begun = len(context.trials) - int(table.of(CARRIED).sum())
+    if begun < _FROM:
+        return None
+    repeats = int(table.of(REPEAT).sum())
     if repeats + 1 > _share(context) * (begun + 1):
         return None
     known = [e for e in estimates(context) if e.trial.proposal.source != CARRIED]
