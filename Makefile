@@ -21,7 +21,7 @@ lint: $(VENV)/test
 bench: $(VENV)/test
 	$(BIN)/python -m evals.bench_ask
 
-# Ray and submitit: minutes on two cores.
+# Ray and submitit: a minute or two on two cores.
 clusters: $(VENV)/test
 	$(PIP) --editable '.[ray,slurm]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray or slurm" tests/executors

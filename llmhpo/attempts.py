@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from llmhpo.attributes import without_secrets
 from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ExecutorError
+from llmhpo.executors.base import RETRIES as RETRIES
 from llmhpo.executors.base import Executor, Job, check_retries
 from llmhpo.executors.leftover import TOKEN, end_leftovers
 from llmhpo.ledger import outcome_from_dict
@@ -28,7 +29,6 @@ from llmhpo.storage import write_durably
 from llmhpo.store import Launch, Store
 from llmhpo.trial import Attempt, Outcome, Proposal, Trial
 
-RETRIES = 2
 _log = logging.getLogger("llmhpo")
 
 

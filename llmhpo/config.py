@@ -207,9 +207,7 @@ def _to_config(path: Path, parsed: _StudyFile, tell: Tell | None) -> RunConfig:
         limits=Limits.of(parsed.limits),
         metric_pattern=parsed.metric_pattern,
         pass_env=tuple(parsed.pass_env),
-        placement=Placement(
-            parsed.executor, parsed.ray_address, parsed.resources, tuple(parsed.data), parsed.retries, parsed.slurm
-        ),
+        placement=Placement(parsed.executor, parsed.ray_address, parsed.resources, tuple(parsed.data), parsed.slurm),
         retries=parsed.retries,
         sandbox=None if parsed.sandbox is None else check_level(parsed.sandbox),
         editing=Editing.of(

@@ -104,8 +104,22 @@ def _despite_full_disk(write: Callable[[], object], path: str) -> None:
         when_there_is_space(write, path)
 
 
+def _write_through(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def result(value: Number | Mapping[str, Number]) -> None:
-    """Hand in the metric, or a mapping of metrics by name that holds it. A later call replaces an earlier one.
+    """Hand in the metric, or a mapping of metrics by name that holds it. A later call replaces an earlier one. What was handed in
+    survives a power cut when this returns.
 
     Never raises for a bad value: the controller records the trial as invalid and says why.
     """
@@ -115,8 +129,10 @@ def result(value: Number | Mapping[str, Number]) -> None:
     elif name := os.environ.get("LLMHPO_RESULT"):
         path = Path(name)
         draft = path.with_name(f"{path.name}.{os.getpid()}")
-        _despite_full_disk(lambda: draft.write_text(json.dumps(ready) + "\n", encoding="utf-8"), name)
+        _despite_full_disk(lambda: _write_through(draft, json.dumps(ready) + "\n"), name)
         draft.replace(path)
+        if os.name == "posix":
+            _sync(path.parent)
     else:
         print(f"result: {ready}")
 

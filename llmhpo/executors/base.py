@@ -40,6 +40,9 @@ class Job:
     hide: tuple[Path, ...] = ()
 
 
+RETRIES = 2
+
+
 def check_retries(retries: object) -> None:
     """Raises: ConfigError where `retries` is no whole number from 0 on."""
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:

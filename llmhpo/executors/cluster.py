@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from llmhpo.errors import ConfigError
-from llmhpo.executors.base import Executor, Objective
+from llmhpo.executors.base import RETRIES, Executor, Objective
 from llmhpo.executors.command import CommandTemplate
+from llmhpo.executors.settings import NodeSettings
 
 KINDS = ("local", "ray", "slurm")
 
@@ -26,7 +27,6 @@ class Placement:
     ray_address: str | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
     data: tuple[str, ...] = ()
-    retries: int = 2
     slurm: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -49,19 +49,21 @@ def make_remote(
     cwd: Path,
     folder: Path,
     gpus: object = None,
-    **settings: Any,
+    gpus_per_trial: float | None = None,
+    retries: int = RETRIES,
+    **settings: Unpack[NodeSettings],
 ) -> Executor:
-    """The executor of a `placement` that is not local; `settings` are those of `LocalExecutor`. Raises: ConfigError."""
+    """The executor of a `placement` that is not local; `settings` are arguments of `LocalExecutor`. Raises: ConfigError."""
     if gpus is not None:
         raise ConfigError(
             f"gpus={gpus!r} names devices of this machine; on a cluster write resources = {{gpus = 1}} (for each trial)"
         )
-    common: dict[str, Any] = {
-        "workers": workers,
-        "resources": placement.resources,
-        "retries": placement.retries,
-        **settings,
-    }
+    if gpus_per_trial is not None:
+        raise ConfigError(
+            f"gpus_per_trial={gpus_per_trial!r} divides devices of this machine; on a cluster write "
+            f"resources = {{gpus = {gpus_per_trial:g}}}"
+        )
+    common: dict[str, Any] = {"workers": workers, "resources": placement.resources, "retries": retries, **settings}
     if placement.kind == "ray":
         from llmhpo.executors.ray_cluster import RayExecutor
 

@@ -16,19 +16,20 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import llmhpo
 from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors import parcel, ray_node
-from llmhpo.executors.base import Job, Objective, check_retries
+from llmhpo.executors.base import RETRIES, Job, Objective, check_retries
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.function import pickled
 from llmhpo.executors.local import REPORT_FILE, LocalExecutor, prepare
 from llmhpo.executors.pool import cancel
 from llmhpo.executors.ray_session import Session
 from llmhpo.executors.resources import Resources
+from llmhpo.executors.settings import NodeSettings, complete
 from llmhpo.listing import CODE_REMEDY, Cap, Entry, list_code, list_data
 from llmhpo.trial import Outcome
 
@@ -56,7 +57,7 @@ class RayExecutor:
     `address` is that of a running cluster ("auto", or None: RAY_ADDRESS, else the one of this machine), or "local", which
     starts one here for the time being. A connection that the program has made already is used as it is.
 
-    Other arguments as for `LocalExecutor`. Raises: ConfigError, MissingExtraError.
+    `settings` are arguments of `LocalExecutor`, and mean the same on the node. Raises: ConfigError, MissingExtraError.
     """
 
     def __init__(
@@ -68,22 +69,12 @@ class RayExecutor:
         resources: Mapping[str, float] | None = None,
         cwd: Path | None = None,
         data: Sequence[str] = (),
-        retries: int = 2,
-        metric_pattern: str | None = None,
-        grace_s: float = 5.0,
-        env: Mapping[str, str] | None = None,
-        pass_env: Sequence[str] = (),
-        log_limit: int = 1 << 20,
+        retries: int = RETRIES,
         code_limit: int = CODE_LIMIT,
         data_limit: int = DATA_LIMIT,
+        **settings: Unpack[NodeSettings],
     ) -> None:
-        self._settings: dict[str, Any] = {
-            "metric_pattern": metric_pattern,
-            "grace_s": grace_s,
-            "env": dict(env or {}),
-            "pass_env": tuple(pass_env),
-            "log_limit": log_limit,
-        }
+        self._settings = complete(settings)
         check_retries(retries)
         asked = Resources.of(resources)
         objective = None if isinstance(work, CommandTemplate) else pickled(work)
@@ -91,7 +82,7 @@ class RayExecutor:
             work if isinstance(work, CommandTemplate) else CommandTemplate("{python}", None, cwd or Path.cwd())
         )
         LocalExecutor(self._command, workers=workers, **self._settings)  # its checks of the settings
-        self.workers, self._retries, self._grace_s = workers, retries, grace_s
+        self.workers, self._retries, self._grace_s = workers, retries, self._settings["grace_s"]
         self._session = Session(address)
         try:
             parcels = _pack(self._command.cwd, data, code_limit, data_limit)

@@ -9,22 +9,23 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from llmhpo.errors import ConfigError, ExecutorError, MissingExtraError
 from llmhpo.executors import child
-from llmhpo.executors.base import Job, Objective, check_retries
+from llmhpo.executors.base import RETRIES, Job, Objective, check_retries
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.function import pickled
 from llmhpo.executors.local import LocalExecutor
 from llmhpo.executors.pool import cancel
 from llmhpo.executors.ray_session import without_keys
 from llmhpo.executors.resources import Resources
+from llmhpo.executors.settings import NodeSettings, complete
 from llmhpo.trial import Outcome
 
 _SPARE_S = 300.0  # what Slurm's limit leaves to a job beyond the trial's own
@@ -54,7 +55,7 @@ class SlurmExecutor:
     `slurm_account`, `timeout_min`, ...); without `timeout_min` Slurm's limit is the trial's and five minutes.
     `cluster="local"` runs the jobs on this machine, as a rehearsal.
 
-    Other arguments as for `LocalExecutor`. Raises: ConfigError, MissingExtraError.
+    `settings` are arguments of `LocalExecutor`, and mean the same on the node. Raises: ConfigError, MissingExtraError.
     """
 
     def __init__(
@@ -66,23 +67,13 @@ class SlurmExecutor:
         resources: Mapping[str, float] | None = None,
         parameters: Mapping[str, object] | None = None,
         cluster: Literal["slurm", "local"] = "slurm",
-        retries: int = 2,
-        metric_pattern: str | None = None,
-        grace_s: float = 5.0,
-        env: Mapping[str, str] | None = None,
-        pass_env: Sequence[str] = (),
-        log_limit: int = 1 << 20,
+        retries: int = RETRIES,
+        **settings: Unpack[NodeSettings],
     ) -> None:
         check_retries(retries)
-        self.workers, self._retries, self._grace_s = workers, retries, grace_s
         self._folder = folder.absolute()
-        self._settings: dict[str, Any] = {
-            "metric_pattern": metric_pattern,
-            "grace_s": grace_s,
-            "env": dict(env or {}),
-            "pass_env": tuple(pass_env),
-            "log_limit": log_limit,
-        }
+        self._settings = complete(settings)
+        self.workers, self._retries, self._grace_s = workers, retries, self._settings["grace_s"]
         self._parameters = dict(parameters or {})
         self._submitit = _open(self._folder, cluster, Resources.of(resources), self._parameters)
         self._command = work if isinstance(work, CommandTemplate) else _write(work, self._folder)

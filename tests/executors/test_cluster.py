@@ -29,8 +29,9 @@ def test_a_study_runs_on_this_machine_unless_it_says_otherwise(tmp_path):
 
 def test_a_study_file_says_where_jobs_run(tmp_path):
     lines = 'executor = "ray"\nray_address = "auto"\nresources = {gpus = 0.5, memory_gb = 4}\ndata = ["data"]\nretries = 1\n'
-    placement = study(tmp_path, lines).placement
-    assert placement == Placement("ray", "auto", {"gpus": 0.5, "memory_gb": 4}, ("data",), 1)
+    config = study(tmp_path, lines)
+    assert config.placement == Placement("ray", "auto", {"gpus": 0.5, "memory_gb": 4}, ("data",))
+    assert config.retries == 1
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,11 @@ def test_a_study_file_says_where_jobs_run(tmp_path):
 def test_a_setting_without_effect_is_refused(settings, words):
     with pytest.raises(ConfigError, match=words):
         Placement(**settings)
+
+
+def test_a_share_of_this_machines_devices_is_refused_on_a_cluster(tmp_path):
+    with pytest.raises(ConfigError, match=r"resources = \{gpus = 0.5\}"):
+        make_remote(Placement("ray"), lambda params: 1.0, workers=1, cwd=tmp_path, folder=tmp_path, gpus_per_trial=0.5)
 
 
 def test_devices_of_this_machine_are_refused_on_a_cluster(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmhpo.errors import ConfigError, ExecutorError
+from llmhpo.executors.limits import Limits
 
 pytestmark = pytest.mark.ray
 SLEEP = "import os, time\nopen({up!r} + os.environ['LLMHPO_TRIAL'], 'w').close()\ntime.sleep(60)"
@@ -255,3 +256,10 @@ def test_a_whole_study_runs_on_the_cluster(bench):
     )
     assert [t.outcome.status for t in result.trials] == ["ok"] * 4
     assert (bench.folder / "runs").is_dir()
+
+
+def test_the_limits_of_a_study_hold_on_a_node(bench):
+    code = "print('x' * 3_000_000, flush=True)\nimport time; time.sleep(60)"
+    outcome = bench.ray(code, limits=Limits(output_mb=1)).submit(bench.job()).result(100)
+    assert outcome.status == "failed"
+    assert "limits.output_mb=1 allows no more" in outcome.message

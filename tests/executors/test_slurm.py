@@ -5,6 +5,7 @@ import os
 import pytest
 
 from llmhpo.errors import ConfigError
+from llmhpo.executors.limits import Limits
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -53,3 +54,10 @@ def test_requests_that_slurm_cannot_take_are_refused(bench):
 def test_an_unknown_parameter_is_refused(bench):
     with pytest.raises(ConfigError, match="slurm="):
         bench.slurm("pass", parameters={"slurm_nonsense": 1})
+
+
+def test_the_limits_of_a_study_hold_on_a_node(bench):
+    code = "print('x' * 3_000_000, flush=True)\nimport time; time.sleep(60)"
+    outcome = bench.slurm(code, limits=Limits(output_mb=1)).submit(bench.job()).result(100)
+    assert outcome.status == "failed"
+    assert "limits.output_mb=1 allows no more" in outcome.message
