@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,8 +89,11 @@ class Writer(ScriptedModel):
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
+    return make_project(tmp_path / "project")
+
+
+def make_project(folder: Path) -> Path:
     """A regression whose script fits a line through the origin where the data are cubic."""
-    folder = tmp_path / "project"
     (folder / "hidden").mkdir(parents=True)
     (folder / "train.py").write_text(TRAIN)
     (folder / "score.py").write_text(SCORE)
@@ -168,6 +173,78 @@ def test_every_attempt_records_the_revision_that_it_ran(project: Path) -> None:
     launched = {e["data"]["number"]: e["data"]["attempt"]["code"] for e in entries if e.get("kind") == "launch"}
     assert result.baseline is not None
     assert launched == {t.number: t.proposal.code or result.baseline.id for t in result.trials}
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import llmhpo
+from llmhpo.llm.scripted import ScriptedModel
+settings, moment, times = json.loads(Path("settings.json").read_text()), sys.argv[1], int(sys.argv[2])
+seen = 0
+
+def die(now):
+    global seen
+    seen += now == moment
+    if now == moment and seen == times:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Model(ScriptedModel):
+    def complete(self, request):
+        die("asking" if request.schema is None else "")
+        completion = super().complete(request)
+        die("answered" if request.schema is None else "")
+        return completion
+
+def on_event(event):
+    trial = getattr(event, "trial", None)
+    edit = trial is not None and trial.proposal.source == "edit"
+    die(type(event).__name__ + " edit" * edit)
+
+result = llmhpo.optimize(llm=Model.from_file("replies.jsonl"), on_event=on_event, **settings)
+print(json.dumps([[t.number, t.proposal.source, t.params, t.value] for t in result.trials]))
+"""
+WARMSTART = json.dumps({"configurations": [{"why": "less", "ridge": 0.1}, {"why": "more", "ridge": 5.0}]})
+
+
+def killed(project: Path, moment: str, times: int) -> subprocess.CompletedProcess[str]:
+    """Run a study of six trials in a process of its own, which kills itself at a moment."""
+    settings = {
+        "objective": f"{sys.executable} train.py {{ridge}}", "space": SPACE, "metric": "mse", "n_trials": 6, "seed": 3,
+        "study_name": "s", "editable": ["train.py#features"], "scorer": "score.py", "splits": SPLITS,
+    }  # fmt: skip
+    (project / "settings.json").write_text(json.dumps(settings))
+    replies = [WARMSTART, several(LINEAR, BROKEN), edit(CUBIC), *["nothing"] * 9]
+    (project / "replies.jsonl").write_text("".join(json.dumps(reply) + "\n" for reply in replies))
+    (project / "tune.py").write_text(KILLED)
+    words = [sys.executable, "tune.py", moment, str(times)]
+    return subprocess.run(words, cwd=project, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """The trials of the study that nobody kills."""
+    return json.loads(killed(make_project(tmp_path_factory.mktemp("whole") / "project"), "", 0).stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "moment, times", [("asking", 1), ("answered", 2), ("Launched edit", 1), ("Finished edit", 2), ("Confirmed", 1)]
+)
+def test_a_study_with_edits_that_was_killed_goes_on_and_loses_nothing(
+    project: Path, uninterrupted: object, moment: str, times: int
+) -> None:
+    assert killed(project, moment, times).returncode == -signal.SIGKILL
+    again = killed(project, "", 0)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout.splitlines()[-1]) == uninterrupted
+    storage = f"sqlite:///{project / 'runs' / 's' / 'study.db'}"
+    assert verify(log_of(project), load_study(storage, "s"), "s").problems == ()
+    assert replay(log_of(project)).problems == ()
+    assert (project / "train.py").read_text() == TRAIN
+    repository = str(project / "runs" / "s" / "code.git")
+    fsck = subprocess.run(["git", "-C", repository, "fsck", "--strict"], capture_output=True, text=True, check=False)
+    assert fsck.returncode == 0, fsck.stderr
+    assert not list((project / "runs" / "s").glob("**/*.draft"))
 
 
 @pytest.mark.parametrize(
