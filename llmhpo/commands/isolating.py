@@ -8,7 +8,7 @@ from rich.text import Text
 from llmhpo.commands.base import console
 from llmhpo.errors import SandboxError
 from llmhpo.sandbox.base import label
-from llmhpo.sandbox.choose import choose_sandbox, doctor
+from llmhpo.sandbox.choose import LIMITS, choose_sandbox, doctor
 from llmhpo.sandbox.proof import Check
 
 
@@ -16,6 +16,9 @@ def doctor_command() -> None:
     """Try to break out of each sandbox on this machine, and print what holds; exit code 1 where none does."""
     for check in doctor():
         console.print(_line(check), soft_wrap=True)
+        if check.name == "start" and check.holds:
+            for limit in LIMITS[check.sandbox.split()[0]]:
+                console.print(Text(f"  limit     {limit}"), soft_wrap=True)
     try:
         chosen = choose_sandbox("auto")
     except SandboxError as error:

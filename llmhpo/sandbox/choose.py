@@ -14,6 +14,15 @@ from llmhpo.sandbox.proof import Check, prove
 
 Finders = Mapping[str, Callable[[], Bwrap | Landlock]]
 FINDERS: Finders = {"bwrap": find_bwrap, "landlock": find_landlock}  # the strongest first
+# What no attempt of the doctor's shows, and what a user should know.
+LIMITS = {
+    "bwrap": ("all system calls are open to a job: a fault of the kernel itself is in its reach",),
+    "landlock": (
+        "a job sees the command lines of other processes, and whether a file exists",
+        "/dev/shm is the machine's own: jobs of one user can disturb each other there, and leave files",
+        "only its supervisor ends a job's whole tree; bwrap does so even when that is killed",
+    ),
+}
 _REMEDY = (
     "install bubblewrap 0.8.0 or later and allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
     "kernel.apparmor_restrict_unprivileged_userns=0; in a container: --security-opt seccomp=unconfined), or use Linux 6.12 or "

@@ -64,6 +64,7 @@ def test_the_command_prints_what_holds_and_what_auto_is():
     assert done.exit_code == 0
     assert "landlock ABI" in done.output
     assert "  refused   connect by tcp" in done.output
+    assert "  limit     /dev/shm is the machine's own" in done.output
     assert 'sandbox = "auto" is ' in done.output
 
 

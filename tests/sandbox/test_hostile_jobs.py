@@ -9,9 +9,22 @@ import time
 from pathlib import Path
 
 import pytest
+from cells import PREAMBLE
 
 from llmhpo.executors.limits import Limits
 
+CONTROLLER = """
+import pathlib
+from llmhpo.executors.base import Job
+from llmhpo.executors.command import CommandTemplate
+from llmhpo.executors.local import LocalExecutor
+from llmhpo.sandbox.choose import choose_sandbox
+from llmhpo.trial import Task
+here = pathlib.Path({folder!r})
+command = CommandTemplate(["{{python}}", "job.py"], None, here / "code")
+executor = LocalExecutor(command, sandbox=choose_sandbox({level!r}), grace_s=0.2, env={{"TEST_TAG": {tag!r}}})
+outcome = executor.submit(Job(0, {{}}, Task(timeout_s=60), here / "trial0")).result()
+"""
 SMALL = Limits(memory_gb=0.3, processes=60, output_mb=5, disk_mb=10, files=200)
 
 
@@ -229,6 +242,35 @@ def test_the_memory_of_the_controller_cannot_be_read(cell):  # 15
         ).value
         == 0
     )
+
+
+KEYRING = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def find(*_):
+    if libc.syscall(ctypes.c_long(250), 10, ctypes.c_long({ring}), b"user", b"llmhpo-test", 0) < 0: raise OSError(ctypes.get_errno(), "keyctl")
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="numbers of system calls are those of x86_64")
+def test_keys_of_the_session_s_keyring_are_not_found(cell):  # 15
+    controller = (
+        "import ctypes, subprocess, sys\nlibc = ctypes.CDLL(None)\nlibc.syscall(ctypes.c_long(250), 1, None)\n"
+        "libc.syscall(ctypes.c_long(248), b'user', b'llmhpo-test', b'secret', ctypes.c_size_t(6), ctypes.c_long(-3))\n"
+    )
+    look = KEYRING.format(ring=-3) + "try: find(); print('found')\nexcept OSError: print('not found')"
+    seen = subprocess.run([sys.executable, "-c", controller + look], capture_output=True, text=True, check=True).stdout
+    if seen != "found\n":
+        pytest.skip("this machine keeps no keys in keyrings")
+    job = PREAMBLE.format(outside="/", data="/") + KEYRING.format(ring=-3) + "tried(find)"
+    (cell.code / "job.py").write_text(job)
+    run = (
+        controller
+        + CONTROLLER.format(folder=str(cell.folder), level=cell.sandbox.name, tag=cell.tag)
+        + "print(outcome.value)"
+    )
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=True)
+    assert done.stdout == "0.0\n"
 
 
 def test_there_is_no_tcp(cell):  # 16, 18
@@ -576,17 +618,7 @@ def test_the_level_is_recorded_with_the_outcome(cell):
 
 
 def test_a_controller_that_is_killed_leaves_nobody(cell):
-    code = f"""
-import sys, pathlib
-from llmhpo.executors.base import Job
-from llmhpo.executors.command import CommandTemplate
-from llmhpo.executors.local import LocalExecutor
-from llmhpo.sandbox.choose import choose_sandbox
-from llmhpo.trial import Task
-here = pathlib.Path({str(cell.folder)!r})
-executor = LocalExecutor(CommandTemplate(["{{python}}", "job.py"], None, here / "code"), sandbox=choose_sandbox({cell.sandbox.name!r}), grace_s=0.2, env={{"TEST_TAG": {cell.tag!r}}})
-executor.submit(Job(0, {{}}, Task(timeout_s=60), here / "trial0")).result()
-"""
+    code = CONTROLLER.format(folder=str(cell.folder), level=cell.sandbox.name, tag=cell.tag)
     (cell.code / "job.py").write_text(
         "import os, time, signal\nsignal.signal(15, signal.SIG_IGN)\nif os.fork() == 0: os.setsid()\n"
         "open(os.environ['LLMHPO_DIR'] + '/up', 'w').close()\ntime.sleep(60)"
