@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from llmhpo.agents.base import asked
+from llmhpo.agents.base import Search, asked
 from llmhpo.agents.portfolio import make_portfolio, warn_if_fatal
 from llmhpo.api import Result, Space, as_space, result_of
 from llmhpo.config import file_name
 from llmhpo.confirmation import Confirmation, Plan, Rerun, open_plan
+from llmhpo.editing import Editing
 from llmhpo.errors import ConfigError
 from llmhpo.journal import journal_path
+from llmhpo.lineage import Lineage
 from llmhpo.llm.base import LLM
 from llmhpo.rules import Stop, StopRules, Stopwatch, check
 from llmhpo.space import Params
+from llmhpo.storage import sqlite_path
 from llmhpo.store import MOST_TOGETHER, Store
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Context, Direction, Outcome, Task, Trial
@@ -27,7 +30,8 @@ class Study:
     """A study that is asked and told: the caller runs the trials.
 
     Arguments as for `optimize`. Without `storage` and `study_name` it lives in memory. `n_trials` is only a hint to the
-    proposers on how long the study will be. Trials that were asked for and never told stay open: `pending` lists
+    proposers on how long the study will be. With `editable` the model may edit code below `cwd`, `data` aside: `checkout` writes what
+    a trial is to run, and whoever runs it has to see to it that it does no harm. Trials that were asked for and never told stay open: `pending` lists
     them, also after a restart. Use it as a context manager, or `close` it.
 
     Raises: ConfigError, SpaceError, StoreError.
@@ -56,6 +60,10 @@ class Study:
         base_url: str | None = None,
         price: Price | None = None,
         deadline_s: float = 120.0,
+        editable: Sequence[str] = (),
+        edits: Mapping[str, object] | None = None,
+        data: Sequence[str | Path] = (),
+        cwd: str | Path = ".",
     ) -> None:
         self.space = as_space(space)
         self.study_name = study_name or f"study-{self.space.revision}"
@@ -64,17 +72,38 @@ class Study:
         self.storage, self.n_trials = storage, n_trials
         caps = Caps(max_tokens, max_usd, max_requests)
         self._rules = StopRules(stop_at, stop_stale, stop_gain, max_wall_s)
-        self._portfolio = make_portfolio(llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s)
+        portfolio = make_portfolio(llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s)
         self._is_closed = False
         self._confirm_store: Store | None = None  # opened when it is needed
+        folder = _folder(storage, self.study_name)
+        editing = Editing.of(
+            editable,
+            edits or {},
+            root=Path(cwd).resolve(),
+            data=[Path(cwd).resolve() / path for path in data],
+            scoring=None,
+            directory=folder,
+        )
+        if editing is not None and storage is None:
+            raise ConfigError(f"editable={list(editable)!r} needs a study that is kept; give a study_name or a storage")
         objective = Task(task, metric, direction, noisy=noisy)
         log = journal_path(storage, self.study_name)
         self._store = Store(storage, self.study_name, self.space, objective, seed=seed, log=log)
         self._watch = Stopwatch(max_wall_s, self._store.wall_s, self._store.keep_wall)
-        self._portfolio.log_requests(self._store.log)
-        model = self._portfolio.model
+        self._search: Search = portfolio
+        self._lineage: Lineage | None = None
+        if editing is not None:
+            try:
+                self._search = editing.search(portfolio, editing.begin(self._store, folder))
+            except BaseException:
+                self._store.close()
+                raise
+            self._lineage = editing.lineage(folder)
+        self._search.log_requests(self._store.log)
+        model = self._search.model
         about = None if model is None else {"name": model.name, "compact": model.compact}
-        self._store.log("session", {"n_trials": n_trials, "workers": None, "model": about})
+        session, settings = {"n_trials": n_trials, "workers": None, "model": about}, self._search.about
+        self._store.log("session", session if settings is None else session | {"edits": settings})
 
     def ask(self, n: int = 1) -> list[Trial]:
         """Begin `n` trials: committed as running before they are returned. Waits for the model where it is due."""
@@ -84,20 +113,34 @@ class Study:
         context = self._context()
         begun: list[Trial] = []
         note: dict[str, object] = {}
-        if not (n == 1 and self._portfolio.is_default_next(context)):
-            wanted, service = asked(self._portfolio, context)
+        if not (n == 1 and self._search.is_default_next(context)):
+            wanted, service = asked(self._search, context)
             if wanted:
                 self._store.ask(context, wanted, service)
-                batch = self._portfolio.consult(context)
+                batch = self._search.consult(context)
                 self._store.record(batch)
                 warn_if_fatal(batch)
             else:
                 note["declined"] = {"service": service}
         while len(begun) < n:
             context = self._context()
-            proposals = self._portfolio.suggest(context, min(n - len(begun), MOST_TOGETHER))
+            proposals = self._search.suggest(context, min(n - len(begun), MOST_TOGETHER))
             begun += self._store.begin_all(proposals, context.budget_left, note={} if begun else note)
         return begun
+
+    def checkout(self, trial: Trial | int, folder: str | Path) -> None:
+        """Write the code that a trial is to run into `folder`, which is empty or does not exist.
+
+        Raises: ConfigError where code is not edited, for a trial that does not exist, and for another folder.
+        """
+        number = trial.number if isinstance(trial, Trial) else trial
+        found = next((t for t in self.trials if t.number == number), None)
+        baseline = self._store.context().baseline
+        if self._lineage is None or baseline is None:
+            raise ConfigError(f"checkout({number}): this study edits no code; give `editable` for that")
+        if found is None:
+            raise ConfigError(f"checkout({number}): there is no such trial; the study has {len(self.trials)}")
+        self._lineage.checkout(found.proposal.code or baseline.id, Path(folder))
 
     def tell(
         self,
@@ -131,18 +174,21 @@ class Study:
             raise ConfigError(
                 f"tell({number}): params={params!r} is not a configuration; give a dict of parameter values"
             )
-        fitted = self.space.coerce(self.space.drop_inactive(params))
+        proposal = next(t for t in self.pending if t.number == number).proposal
+        space = self._store.context().space_of(proposal.code)
+        fitted = space.coerce(space.drop_inactive(params))
         if not isinstance(fitted, dict):
             raise ConfigError(
                 f"tell({number}): params={dict(params)!r} is no configuration of the space: {fitted}; "
                 "leave params out where the trial ran as it was asked for"
             )
-        asked = next(t for t in self.pending if t.number == number).proposal.params
-        return None if self.space.key(fitted) == self.space.key(asked) else fitted
+        return None if space.key(fitted) == space.key(proposal.params) else fitted
 
     def seed(self, trial: Trial | int) -> int:
-        """The seed to run a trial with; see `llmhpo.job.seed`."""
-        return self._store.task.job_seed(self._store.seed, trial.number if isinstance(trial, Trial) else trial)
+        """The seed to run a trial with; see `llmhpo.job.seed`. An edit's first trial has that of the one it is compared with."""
+        number = trial.number if isinstance(trial, Trial) else trial
+        twin = next((t.proposal.twin for t in self.trials if t.number == number), None)
+        return self._store.task.job_seed(self._store.seed, number if twin is None else twin)
 
     # --- confirming ---------------------------------------------------------------------------------------------------
 
@@ -234,6 +280,14 @@ class Study:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _folder(storage: str | None, study_name: str) -> Path:
+    """Where a study keeps what is not in its storage: beside its SQLite file, else in a folder of its own."""
+    path = sqlite_path(storage)
+    if path is not None and path.name == "study.db":
+        return path.parent
+    return (Path("runs") if path is None else path.parent / "runs").resolve() / file_name(study_name)
 
 
 def _outcome(number: int, value: float | None, outcome: Outcome | None, failed: str | None, seconds: float) -> Outcome:

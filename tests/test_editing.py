@@ -175,6 +175,33 @@ def test_every_attempt_records_the_revision_that_it_ran(project: Path) -> None:
     assert launched == {t.number: t.proposal.code or result.baseline.id for t in result.trials}
 
 
+def test_asked_and_told_a_study_hands_out_the_code_of_each_trial(project: Path, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study' / 'study.db'}"
+    (tmp_path / "study").mkdir()
+    settings = {"metric": "mse", "storage": storage, "study_name": "study", "seed": 3, "n_trials": 4}
+    with llmhpo.Study(
+        SPACE, llm=Writer([edit(CUBIC)]), editable=["train.py#features"], cwd=project, **settings
+    ) as study:  # type: ignore[arg-type]
+        for _ in range(4):
+            (trial,) = study.ask()
+            study.checkout(trial, tmp_path / "code" / str(trial.number))
+            study.tell(trial, 0.1 if trial.proposal.code else 1.0)
+        edited = next(t for t in study.trials if t.proposal.source == "edit")
+        assert CUBIC in (tmp_path / "code" / str(edited.number) / "train.py").read_text()
+        assert (tmp_path / "code" / "0" / "train.py").read_text() == TRAIN
+        assert study.seed(edited) == study.seed(0)
+        assert study.best is not None
+        assert study.best.proposal.code == edited.proposal.code
+        with pytest.raises(ConfigError, match="no such trial"):
+            study.checkout(9, tmp_path / "other")
+    assert replay(tmp_path / "study" / "events.jsonl").problems == ()
+
+
+def test_a_study_that_is_not_kept_edits_nothing(project: Path) -> None:
+    with pytest.raises(ConfigError, match="is kept"):
+        llmhpo.Study(SPACE, llm="none", editable=["train.py#features"], cwd=project)
+
+
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
