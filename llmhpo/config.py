@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -75,8 +76,8 @@ class RunConfig:
             check_level(self.sandbox)
         if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < 2**31):
             raise ConfigError(f"seed={self.seed!r} is not a whole number from 0 to 2147483647")
-        if not isinstance(self.deadline_s, int | float) or not self.deadline_s > 0:
-            raise ConfigError(f"deadline_s={self.deadline_s!r} is not a positive number of seconds")
+        if not isinstance(self.deadline_s, int | float) or not 0 < self.deadline_s < math.inf:
+            raise ConfigError(f"deadline_s={self.deadline_s!r} is not a positive, finite number of seconds")
         if isinstance(self.gpus, str):
             raise ConfigError(
                 f"gpus={self.gpus!r} is a string; give a list with one entry for each worker, such as ['0', '1']"

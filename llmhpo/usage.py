@@ -16,6 +16,7 @@ class Usage:
     cached_tokens: int = 0  # the part of input_tokens that the service served from its cache
     output_tokens: int = 0
     usd: float | None = 0.0
+    reasoning_tokens: int = 0  # the part of output_tokens that the model thought unseen
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -24,6 +25,7 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.output_tokens + other.output_tokens,
             None if self.usd is None or other.usd is None else self.usd + other.usd,
+            self.reasoning_tokens + other.reasoning_tokens,
         )
 
     @property

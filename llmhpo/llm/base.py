@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from llmhpo.errors import ConfigError
 from llmhpo.usage import Price, Usage
 
 JSONSchema = dict[str, object]
@@ -27,6 +29,8 @@ class Request:
 
     `number` counts the requests of a study from 0: it seeds local sampling and picks the scripted reply, so that a
     resumed study asks on where it stopped. `max_tokens` bounds the reply; `deadline_s` the whole of it, retries included.
+
+    Raises: ConfigError for a deadline that never comes.
     """
 
     messages: tuple[Message, ...]
@@ -35,13 +39,28 @@ class Request:
     max_tokens: int = 2000
     temperature: float | None = None  # None: the backend's own choice
     deadline_s: float = 120.0
+    top_logprobs: int = 0  # alternatives a token whose log-probabilities are asked for, at most 20; 0: none are
+
+    def __post_init__(self) -> None:
+        if not self.deadline_s < math.inf:
+            raise ConfigError(f"deadline_s={self.deadline_s!r} never comes; give a number of seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of a reply, its natural log-probability, and those of the likeliest tokens in its place."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A model's answer, as text, which may be empty and is paid for all the same.
 
-    `finish` is never guessed: a reply cut at `max_tokens` says "length".
+    `finish` is never guessed: a reply cut at `max_tokens` says "length". `logprobs` is None where none were asked for, and
+    where the backend has none.
     """
 
     text: str
@@ -49,6 +68,7 @@ class Completion:
     model: str
     finish: Finish = "stop"
     seconds: float = 0.0
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 class LLM(Protocol):

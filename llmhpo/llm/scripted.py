@@ -38,6 +38,7 @@ class _Spent(BaseModel, extra="forbid"):
     cached_tokens: NonNegativeInt = 0
     output_tokens: NonNegativeInt = 0
     usd: NonNegativeFloat | None = 0.0
+    reasoning_tokens: NonNegativeInt = 0
 
 
 class _About(BaseModel):
