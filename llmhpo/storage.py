@@ -30,6 +30,10 @@ _T = TypeVar("_T")
 _BUSY_S = 5.0  # SQLite itself waits so long for a lock; then we say so and go on waiting
 _PATIENCE_S = 600.0  # of a file that stays locked
 _RETRY_S = 0.5
+_MAKING_TRIES = 20
+_MAKING = re.compile(
+    r"already exists|UNIQUE constraint failed: (?:alembic_version|version_info)|duplicate key value violates unique"
+)
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\d?|smbfs|afs|ceph|lustre|gpfs|beegfs|pvfs2|orangefs|ncpfs|davfs\d?|gfs2|ocfs2"
     r"|fuse\.(?:sshfs|s3fs|gcsfuse|rclone|glusterfs|ceph|davfs\d?|smbnetfs|curlftpfs|blobfuse\d?|juicefs|nfs\w*|goofys|mount-s3)"
@@ -82,11 +86,23 @@ def open_storage(
             _refuse_network(path, file_system(path))
             folder = path.parent
             when_there_is_space(lambda: folder.mkdir(parents=True, exist_ok=True), f"folder {str(folder)!r}")
-        opened = patiently(lambda: RDBStorage(storage), storage)
+        opened = patiently(lambda: _make(storage), storage)
         if opened.engine.dialect.name == "sqlite":
             event.listen(opened.engine, "connect", _harden if path is not None and to_write else _wait_for_locks)
             opened.engine.dispose()  # the connection that Optuna has opened already was not made so
         return opened
+
+
+def _make(storage: str) -> RDBStorage:
+    """Optuna's storage; where others make its tables at this very moment, they are let go first."""
+    for left in range(_MAKING_TRIES, -1, -1):
+        try:
+            return RDBStorage(storage)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            if not left or not _MAKING.search(_reason(error)):
+                raise
+        time.sleep(_RETRY_S)
+    raise AssertionError("not reached")
 
 
 def _refuse_network(path: Path, kind: str) -> None:

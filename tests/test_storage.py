@@ -9,7 +9,7 @@ import pytest
 
 from llmhpo.errors import StoreError
 from llmhpo.space import SearchSpace
-from llmhpo.storage import file_system, shown, write_durably
+from llmhpo.storage import close_storage, file_system, open_storage, shown, write_durably
 from llmhpo.store import Store
 from llmhpo.trial import Outcome, Proposal, Task
 
@@ -62,3 +62,21 @@ def test_what_is_written_durably_is_there_as_a_whole(tmp_path: Path) -> None:
     write_durably(tmp_path / "a" / "b.json", "2")
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.json"]
     assert (tmp_path / "a" / "b.json").read_text() == "2"
+
+
+def test_many_that_make_one_file_at_the_same_moment_all_open_it(tmp_path: Path) -> None:
+    start, problems = threading.Barrier(6), list[Exception]()
+
+    def make() -> None:
+        start.wait()
+        try:
+            close_storage(open_storage(f"sqlite:///{tmp_path / 's.db'}", to_write=True))
+        except StoreError as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []

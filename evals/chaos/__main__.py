@@ -1,7 +1,7 @@
 """What a study must survive, done to real studies with real processes, and counted.
 
     python -m evals.chaos all                     # the table: a case a line, what must be 0, and what was seen
-    python -m evals.chaos all --small             # as in the tests: two minutes
+    python -m evals.chaos all --small             # as in the tests: some two minutes
     python -m evals.chaos controller --rounds 1000
 
 Everything happens in process and mount namespaces of its own where `unshare` can make them, and with a random key in the
@@ -41,6 +41,15 @@ CASES = {
 }
 
 
+ELSEWHERE = """\
+tried by tests of their own, not here:
+  a Ray node that is killed in the middle                       make clusters (tests/executors/test_ray.py)
+  the store, its lease and its fence on a PostgreSQL server     tests/test_postgresql.py
+  SIGTERM with jobs that ignore it, Ctrl-C once and twice       tests/test_stopping.py
+  1 GB of output, lines of 10 MB, invalid UTF-8, escapes        tests/executors/test_faults.py
+"""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=["all", *CASES])
@@ -59,6 +68,8 @@ def main() -> int:
             rows.append(_run(case, args.rounds or getattr(case, args.size or "usual"), args.seed))
             sys.stdout.write(json.dumps(asdict(rows[-1])) + "\n" if args.json else _line(rows[-1]))
             sys.stdout.flush()
+    if args.case == "all" and not args.json:
+        sys.stdout.write(ELSEWHERE)
     return 0 if all(row.is_clean for row in rows) else 1
 
 
