@@ -12,7 +12,11 @@ import pytest
 
 from evals.chaos.base import KEYS, leaks
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+]
 
 
 def rows(*arguments: str, seconds: float = 280) -> dict[str, dict[str, Any]]:
@@ -25,7 +29,6 @@ def rows(*arguments: str, seconds: float = 280) -> dict[str, dict[str, Any]]:
     return {row["case"]: row for row in map(json.loads, run.stdout.splitlines())}
 
 
-@pytest.mark.timeout(300)
 def test_kills_of_the_controller_lose_nothing() -> None:
     row = rows("controller", "--small")["controller"]
     assert row["seen"]["acknowledged"] > 0
