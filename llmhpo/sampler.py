@@ -25,7 +25,7 @@ from llmhpo.space import Params, SearchSpace
 from llmhpo.store import batch_from_dict
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial
-from llmhpo.usage import Caps, Price
+from llmhpo.usage import Caps, Price, Usage
 
 _AUGMENT = 0.05  # ParEGO's rho
 _STARTUP = 5  # complete trials before independent sampling is TPE's; random until then
@@ -79,13 +79,18 @@ class LLMSampler(BaseSampler):
         self._seed = secrets.randbelow(2**31) if seed is None else seed
         self._intersection = IntersectionSearchSpace()
         self._independent = TPESampler(seed=self._seed, multivariate=False, n_startup_trials=_STARTUP)
+        self._portfolio.log_requests(self._reserve)
+        self._asking: tuple[optuna.Study, SearchSpace, str] | None = (
+            None  # whose request is under way, and its attribute
+        )
+        self._reserved = Usage()  # the most that the consultation under way may have cost so far
         self._consulting = False  # whether a worker waits for the model: one at a time
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         del state["_lock"]
-        return state | {"_consulting": False}
+        return state | {"_consulting": False, "_asking": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -129,15 +134,34 @@ class LLMSampler(BaseSampler):
 
     def _consult(self, study: optuna.Study, trial: FrozenTrial, context: Context) -> None:
         """Ask the model, without the lock: others propose meanwhile. The study keeps the batch under the asking trial."""
-        batch = None
+        batch, attribute = None, f"{_asking_prefix(context.space)}{trial.number:05d}"
+        self._asking, self._reserved = (study, context.space, attribute), Usage()
         try:
             batch = self._portfolio.consult(context)
             warn_if_fatal(batch)
         finally:
             with self._lock:
-                self._consulting = False
+                self._consulting, self._asking = False, None
                 if batch is not None:
                     study.set_user_attr(f"{_batch_prefix(context.space)}{trial.number:05d}", asdict(batch))
+                    if self._reserved != Usage():
+                        study.set_user_attr(attribute, {})
+
+    def _reserve(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Before a request: write down the most that it may cost, then see that all workers' requests together keep the caps.
+
+        Of two that come at the same moment both may be refused, but never both pass. What a process that dies has written
+        goes on to count.
+
+        Raises: BudgetError.
+        """
+        if kind != "asking" or self._asking is None or self._portfolio.consultant is None:
+            return
+        study, space, attribute = self._asking
+        self._reserved += Usage(**data["at_most"])
+        study.set_user_attr(attribute, asdict(self._reserved))
+        spent = sum((b.usage for b in _batches(study, space)), _reserved(study, space, but=attribute))
+        self._portfolio.consultant.caps.check(spent, self._reserved)
 
     def _begin(self, study: optuna.Study, trial: FrozenTrial, context: Context) -> dict[str, Any]:
         """Choose a proposal, and write down what the trial will run and whose it is."""
@@ -201,7 +225,9 @@ class LLMSampler(BaseSampler):
             direction="maximize" if maximize else "minimize",
             noisy=self._noisy,
         )
-        return Context(task, space, tuple(trials), left, self._seed, _batches(study, space))
+        return Context(
+            task, space, tuple(trials), left, self._seed, _batches(study, space), lost=_reserved(study, space)
+        )
 
     def _trial(self, frozen: FrozenTrial, space: SearchSpace, objective: Mapping[int, float]) -> Trial | None:
         """Our view of a trial; None for one that says nothing about this space.
@@ -289,3 +315,14 @@ def _batches(study: optuna.Study, space: SearchSpace) -> tuple[Batch, ...]:
     attrs = study.user_attrs
     prefix = _batch_prefix(space)
     return tuple(batch_from_dict(attrs[name]) for name in sorted(attrs) if name.startswith(prefix))
+
+
+def _asking_prefix(space: SearchSpace) -> str:
+    return f"llmhpo:{space.revision}:asking:"
+
+
+def _reserved(study: optuna.Study, space: SearchSpace, but: str = "") -> Usage:
+    """The most that requests may cost of which no batch tells: those under way in other workers, and those that died."""
+    prefix = _asking_prefix(space)
+    open_ = (raw for name, raw in study.user_attrs.items() if name.startswith(prefix) and name != but and raw)
+    return sum((Usage(**raw) for raw in open_), Usage())

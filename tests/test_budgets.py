@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import optuna
 import pytest
 
 import llmhpo
@@ -17,7 +20,7 @@ from llmhpo.agents import questions
 from llmhpo.agents.consult import Consultant
 from llmhpo.errors import BudgetError, ConfigError, LLMUnavailableError
 from llmhpo.events import Consulted, Event
-from llmhpo.llm.base import Message, most_it_costs
+from llmhpo.llm.base import Completion, Message, Request, most_it_costs
 from llmhpo.llm.scripted import ScriptedModel
 from llmhpo.space import SearchSpace
 from llmhpo.store import Store
@@ -130,6 +133,46 @@ def test_a_request_that_the_deadline_cut_off_counts_with_the_most_that_it_may_ha
     assert Consultant(late, caps=Caps()).consult(context, question).usage.tokens > prompt.tokens
     dead = ScriptedModel([LLMUnavailableError("nobody there")])
     assert Consultant(dead, caps=Caps()).consult(context, question).usage == Usage(calls=1)
+
+
+def test_two_workers_of_one_study_do_not_pass_a_cap_together(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Slow(ScriptedModel):
+        def complete(self, request: Request) -> Completion:
+            asked.append(request.number)
+            time.sleep(1.0)
+            return super().complete(request)
+
+    where = f"sqlite:///{tmp_path / 's.db'}"
+    optuna.create_study(storage=where, study_name="s")
+
+    def work() -> None:
+        sampler = llmhpo.LLMSampler(Slow([reply(0.1, 0.2)] * 9), search_space=SPACE, seed=1, max_requests=1)
+        study = optuna.load_study(storage=where, study_name="s", sampler=sampler)
+        study.optimize(lambda t: t.suggest_float("x", 0.0, 1.0), n_trials=3)
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(asked) <= 1
+    assert len(optuna.load_study(storage=where, study_name="s").trials) == 6
+
+
+def test_a_request_of_a_sampler_that_died_goes_on_to_count() -> None:
+    class Dying(ScriptedModel):
+        def complete(self, request: Request) -> Completion:
+            raise KeyboardInterrupt
+
+    study = optuna.create_study(sampler=llmhpo.LLMSampler(Dying([]), search_space=SPACE, seed=1))
+    with contextlib.suppress(KeyboardInterrupt):
+        study.optimize(lambda t: t.suggest_float("x", 0.0, 1.0), n_trials=3)
+    model = ScriptedModel([reply(0.1, 0.2)] * 9)
+    study.sampler = llmhpo.LLMSampler(model, search_space=SPACE, seed=1, max_requests=1)
+    study.optimize(lambda t: t.suggest_float("x", 0.0, 1.0), n_trials=8)
+    assert not any(t.user_attrs.get("source") == "llm" for t in study.trials)
 
 
 def test_what_may_have_been_lost_counts_against_the_cap() -> None:

@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +108,32 @@ def test_a_key_in_the_command_is_not_stored(key: str, tmp_path: Path) -> None:
     for n_trials in (1, 2):
         result = llmhpo.optimize(command, SPACE, llm=None, n_trials=n_trials, seed=1, study_name="s", cwd=tmp_path)
     assert all(t.value is not None for t in result.trials)
+    assert [leaks(data, key) for data in written(tmp_path) if leaks(data, key)] == []
+
+
+def test_a_key_in_the_command_is_not_on_the_page(key: str, tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(
+        f"""command = ["sh", "-c", "echo '{{{{\\"value\\": {{x}}}}}}' > $LLMHPO_RESULT", "job", "--key={key}"]
+metric = "value"
+direction = "minimize"
+llm = "none"
+n_trials = 2
+task = "with {key}"
+[space]
+x = {{ type = "float", low = 0.0, high = 1.0 }}
+"""
+    )
+    for command in (["run", "--plain"], ["report"], ["show"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "llmhpo", command[0], str(tmp_path), *command[1:]],
+            capture_output=True, check=False, cwd=tmp_path,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert leaks(done.stdout + done.stderr, key) == []
+    pages = list(tmp_path.rglob("report.html"))
+    assert len(pages) == 1
+    assert "[key]" in pages[0].read_text()
+    (tmp_path / "study.toml").unlink()
     assert [leaks(data, key) for data in written(tmp_path) if leaks(data, key)] == []
 
 

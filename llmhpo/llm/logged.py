@@ -8,7 +8,7 @@ from typing import Any
 
 from llmhpo.errors import LLMError
 from llmhpo.llm.base import LLM, Completion, Request, most_it_costs
-from llmhpo.llm.health import health_of
+from llmhpo.llm.health import Health, health_of
 
 Note = Callable[[str, dict[str, Any]], None]
 
@@ -25,7 +25,11 @@ class LoggedModel:
         self._model, self._note = model, note
         self.name, self.price = model.name, model.price
         self.compact, self.overhead_tokens = model.compact, model.overhead_tokens
-        self.health = health_of(model)
+
+    @property
+    def health(self) -> Health | None:
+        """That of the model's service."""
+        return health_of(self._model)
 
     def complete(self, request: Request) -> Completion:
         """See `LLM.complete`."""

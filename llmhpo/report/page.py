@@ -11,6 +11,7 @@ from llmhpo.agents.reflect import reflect
 from llmhpo.api import Result
 from llmhpo.confirmation import Confirmation, Interval
 from llmhpo.history import show_number, show_value
+from llmhpo.llm.redact import Redactor
 from llmhpo.progress import usage_text
 from llmhpo.report.charts import curve_chart, history_chart, importance_chart, parallel_chart, slice_charts, sources
 from llmhpo.report.markup import Markup, block, el, join, line, table
@@ -38,7 +39,10 @@ def report_html(result: Result, context: Context, *, command: str = "", again: s
         el("title", f"{line(result.study_name, 80)} - llmhpo"),
         el("style", style),
     )
-    return "<!doctype html>\n" + el("html", head, el("body", el("main", *parts)), lang="en") + "\n"
+    page = "<!doctype html>\n" + el("html", head, el("body", el("main", *parts)), lang="en") + "\n"
+    return Redactor.from_environment()(
+        page
+    )  # what study.toml says does not come from the store, which holds no secrets
 
 
 def write_report(path: Path, page: str) -> None:

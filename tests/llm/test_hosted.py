@@ -406,6 +406,14 @@ def test_tls_to_a_server_without_it_is_unavailable(style: str, service: Service)
     assert isinstance(error, LLMUnavailableError)
 
 
+def test_the_deadline_holds_where_a_server_never_shakes_hands(style: str) -> None:
+    with servers.silence() as (url, _):
+        began = time.monotonic()
+        error = error_of(make(style, url.replace("http:", "https:")), ask(deadline_s=0.4))
+    assert isinstance(error, LLMUnavailableError)
+    assert time.monotonic() - began < 1.2
+
+
 def test_a_redirect_does_not_take_the_key_along(model: Model, service: Service) -> None:
     service.faults = [status(307, headers={"Location": service.url + "/elsewhere"})]
     assert isinstance(error_of(model), LLMRequestError)
