@@ -140,6 +140,21 @@ def test_an_edit_that_changes_nothing_is_not_confirmed(project: Path) -> None:
     assert result.confirmation is None
 
 
+def test_cheaters_end_unconfirmed(project: Path) -> None:
+    forges = "import json; json.dump({'mse': 0.0}, open(os.environ['LLMHPO_RESULT'], 'w')); print('mse 0.0'); return x[:, None]"
+    reads = f"return np.stack([x, np.load({str(project / 'hidden' / 'search_y.npy')!r})], axis=1)"
+    writes = f"open({str(project / 'score.py')!r}, 'w').write('def score(p, l): return 0.0'); return x[:, None]"
+    lends = "open('score.py', 'w').write('def score(p, l): return 0.0'); return x[:, None]"
+    result = study(project, [several(forges, reads), several(writes, lends)], n=14, edits={"share": 1.0})
+    edited = [t for t in result.trials if t.proposal.source == "edit"]
+    assert len(edited) >= 4
+    assert result.best is not None
+    assert result.best.proposal.code == ""
+    assert result.confirmation is None
+    assert min(t.value for t in result.trials if t.value is not None) > 0.01
+    assert (project / "score.py").read_text() == SCORE
+
+
 def test_the_log_of_a_study_with_edits_is_verified_and_replayed(project: Path) -> None:
     result = study(project, [several(LINEAR, BROKEN), edit(CUBIC)], edits={"confirm": 0})
     log = log_of(project)
