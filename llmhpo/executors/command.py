@@ -66,7 +66,9 @@ class CommandTemplate:
     def moved(self, cwd: Path) -> CommandTemplate:
         """The same command in another folder, on another computer perhaps: what it names in its old folder, it names there.
 
-        Raises: ConfigError where the program is not found there.
+        A program that is not there, such as one of a virtual environment, is the old folder's.
+
+        Raises: ConfigError where neither folder has the program.
         """
         other, old, new = copy.copy(self), f"{self.cwd}{os.sep}", f"{cwd.absolute()}{os.sep}"
         other.cwd = cwd.absolute()
@@ -74,7 +76,11 @@ class CommandTemplate:
             tuple(p if p.is_placeholder else Piece(p.text.replace(old, new), is_placeholder=False) for p in word)
             for word in self._words
         )
-        other._program = _find_program("".join(self._fill(p, {}) for p in other._words[0]), other.cwd)
+        try:
+            other._program = _find_program("".join(self._fill(p, {}) for p in other._words[0]), other.cwd)
+        except ConfigError:
+            if not os.access(self._program, os.X_OK):
+                raise
         return other
 
     def __repr__(self) -> str:

@@ -117,7 +117,7 @@ class Workspace:
     def _python(self, env: Mapping[str, str], tree: Path) -> dict[str, str]:
         """PYTHONPATH with the tree's folders instead of the user's: those that it names, and those of editable installs."""
         named = env.get("PYTHONPATH", os.environ.get("PYTHONPATH", "")).split(os.pathsep)
-        installed = [p for p in sys.path[1:] if self._inside(p) and not self._inside(sys.prefix)]
+        installed = [p for p in sys.path[1:] if self._inside(p) and not Path(p).is_relative_to(sys.prefix)]
         moved = [
             str(tree / Path(p).relative_to(self.root)) if self._inside(p) else p for p in (*named, *installed) if p
         ]

@@ -245,6 +245,16 @@ def test_modules_of_the_users_tree_on_the_path_are_the_revisions(fenced, monkeyp
     assert fenced.run(model).value == 0.75
 
 
+def test_an_environment_in_the_users_tree_runs_the_revision(project, bench):
+    (project.root / "venv" / "bin").mkdir(parents=True)
+    (project.root / "venv" / "bin" / "python").symlink_to(sys.executable)
+    code = project.edit(model="import os\ndef main():\n    open(os.environ['LLMHPO_RESULT'], 'w').write('0.5')\n")
+    inner = LocalExecutor(CommandTemplate(["venv/bin/python", "train.py"], None, project.root), grace_s=0.3)
+    executor = bench.keep(CodeExecutor(inner, project.workspace(scored=False)))
+    outcome = executor.submit(replace(bench.job(), code=code)).result(30)
+    assert outcome.value == 0.5, outcome.log_tail
+
+
 def test_what_an_interrupted_attempt_left_in_its_folders_does_not_matter(fenced, bench):
     for name in ("trial0.code", "trial0/scratch/made", "trial0.again"):
         (bench.folder / name).mkdir(parents=True)
