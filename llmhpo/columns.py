@@ -6,6 +6,7 @@ moment and adds what is new; where there are none it starts afresh. The answer i
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -27,11 +28,11 @@ _RUNNING, _OK, _PRUNED, _FAILED = range(4)
 class Seen:
     """The first `count` members of a set that only grows, and that later moments share."""
 
-    __slots__ = ("_order", "count")
+    __slots__ = ("_may_grow", "_order", "count")
 
-    def __init__(self, order: dict[object, int] | None = None, count: int = 0) -> None:
+    def __init__(self, order: dict[object, int] | None = None, count: int = 0, *, may_grow: bool = True) -> None:
         self._order = {} if order is None else order
-        self.count = count
+        self.count, self._may_grow = count, may_grow
 
     def __contains__(self, member: object) -> bool:
         return self._order.get(member, self.count) < self.count
@@ -49,10 +50,15 @@ class Seen:
 
     def plus(self, members: Iterable[object]) -> Seen:
         """With more members; itself where all are known."""
-        order = self._order if len(self._order) == self.count else dict(islice(self._order.items(), self.count))
+        in_place = self._may_grow and len(self._order) == self.count
+        order = self._order if in_place else dict(islice(self._order.items(), self.count))
         for member in members:
             order.setdefault(member, len(order))
         return self if len(order) == self.count else Seen(order, len(order))
+
+    def detached(self) -> Seen:
+        """The same, which leaves what it shares with others as it is."""
+        return Seen(self._order, self.count, may_grow=False)
 
 
 class _Rows:
@@ -74,6 +80,11 @@ class _Rows:
         used[0] = n + len(new)
         rows = object.__new__(_Rows)
         rows._room, rows._used, rows.values = room, used, room[: n + len(new)]
+        return rows
+
+    def detached(self) -> _Rows:
+        rows = object.__new__(_Rows)
+        rows._room, rows._used, rows.values = self._room, [-1], self.values
         return rows
 
     def changed(self, at: Index, new: Array) -> _Rows:
@@ -152,6 +163,16 @@ class Columns:
     def sources(self) -> tuple[str, ...]:
         """All there are, in order of appearance; perhaps some that only later trials come from."""
         return tuple(self._sources)
+
+    def detached(self) -> Columns:
+        """The same for another thread, see `adopt`."""
+        other = copy.copy(self)
+        other._keys, other._sources = self.keys, dict(self._sources)
+        other.tried, other.rows, other.ended_rows = (s.detached() for s in (self.tried, self.rows, self.ended_rows))
+        other._encoded, other._units, other._source = (
+            rows.detached() for rows in (self._encoded, self._units, self._source)
+        )
+        return other
 
     def continued_by(self, trials: tuple[Trial, ...]) -> bool:
         """Whether these trials are a later moment of the same study."""
@@ -256,6 +277,11 @@ def columns(context: Context) -> Columns:
     found = (best or Columns(context.space, context.task)).then(context.trials)
     _recent.columns = [found, *(k for k in _recent.columns if k is not best)][:_KEPT]
     return found
+
+
+def adopt(table: Columns) -> None:
+    """Let this thread go on from columns that another one has `detached`, in the place of starting afresh."""
+    _recent.columns = [table]
 
 
 def _is_akin(known: Columns, context: Context) -> bool:

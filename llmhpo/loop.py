@@ -18,6 +18,7 @@ from typing import Any
 
 from llmhpo.agents.base import Search, asked
 from llmhpo.attempts import RETRIES, Attempts
+from llmhpo.columns import adopt, columns
 from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Opened, Stopped
 from llmhpo.executors.base import Executor
 from llmhpo.llm.health import patience_s
@@ -297,8 +298,10 @@ def _is_same(one: Trial, other: Trial) -> bool:
 def _in_thread(portfolio: Search, context: Context) -> Future[Batch]:
     """Consult in a daemon thread: a model that hangs must not keep the process from ending."""
     future: Future[Batch] = Future()
+    table = columns(context).detached()
 
     def work() -> None:
+        adopt(table)
         try:
             future.set_result(portfolio.consult(context))
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits

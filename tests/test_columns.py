@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llmhpo.columns import Columns, columns, ideas
+from llmhpo.columns import Columns, adopt, columns, ideas
 from llmhpo.space import SearchSpace
 from llmhpo.trial import REPEAT, Batch, Context, Outcome, Proposal, Task, Trial
 from llmhpo.trust import gains, plateaued, trust
@@ -131,3 +131,21 @@ def test_what_is_learned_of_sources_is_what_their_trials_one_by_one_say() -> Non
     losses = [-t.value for t in context.finished if t.value is not None]
     quiet = max(8, len(losses) // 3)
     assert plateaued(context) == (min(losses[-quiet:]) >= min(losses[:-quiet]))
+
+
+def test_a_thread_that_adopts_columns_goes_on_from_them_and_leaves_the_others_alone() -> None:
+    early, *_, late = moments(9)[50:]
+    mine = columns(early)
+    before, theirs, found = content(mine), mine.detached(), list[bool]()
+
+    def work() -> None:
+        adopt(theirs)
+        found.append(columns(early) is theirs)
+        found.append(content(columns(late)) == content(afresh(late)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [True, True]
+    assert content(mine) == content(theirs) == before
+    assert content(columns(late)) == content(afresh(late))
