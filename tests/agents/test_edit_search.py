@@ -187,6 +187,18 @@ def test_an_edit_with_a_new_parameter_opens_a_space_and_inherits_its_parents_tri
     assert max(float(t.params.get("boost", 0.0)) for t in context.trials) > 1.5  # type: ignore[arg-type]
 
 
+def test_one_name_is_one_parameter_in_all_versions(world: Callable[..., World]) -> None:
+    tables = [
+        '[boost]\ntype = "categorical"\nchoices = [0, 1]\ndefault = 0',
+        '[boost]\ntype = "float"\nlow = 0\nhigh = 2\ndefault = 1',
+    ]
+    one, other = (rewrite(f'params["boost"] + {i}', declared=table) for i, table in enumerate(tables))
+    context = world([two(one, other), "", other, *[""] * 20], options=EditOptions(candidates=2)).run()
+    assert len(context.revisions) == 1
+    problems = [p for b in context.batches for p in b.problems]
+    assert sum("another version declares the hyperparameter 'boost'" in p for p in problems) >= 1
+
+
 def test_a_broken_edit_is_mended_twice_in_a_row_at_most(world: Callable[..., World]) -> None:
     broken = rewrite("broken")
     replies: list[Reply] = [broken.replace("    return", f"    y = {i}\n    return") for i in range(40)]

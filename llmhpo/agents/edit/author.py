@@ -65,7 +65,7 @@ class Author:
             error=error,
             fatal=fatal,
             seconds=time.monotonic() - start,
-            revisions=tuple(revision for revision, _ in draft.found.values()),
+            revisions=tuple(revision for revision, _ in draft.found),
             code=task.parent.revision.id,
         )
 
@@ -80,7 +80,7 @@ class _Draft:
     request: EditRequest
     conversation: Conversation
     problems: list[str] = field(default_factory=list)
-    found: dict[str, tuple[Revision, Proposal]] = field(default_factory=dict)  # by the digest of the program
+    found: list[tuple[Revision, Proposal]] = field(default_factory=list)
     refused: bool = False
 
     def ask(self, n: int) -> None:
@@ -102,19 +102,17 @@ class _Draft:
 
     def _take(self, i: int, text: str, provenance: Provenance) -> None:
         parent = self.task.parent
-        made = self.workshop.make(self.context, parent.revision, parent.code, text, self.task.intent)
+        beside = [revision for revision, _ in self.found]
+        made = self.workshop.make(self.context, parent.revision, parent.code, text, self.task.intent, beside)
         if isinstance(made, list):
             self._reject(i, made)
-            return
-        if made.digest in self.found:
-            self._reject(i, ["it is the same program as another edit of this reply"])
             return
         trial = parent.best or parent.trials[0]
         space = self.context.space_of(parent.code).extended(made.hyperparameters)
         params = inherited(trial.params, space)
         assert params is not None, "a child's space holds its parent's"
         proposal = Proposal(params, EDIT, made.note, provenance, made.id, seed_number(trial))
-        self.found[made.digest] = made, proposal
+        self.found.append((made, proposal))
 
     def _reject(self, i: int, reasons: Sequence[str]) -> None:
         room = max(0, _MOST_PROBLEMS - len(self.problems))
@@ -132,9 +130,9 @@ class _Draft:
 
     def charged(self) -> tuple[Proposal, ...]:
         """The first trial of each revision that was made, each with its share of the bill."""
-        tokens, usd = shares(self.conversation.usage, list(self.found))
+        tokens, usd = shares(self.conversation.usage, self.found)
         return tuple(
             replace(p, provenance=replace(p.provenance, tokens=tokens, usd=usd))
-            for _, p in self.found.values()
+            for _, p in self.found
             if p.provenance is not None
         )

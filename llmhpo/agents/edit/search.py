@@ -88,10 +88,9 @@ class EditSearch:
         batches = [b for b in context.batches if b.kind == EDIT]
         if not batches:
             return True
-        health = health_of(self.model)
-        if batches[-1].error and health is not None and not health.is_answering:
-            return True  # its breaker says when it may be asked again
-        fruitless = next((i for i, b in enumerate(reversed(batches)) if b.revisions), len(batches))
+        guarded = health_of(self.model) is not None  # then time decides when to ask again after an error
+        answers = [b for b in batches if not (b.error and guarded)]
+        fruitless = next((i for i, b in enumerate(reversed(answers)) if b.revisions), len(answers))
         gain = _gains(context)
         other = max(gain["plain"], gain["tune"])
         spacing = 2 ** (fruitless + 1) if fruitless else round(_SPACING * other / gain["edit"])

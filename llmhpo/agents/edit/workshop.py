@@ -49,11 +49,15 @@ class Workshop:
         """Of what may change: equal for programs that do the same."""
         return ast_digest(files, self.editable.paths(files))
 
-    def make(self, context: Context, parent: Revision, code: str, text: str, intent: Origin) -> Revision | list[str]:
+    def make(
+        self, context: Context, parent: Revision, code: str, text: str, intent: Origin, beside: Sequence[Revision] = ()
+    ) -> Revision | list[str]:
         """The revision that a candidate of a reply makes of `parent`, kept; or why it is not taken, one line a reason.
 
-        `code` names the parent as proposals do. What equals a known revision but for comments and layout is not taken.
+        `code` names the parent as proposals do. What equals a known revision, or one made `beside` it, but for comments and
+        layout is not taken.
         """
+        others = (*context.revisions, *beside)
         edit = parse_edit(text)
         if isinstance(edit, EditError):
             return list(edit.reasons)
@@ -62,20 +66,20 @@ class Workshop:
         changed = apply_edit(files, self.editable, edit, space=space, taken=there, max_lines=self.max_lines)
         if isinstance(changed, EditError):
             return list(changed.reasons)
-        if taken := _taken_names(context, edit.hyperparameters):
+        if taken := _taken_names(others, edit.hyperparameters):
             return taken
         digest = self.digest({**files, **changed})
         assert context.baseline is not None
-        for known in (context.baseline, *context.revisions):
+        for known in (context.baseline, *others):
             if known.digest == digest:
                 return [f"it is the same program as version {known.id[:8]}, comments and layout aside"]
         id_ = self.lineage.commit(parent.id, changed, note=edit.note)
         return Revision(id_, parent.id, edit.hyperparameters, edit.note, digest, intent)
 
 
-def _taken_names(context: Context, declared: Sequence[Param]) -> list[str]:
+def _taken_names(others: Sequence[Revision], declared: Sequence[Param]) -> list[str]:
     """A name means one parameter throughout a study: the storage has one distribution for it."""
-    known = {p.name: p for revision in context.revisions for p in revision.hyperparameters}
+    known = {p.name: p for revision in others for p in revision.hyperparameters}
     return [
         f"another version declares the hyperparameter {p.name!r} with another range; take that one, or another name"
         for p in declared
