@@ -13,8 +13,9 @@ from llmhpo.errors import StoreError
 from llmhpo.events import Event, Finished
 from llmhpo.journal import read_journal
 from llmhpo.llm.scripted import ScriptedModel
-from llmhpo.store import load_study
-from llmhpo.trial import Context
+from llmhpo.space import SearchSpace
+from llmhpo.store import Store, load_study
+from llmhpo.trial import Context, Outcome, Proposal, Task
 
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
 REPLY = json.dumps({"configurations": [{"why": "w", "x": x} for x in (0.1, 0.2, 0.9)]})
@@ -196,3 +197,24 @@ def test_asking_and_telling_can_be_replayed(tmp_path: Path) -> None:
     (log,) = tmp_path.glob("*.events.jsonl")
     assert "question" in kinds(log)
     assert replay(log).problems == ()
+
+
+def test_a_crash_may_keep_all_events_of_one_commit_from_the_log(tmp_path: Path) -> None:
+    log, storage = tmp_path / "log.jsonl", f"sqlite:///{tmp_path / 'study.db'}"
+    space = SearchSpace.from_dict(SPACE)
+
+    def opened() -> Store:
+        return Store(storage, "s", space, Task(), seed=0, log=log)
+
+    store = opened()
+    trials = store.begin_all([Proposal({"x": k / 10}, "gp") for k in range(9)], 20)
+    store.finish_all({t.number: Outcome("ok", float(t.number)) for t in trials})
+    store.close()
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:-9]))  # the results
+    again = opened()
+    assert [t.value for t in again.trials] == [float(k) for k in range(9)]
+    again.close()
+    found = read_journal(log).entries
+    assert [e.data["number"] for e in found if e.kind == "result" and e.data.get("recovered")] == list(range(9))
+    assert "set_aside" not in {e.kind for e in found}
