@@ -9,7 +9,7 @@ from typing import Self
 
 from llmhpo.errors import ConfigError
 
-_ALWAYS_READ = 64 << 20  # bytes; of larger files the times are believed, which only root can set back
+_ALWAYS_READ = 4 << 20  # bytes; of larger files the times are believed, which only root can set back
 
 
 @dataclass(frozen=True, slots=True)

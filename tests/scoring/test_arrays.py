@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmhpo.scoring.arrays import UnreadableError, check, is_constant, parse, read_file
@@ -153,12 +153,22 @@ def test_a_hostile_npy_is_refused_and_nothing_in_it_is_run(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-@given(st.binary(max_size=200), st.integers(0, 200))
-def test_no_damage_to_an_npy_escapes_as_another_error(noise, at):
-    data = npy(np.arange(12.0).reshape(3, 4))
-    data[at : at + len(noise)] = noise
+WHOLE = {
+    ".npy": npy(np.arange(12.0).reshape(3, 4)),
+    ".npz": zipped([("w.npy", npy(np.arange(12.0))), ("b.npy", npy(np.zeros(3)))], zipfile.ZIP_DEFLATED),
+    ".safetensors": safetensors({"w": {"dtype": "F64", "shape": [3], "data_offsets": [0, 24]}}, bytes(24)),
+}
+
+
+@given(st.sampled_from(sorted(WHOLE)), st.binary(max_size=60), st.integers(0, 500), st.integers(0, 60))
+@settings(max_examples=400, deadline=None)
+def test_no_damage_to_a_file_escapes_as_another_error(suffix, noise, at, cut):
+    data = bytearray(WHOLE[suffix])
+    data[at : at + cut] = noise
     with contextlib.suppress(UnreadableError):
-        assert parse(data, ".npy", CAP).dtype.kind in "biuf"
+        found = parse(data, suffix, CAP)
+        arrays = found.values() if isinstance(found, dict) else [found]
+        assert all(array.dtype.kind in "biuf" for array in arrays)
 
 
 def test_several_arrays_by_name_are_read_from_npz():

@@ -119,3 +119,16 @@ def test_a_file_of_the_same_contents_keeps_its_seal(folder, touch):
     seal = Seal.of(folder / "y.npy")
     touch(folder / "y.npy")
     assert seal.broken() == ""
+
+
+def test_a_large_file_is_told_by_its_times_and_then_by_its_contents(tmp_path):
+    path = tmp_path / "large.npy"
+    path.write_bytes(bytes(5 << 20))
+    seal = Seal.of(path)
+    assert seal.broken() == ""
+    path.touch()
+    assert seal.broken() == ""
+    with path.open("r+b") as file:
+        file.write(b"1")
+    os.utime(path, ns=(seal.about[1], seal.about[1]))
+    assert "was changed while the study ran" in seal.broken()
