@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # The prompt goes through the model in pieces that start at multiples of this, and whole pieces are what the next
 # request may reuse: so the sums are made in the same order with and without reuse, and the reply is the same to the bit.
 _CHUNK = 128
+ENDING = threading.Event()  # set when this program ends: whoever is in torch by then aborts the whole process
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,9 @@ class Clock:
     name: str
 
     def check(self, place: str) -> None:
-        """Raises: LLMUnavailableError once the time is over."""
+        """Raises: LLMUnavailableError once the time is over, or the program ends."""
+        if ENDING.is_set():
+            raise LLMUnavailableError(f"the local model {self.name!r} was stopped {place}: the program ends")
         if time.monotonic() > self.end:
             raise self.passed(place)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import hashlib
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,11 @@ import numpy as np
 
 from llmhpo.errors import ConfigError, LLMHPOError, LLMRequestError, LLMUnavailableError
 from llmhpo.llm.base import Completion, Finish, Request
-from llmhpo.llm.loaded import Clock, Loaded
+from llmhpo.llm.loaded import ENDING, Clock, Loaded
 from llmhpo.llm.weights import converted, need_packages
 from llmhpo.usage import Price, Usage
 
+_LAST_WAIT_S = 20.0  # at the program's end; loading the weights cannot be cut short
 _TEMPERATURE = 1.0  # with the schema held, the measure that keeps a small model from repeating itself: dev/LOG.md
 
 
@@ -57,6 +60,7 @@ class LocalModel:
         if self._threads < 1:
             raise ConfigError(f"threads={threads!r} of the local model {name!r} is not a count; give 1 or more")
         self._lock = threading.Lock()
+        atexit.register(_let_go, weakref.ref(self))
         self._tokenizer: Any = None
         self._model: Loaded | None = None
 
@@ -197,6 +201,13 @@ class Several:
 
     texts: tuple[str, ...]
     usage: Usage
+
+
+def _let_go(reference: weakref.ref[LocalModel]) -> None:
+    """At the program's end: stop what a daemon thread has the model write, and wait until it has left torch."""
+    ENDING.set()
+    if (model := reference()) is not None:
+        model._lock.acquire(timeout=_LAST_WAIT_S)
 
 
 def _prompt(model: Loaded, request: Request, clock: Clock) -> tuple[list[int], int]:

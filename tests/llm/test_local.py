@@ -317,3 +317,24 @@ def test_two_processes_that_finish_at_once_leave_one_whole_folder(tmp_path: Path
             weights.publish(scratch / "made", target)
     assert (target / "file").read_text() == "first"
     assert [path.name for path in target.parent.iterdir()] == ["folder"]
+
+
+ENDS = """
+import sys, threading, time
+from llmhpo.llm.base import Message, Request
+from llmhpo.llm.local import LocalModel
+
+model = LocalModel(sys.argv[1], name="smollm2", device="cpu")
+request = Request((Message("user", "Tell a long story."),), max_tokens=2000, deadline_s=300.0)
+threading.Thread(target=lambda: model.complete(request), daemon=True).start()
+while model._model is None:
+    time.sleep(0.01)
+time.sleep(1.0)
+"""
+
+
+@pytest.mark.slow
+def test_a_program_may_end_while_its_model_writes(folder: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", ENDS, str(folder)], capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert "terminate" not in done.stderr
