@@ -92,11 +92,13 @@ def nobody():
         yield Nobody(Path(name))
 
 
-def test_every_attempt_is_refused_to_an_ordinary_user(nobody):
-    levels = {sandbox_or_skip("landlock").name} | ({"bwrap"} if shutil.which("bwrap") else set())
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_attempt_is_refused_to_an_ordinary_user(nobody, level):
+    sandbox_or_skip(level)
     checks = nobody.run("from llmhpo.sandbox.choose import doctor\nprint(json.dumps(doctor()))")
-    assert {check[0].split()[0] for check in checks if check[1] == "start" and check[2]} == levels
-    assert [check for check in checks if not check[2] and check[0].split()[0] in levels] == []
+    mine = [check for check in checks if check[0].split()[0] == level]
+    assert len(mine) > 25
+    assert [check for check in mine if not check[2]] == []
 
 
 @pytest.mark.parametrize("level", LEVELS)
