@@ -25,7 +25,7 @@ from llmhpo.errors import ConfigError, SpaceError
 from llmhpo.executors.base import Executor, Job
 from llmhpo.executors.log import read_bounded
 from llmhpo.param import UNSET, Param, ParamValue, param_from_dict
-from llmhpo.reading.draws import Drawn, is_same, two_ranges
+from llmhpo.reading.draws import Drawn, holds, is_same, two_ranges
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Outcome, Task
 
@@ -290,9 +290,7 @@ def _others(param: Param, value: ParamValue) -> list[ParamValue]:
 
 def _narrowed(drawn: Param, given: Param, place: str) -> Param:
     """The parameter as [space] gives it, within what the code draws it from; default and doc are the code's where it has none."""
-    low_high = getattr(given.distribution, "low", None), getattr(given.distribution, "high", None)
-    values = given.choices or low_high
-    if bool(given.choices) != bool(drawn.choices) or any(drawn.check(v) is not None for v in values):
+    if not holds(drawn, given):
         raise SpaceError(
             f"{place}: {drawn.name!r} is drawn as {drawn.describe_range()}, but [space] gives {given.describe_range()}; "
             "a range in [space] must lie within the one that is drawn from"

@@ -64,6 +64,13 @@ def is_same(first: Param, second: Param) -> bool:
     return replace(first, doc="") == replace(second, doc="")
 
 
+def holds(drawn: Param, other: Param) -> bool:
+    """Whether a draw takes every value that `other`, a parameter of its name, can have."""
+    bounds = [getattr(other.distribution, key, None) for key in ("low", "high")]
+    values = other.choices or tuple(b for b in bounds if b is not None)
+    return bool(other.choices) == bool(drawn.choices) and all(drawn.check(v) is None for v in values)
+
+
 def two_ranges(first: Param, where: str, second: Param, there: str) -> str:
     """The message for one name with two ranges, or two defaults."""
     return (

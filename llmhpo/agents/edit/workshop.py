@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llmhpo.edit import EditError, parse_edit
+from llmhpo.errors import ConfigError, SpaceError
 from llmhpo.lineage import Lineage
 from llmhpo.param import Param
 from llmhpo.patch import apply_edit
+from llmhpo.reading.draws import draws_in_source, holds
 from llmhpo.regions import Editable, Region
 from llmhpo.revision import Origin, Revision
-from llmhpo.syntax import ast_digest
+from llmhpo.space import SearchSpace
+from llmhpo.syntax import ast_digest, is_python
 from llmhpo.trial import Context
 
 _HEADING = re.compile(r"[\s#>*-]*EDIT\b[ *:#]*\d+\b.{0,80}", re.IGNORECASE)
@@ -66,7 +69,11 @@ class Workshop:
         changed = apply_edit(files, self.editable, edit, space=space, taken=there, max_lines=self.max_lines)
         if isinstance(changed, EditError):
             return list(changed.reasons)
-        if taken := _taken_names(others, edit.hyperparameters):
+        drawn = _drawn(changed, space, edit.hyperparameters)
+        if isinstance(drawn, EditError):
+            return list(drawn.reasons)
+        declared = (*edit.hyperparameters, *drawn)
+        if taken := _taken_names(others, declared):
             return taken
         digest = self.digest({**files, **changed})
         assert context.baseline is not None
@@ -74,7 +81,30 @@ class Workshop:
             if known.digest == digest:
                 return [f"it is the same program as version {known.id[:8]}, comments and layout aside"]
         id_ = self.lineage.commit(parent.id, changed, note=edit.note)
-        return Revision(id_, parent.id, edit.hyperparameters, edit.note, digest, intent)
+        return Revision(id_, parent.id, declared, edit.note, digest, intent)
+
+
+def _drawn(changed: Mapping[str, str], space: SearchSpace, declared: Sequence[Param]) -> tuple[Param, ...] | EditError:
+    """The parameters that the new code draws (`llmhpo.choose(...)` and the like) and nobody has declared; or what is wrong."""
+    known = {p.name: p for p in (*space.params, *declared)}
+    found: dict[str, Param] = {}
+    reasons = []
+    for path, text in changed.items():
+        try:
+            params = draws_in_source(text, path) if is_python(path) else []
+        except (ConfigError, SpaceError) as error:
+            reasons.append(str(error))
+            continue
+        for param in params:
+            there = known.setdefault(param.name, param)
+            if there is param:
+                found[param.name] = param
+            elif not holds(param, there):
+                reasons.append(
+                    f"{path}: {param.name!r} is drawn as {param.describe_range()}, but it is tuned as {there.describe_range()}; "
+                    "draw it from that range, or take another name"
+                )
+    return EditError(tuple(reasons[:10])) if reasons else tuple(found.values())
 
 
 def _taken_names(others: Sequence[Revision], declared: Sequence[Param]) -> list[str]:
