@@ -287,7 +287,10 @@ class Loop:
         limit = self.store.task.timeout_s
         usual = statistics.median(seconds) if seconds else (_UNKNOWN_TRIAL_S if limit is None else limit / 2)
         low, high = _PATIENCE_S
-        return min(high, max(low, _PATIENCE_SHARE * usual))
+        patience = min(high, max(low, _PATIENCE_SHARE * usual))
+        answers = [b.seconds for b in self.store.batches if b.proposals]
+        # What will most likely not come in time is not waited for: the workers would be idle for nothing.
+        return patience if not answers or statistics.median(answers) <= patience else 0.0
 
 
 def _is_same(one: Trial, other: Trial) -> bool:

@@ -12,10 +12,16 @@ from pathlib import Path
 import pytest
 
 import llmhpo
+from llmhpo.agents.portfolio import Portfolio
 from llmhpo.errors import LLMRequestError, LLMUnavailableError
 from llmhpo.events import Consulted, Event, Finished, Launched, Opened, Stopped
+from llmhpo.executors.function import InProcessExecutor
 from llmhpo.llm.base import LLM
 from llmhpo.llm.scripted import ScriptedModel
+from llmhpo.loop import Loop
+from llmhpo.space import SearchSpace
+from llmhpo.store import Store
+from llmhpo.trial import Batch, Outcome, Proposal, Task
 
 SPACE = {
     "x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9},
@@ -276,3 +282,17 @@ def test_a_bug_in_a_model_puts_no_key_on_record(monkeypatch: pytest.MonkeyPatch)
     events: list[Event] = []
     study(Leaky([]), n=3, on_event=events.append)
     assert [e.batch.error for e in events if isinstance(e, Consulted)] == ["ValueError: refused: [key]"]
+
+
+@pytest.mark.parametrize(("answers", "waits"), [((), True), ((1.0, 1.5), True), ((5.0, 1.0, 6.0), False)])
+def test_no_worker_waits_for_a_model_that_will_most_likely_be_late(answers: tuple[float, ...], waits: bool) -> None:
+    space = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
+    store = Store(None, "s", space, Task(), seed=0)
+    idea = Proposal({"x": 0.5}, "llm")
+    store.finish(store.begin(idea).number, Outcome("ok", 1.0, seconds=3.0))
+    for seconds in answers:
+        store.record(Batch("propose", 0, 1, (idea,), seconds=seconds))
+    executor = InProcessExecutor(lambda _: 1.0)
+    loop = Loop(store, Portfolio(), executor, n_trials=5, directory=Path())
+    assert (loop._patience_s() > 0) == waits
+    store.close()
