@@ -6,10 +6,12 @@ store included, happens in the thread that drives the generator.
 
 from __future__ import annotations
 
+import atexit
 import re
 import statistics
 import threading
 import time
+import weakref
 from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict
@@ -32,6 +34,7 @@ _PATIENCE_SHARE = 0.1  # of a trial's usual time: how long a free worker may wai
 _PATIENCE_S = (2.0, 60.0)  # but at least and at most so long
 _UNKNOWN_TRIAL_S = 100.0
 _LAST_WORDS_S = 2.0
+_LEAVING_S = 1.0  # that a program's end waits for an unfinished consultation
 _LOOK_S = 0.1  # how often a worker that waits for the model looks whether that is still worth while
 _MANY_FREE = 8  # free workers beyond which trials are begun in groups
 _HOPELESS = 5  # so many first trials that fail alike end a session
@@ -43,6 +46,7 @@ _SET_UP = re.compile(
     r"|unrecognized arguments|arguments are required|left no result|has no metric|matches nothing in the output"
     r"|^the scorer |^predictions: \S+ is missing"
 )
+_consulting = weakref.WeakSet[threading.Thread]()
 
 
 class Loop:
@@ -310,5 +314,16 @@ def _in_thread(portfolio: Search, context: Context) -> Future[Batch]:
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
             future.set_exception(error)
 
-    threading.Thread(target=work, name="llmhpo-consult", daemon=True).start()
+    thread = threading.Thread(target=work, name="llmhpo-consult", daemon=True)
+    _consulting.add(thread)
+    thread.start()
     return future
+
+
+def _let_end() -> None:
+    """At the program's end, when a model on this machine was told to stop: a thread that still drops tensors aborts the process."""
+    for thread in tuple(_consulting):
+        thread.join(_LEAVING_S)
+
+
+atexit.register(_let_end)  # before any model is made, so that it runs after what they register
