@@ -10,17 +10,15 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-import socket
 import stat
 import struct
-from collections.abc import Sequence
-from contextlib import ExitStack
 
 from llmhpo.sandbox.seccomp import ARCHES, NUMBERS
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _RECV, _SEND, _ID_VALID = 0xC0502100, 0xC0182101, 0x40082102
-_PIDFD_GETFD, _PIDFD_THREAD = 438, os.O_EXCL
+PIDFD_GETFD = 438  # the same number on every machine
+_PIDFD_THREAD, _AF_UNIX = os.O_EXCL, 1
 _MAX_ADDRESS, _MAX_PATH, _TIMES_BYTES = 110, 4096, 32
 _EPERM, _EACCES, _EFAULT = 1, 13, 14
 _AT_FDCWD, _AT_SYMLINK_NOFOLLOW, _AT_EMPTY_PATH = 0xFFFFFF9C, 0x100, 0x1000
@@ -30,7 +28,7 @@ _MODE = 0o1777  # no set-user-ID bit: the file would lend our rights to others o
 class Broker:
     """Answers to the calls that arrive at `listener`, for a job that may write into `folders`."""
 
-    def __init__(self, listener: int, folders: Sequence[str]) -> None:
+    def __init__(self, listener: int, folders: list[str]) -> None:
         self._listener, self._folders = listener, folders
         column = ARCHES[os.uname().machine][0]
         self._names = {numbers[column]: name for name, numbers in NUMBERS.items() if numbers[column] >= 0}
@@ -44,11 +42,14 @@ class Broker:
             return
         number, pid, _, call = struct.unpack_from("QIIi", notice)
         arguments = struct.unpack_from("6Q", notice, 32)
+        opened: list[int] = []
         try:
-            with ExitStack() as stack:
-                error = self._make(_Caller(self._listener, number, pid, stack), self._names[call], arguments)
+            error = self._make(_Caller(self._listener, number, pid, opened), self._names[call], arguments)
         except OSError as problem:
             error = problem.errno or _EACCES
+        finally:
+            for fd in opened:
+                os.close(fd)
         try:
             fcntl.ioctl(self._listener, _SEND, struct.pack("QqiI", number, 0, -error, 0))
         except OSError:
@@ -80,12 +81,12 @@ class Broker:
         if not 2 < length <= _MAX_ADDRESS:
             return _EACCES
         raw = caller.read(address, length)
-        if len(raw) < length or struct.unpack_from("H", raw)[0] != socket.AF_UNIX or not raw[2]:
+        if len(raw) < length or struct.unpack_from("H", raw)[0] != _AF_UNIX or not raw[2]:
             return _EACCES  # abstract sockets too: the rule that keeps a job to its own does not bind the monitor
         target = caller.open_name(_AT_FDCWD, raw[2:].split(b"\0")[0], 0)
         if not self._is_ours(target):
             return _EACCES
-        found = struct.pack("H108s", socket.AF_UNIX, _name(target).encode())
+        found = struct.pack("H108s", _AF_UNIX, _name(target).encode())
         check(_libc.connect(caller.duplicate(fd), found, len(found)))
         return 0
 
@@ -107,16 +108,16 @@ class Broker:
 
 
 class _Caller:
-    """The thread that made a call: its memory, its descriptors and its paths. What is opened is closed by `stack`."""
+    """The thread that made a call: its memory, its descriptors and its paths. What is opened is noted in `opened`."""
 
-    def __init__(self, listener: int, number: int, pid: int, stack: ExitStack) -> None:
-        self._pid, self._stack = pid, stack
+    def __init__(self, listener: int, number: int, pid: int, opened: list[int]) -> None:
+        self._pid, self._opened = pid, opened
         self._process = self._keep(os.pidfd_open(pid, _PIDFD_THREAD))
         self._memory = self._keep(os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC))
         fcntl.ioctl(listener, _ID_VALID, struct.pack("Q", number))  # else the number may be another process's by now
 
     def _keep(self, fd: int) -> int:
-        self._stack.callback(os.close, fd)
+        self._opened.append(fd)
         return fd
 
     def read(self, address: int, length: int) -> bytes:
@@ -125,7 +126,7 @@ class _Caller:
 
     def duplicate(self, fd: int) -> int:
         """One of its descriptors as ours. Raises: OSError."""
-        return self._keep(check(_libc.syscall(_PIDFD_GETFD, self._process, fd, 0)))
+        return self._keep(check(_libc.syscall(PIDFD_GETFD, self._process, fd, 0)))
 
     def open(self, folder: int, address: int, flags: int = 0) -> int:
         """What a path in its memory names, opened as a place only. Raises: OSError."""

@@ -2,24 +2,20 @@
 
     RULES PROGRAM ARGUMENT...
 
-RULES is JSON: paths to "read", "list", "write" and use as "devices", and "cwd". The monitor, which is the first process, waits for the
+RULES has a line for each path, behind what is to be done with it: "read", "list", "write", "device" or "cwd". The monitor, which is the first process, waits for the
 command, ends with its exit code or 128 + signal, and makes those calls for it that a filter cannot judge (`broker`).
 """
 
 from __future__ import annotations
 
-import array
 import ctypes
-import json
 import os
 import select
-import signal
-import socket
 import stat
 import struct
 
 from llmhpo.sandbox import seccomp
-from llmhpo.sandbox.broker import Broker, check
+from llmhpo.sandbox.broker import PIDFD_GETFD, Broker, check
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF, _SECCOMP = 444, 445, 446, {"x86_64": 317, "aarch64": 277}
@@ -32,45 +28,50 @@ _NET, _SCOPES = 0b11, 0b11  # bind and connect TCP; abstract sockets and signals
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP, _PR_SET_SUBREAPER, _PR_CAP_AMBIENT = 1, 38, 24, 36, 47
 _CAPSET, _CAP_V3, _MAX_CAP = {"x86_64": 126, "aarch64": 91}, 0x20080522, 64
 _SET_MODE_FILTER, _NEW_LISTENER = 1, 1 << 3
+# Python's own modules for signals, sockets and JSON would take most of the time that a start takes.
+_SIGHUP, _SIGINT, _SIGKILL, _SIGPIPE, _SIGTERM, _SIGXFSZ, _SIG_IGN = 1, 2, 9, 13, 15, 25, 1
 
 
 def main(arguments: list[str]) -> None:
     """See at the top. Does not return."""
-    rules, command = json.loads(arguments[0]), arguments[1:]
-    ours, theirs = socket.socketpair()
+    rules: dict[str, list[str]] = {kind: [] for kind in ("read", "list", "write", "device", "cwd")}
+    for line in arguments[0].split("\n"):
+        kind, _, path = line.partition(" ")
+        rules[kind].append(path)
+    news, tell = os.pipe()
+    go_on, let_go = os.pipe()
     monitor = os.getpid()
     child = os.fork()
     if child == 0:
-        ours.close()
-        _become(rules, command, theirs, monitor)
-    theirs.close()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    _libc.prctl(
-        _PR_SET_SUBREAPER, 1, 0, 0, 0
-    )  # what the command leaves stays below us, where Yama lets us look into it
-    os._exit(_watch(child, ours, rules["write"]))
+        os.close(let_go)
+        _become(rules, arguments[1:], monitor, tell, go_on)
+    os.close(tell)
+    os.close(go_on)
+    for number in (_SIGTERM, _SIGINT, _SIGHUP):
+        _libc.signal(number, ctypes.c_void_p(_SIG_IGN))
+    # What the command leaves stays below us, where Yama lets us look into it.
+    _libc.prctl(_PR_SET_SUBREAPER, 1, 0, 0, 0)
+    os._exit(_watch(child, news, let_go, rules["write"]))
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
 
 
-def _become(rules: dict[str, list[str]], command: list[str], monitor: socket.socket, parent: int) -> None:
+def _become(rules: dict[str, list[str]], command: list[str], parent: int, tell: int, go_on: int) -> None:
     try:
-        check(_libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0))
+        check(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0))
         if os.getppid() != parent:
             return
-        os.chdir(str(rules["cwd"]))
+        os.chdir(rules["cwd"][0])
         check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         _restrict(rules)
         _drop_capabilities()
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, which exec would pass on
-            signal.signal(number, signal.SIG_DFL)
+        for number in (_SIGPIPE, _SIGXFSZ):  # Python ignores these, which exec would pass on
+            _libc.signal(number, ctypes.c_void_p(0))
         listener = _filter()
-        monitor.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
+        os.write(tell, str(listener).encode())
+        os.read(go_on, 1)  # until the monitor has a copy of it
         os.close(listener)
-        monitor.recv(1)
-        monitor.close()
         os.execv(command[0], command)
     except OSError as problem:
         os.write(2, f"landlock: {problem}\n".encode())
@@ -84,7 +85,7 @@ def _restrict(rules: dict[str, list[str]]) -> None:
     allowed = [(path, _READ) for path in rules["read"]]
     allowed += [(path, _LIST) for path in rules["list"]]
     allowed += [(path, _WRITE) for path in [*rules["write"], "/dev/shm"]]
-    allowed += [(path, _READ | _WRITE_FILE | _IOCTL_DEV) for path in rules["devices"]]
+    allowed += [(path, _READ | _WRITE_FILE | _IOCTL_DEV) for path in rules["device"]]
     for path, rights in allowed:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -117,15 +118,18 @@ def _filter() -> int:
 # --- beside it --------------------------------------------------------------------------------------------------------
 
 
-def _watch(child: int, channel: socket.socket, folders: list[str]) -> int:
-    """Make connections until the command has ended. Returns the exit code that tells of it."""
-    listener = _receive(channel)
-    channel.close()
+def _watch(child: int, news: int, let_go: int, folders: list[str]) -> int:
+    """Make calls until the command has ended. Returns the exit code that tells of it."""
     ended = os.pidfd_open(child)
     poll = select.poll()
     poll.register(ended, select.POLLIN)
-    if listener >= 0:
+    listener = -1
+    if number := os.read(news, 16):  # else the command could not be fenced, and has ended
+        listener = check(_libc.syscall(PIDFD_GETFD, ended, int(number), 0))
         poll.register(listener, select.POLLIN)
+        os.write(let_go, b"x")
+    os.close(news)
+    os.close(let_go)
     broker = Broker(listener, folders)
     while True:
         for fd, event in poll.poll():
@@ -136,12 +140,3 @@ def _watch(child: int, channel: socket.socket, folders: list[str]) -> int:
                 broker.answer()
             else:
                 poll.unregister(listener)
-
-
-def _receive(channel: socket.socket) -> int:
-    """The listening descriptor; -1 where the command could not be fenced and has ended."""
-    _, ancillary, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(4))
-    if not ancillary:
-        return -1
-    channel.send(b"x")
-    return int(array.array("i", ancillary[0][2][:4])[0])

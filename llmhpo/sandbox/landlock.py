@@ -7,7 +7,6 @@ memory with a quota cannot be had (the watchdog counts instead), chown does noth
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,12 +49,15 @@ class Landlock:
         write = [path.resolve() for path in (*policy.write, *([policy.scratch] if policy.scratch else []))]
         rules = {
             "read": sorted({str(path) for path in read if path.exists()}),
-            "write": sorted({str(part) for path in write for part in around(path, hidden)}),
             "list": [str(Path(__file__).parents[2])],  # without the names beside it, Python does not find llmhpo
-            "devices": [f"/dev/{name}" for name in _DEVICES] + [str(p) for p in gpu_devices() if policy.gpu],
-            "cwd": str(policy.cwd),
+            "write": sorted({str(part) for path in write for part in around(path, hidden)}),
+            "device": [f"/dev/{name}" for name in _DEVICES] + [str(p) for p in gpu_devices() if policy.gpu],
+            "cwd": [str(policy.cwd)],
         }
-        return bare_argv("llmhpo.sandbox.fence", json.dumps(rules), *argv)
+        lines = [f"{kind} {path}" for kind, paths in rules.items() for path in paths]
+        if odd := next((line for line in lines if "\n" in line), None):
+            raise SandboxError(f"{odd.partition(' ')[2]!r} has a line break in its name; rename it")
+        return bare_argv("llmhpo.sandbox.fence", "\n".join(lines), *argv)
 
 
 def find_landlock() -> Landlock:
