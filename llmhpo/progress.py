@@ -108,7 +108,7 @@ class _Lines:
             before = f" ({event.done} done before{again})" if event.done or event.again else ""
             self._print(f"study {event.study_name}: {event.n_trials} trials{before}")
         elif isinstance(event, Consulting):
-            self._print(f"model: asked for {event.n} configurations")
+            self._print(f"model: asked for {event.n} proposals")
         elif isinstance(event, Consulted):
             self._print(f"model: {batch_text(event)}")
         elif isinstance(event, Launched):
@@ -159,7 +159,7 @@ class _Screen:
             self.best = event.best
             self.trials = {} if event.best is None else {event.best.number: event.best}
         elif isinstance(event, Consulting):
-            self.asked_at, self.model = time.monotonic(), f"asked for {event.n} configurations"
+            self.asked_at, self.model = time.monotonic(), f"asked for {event.n} proposals"
         elif isinstance(event, Consulted):
             self.asked_at, self.model = None, batch_text(event)
             self.usage += event.batch.usage
