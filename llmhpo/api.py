@@ -26,7 +26,6 @@ from llmhpo.execution import make_executor
 from llmhpo.executors.base import Objective
 from llmhpo.executors.cluster import Placement
 from llmhpo.executors.limits import Limits
-from llmhpo.journal import journal_path
 from llmhpo.llm.base import LLM
 from llmhpo.llm.redact import Redactor
 from llmhpo.loop import Loop
@@ -36,6 +35,7 @@ from llmhpo.sandbox.base import Level
 from llmhpo.scoring.base import Scoring
 from llmhpo.space import Params, SearchSpace
 from llmhpo.store import Store
+from llmhpo.store.journal import journal_path
 from llmhpo.surrogates.incumbent import Estimate, estimates
 from llmhpo.trial import Batch, Bounds, Context, Direction, Task, Trial, best_trial
 from llmhpo.usage import Caps, Price, Usage

@@ -17,16 +17,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llmhpo.attributes import without_secrets
 from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ExecutorError
 from llmhpo.executors.base import RETRIES as RETRIES
 from llmhpo.executors.base import Executor, Job, check_retries
 from llmhpo.executors.leftover import TOKEN, end_leftovers
-from llmhpo.ledger import outcome_from_dict
 from llmhpo.llm.redact import Redactor
-from llmhpo.storage import write_durably
 from llmhpo.store import Launch, Store
+from llmhpo.store.attributes import without_secrets
+from llmhpo.store.ledger import outcome_from_dict
+from llmhpo.store.storage import write_durably
 from llmhpo.trial import Attempt, Outcome, Proposal, Trial
 
 _log = logging.getLogger("llmhpo")

@@ -12,13 +12,13 @@ from llmhpo.agents.edit.options import EditOptions
 from llmhpo.agents.edit.search import EditSearch
 from llmhpo.agents.portfolio import Portfolio
 from llmhpo.errors import LLMUnavailableError, StoreError
-from llmhpo.journal import Entry, Reading, read_journal
-from llmhpo.ledger import Ledger, Record, batch_from_dict, outcome_from_dict, proposal_from_dict, proposal_record
 from llmhpo.llm.base import Completion, Request
 from llmhpo.llm.health import Health, ToldHealth
 from llmhpo.revision import Revision
 from llmhpo.rules import StopRules, check
 from llmhpo.space import SearchSpace
+from llmhpo.store.journal import Entry, Reading, read_journal
+from llmhpo.store.ledger import Ledger, Record, batch_from_dict, outcome_from_dict, proposal_from_dict, proposal_record
 from llmhpo.trial import Batch, Context, Task, Trial
 from llmhpo.usage import Caps, Price
 

@@ -20,9 +20,9 @@ from llmhpo.attempts import RETRIES
 from llmhpo.errors import ConfigError
 from llmhpo.events import Confirmed
 from llmhpo.executors.base import Executor
-from llmhpo.journal import journal_path
 from llmhpo.space import Params
 from llmhpo.store import Store
+from llmhpo.store.journal import journal_path
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial, confirm_seed
 

@@ -13,10 +13,10 @@ from llmhpo.agents.edit.options import EditOptions
 from llmhpo.agents.edit.search import EditSearch
 from llmhpo.agents.edit.workshop import Workshop
 from llmhpo.agents.portfolio import Portfolio
+from llmhpo.code.lineage import Lineage
+from llmhpo.code.regions import Editable
 from llmhpo.confirmation import LEAST_FOR_EDITS
 from llmhpo.errors import ConfigError, StoreError
-from llmhpo.lineage import Lineage
-from llmhpo.regions import Editable
 from llmhpo.revision import Revision
 from llmhpo.scoring.base import Scoring
 from llmhpo.store import Store

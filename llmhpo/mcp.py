@@ -23,13 +23,13 @@ from llmhpo.api import Result, result_of
 from llmhpo.config import RunConfig, read_study_file
 from llmhpo.draft import draft
 from llmhpo.errors import ConfigError, LLMHPOError, MissingExtraError
-from llmhpo.journal import journal_path
 from llmhpo.param import param_to_dict
 from llmhpo.prompts import as_data, as_line
 from llmhpo.reading.fill import toml_value
 from llmhpo.report.page import report_html, write_report
 from llmhpo.space import SearchSpace
 from llmhpo.store import load_study
+from llmhpo.store.journal import journal_path
 from llmhpo.study import Study
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Context, Direction, Trial

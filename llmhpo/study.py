@@ -10,17 +10,17 @@ from typing import Self
 from llmhpo.agents.base import Search, asked
 from llmhpo.agents.portfolio import make_portfolio, warn_if_fatal
 from llmhpo.api import Result, Space, as_space, result_of
+from llmhpo.code.lineage import Lineage
 from llmhpo.config import file_name
 from llmhpo.confirmation import Confirmation, Plan, Rerun, open_plan
 from llmhpo.editing import Editing
 from llmhpo.errors import ConfigError
-from llmhpo.journal import journal_path
-from llmhpo.lineage import Lineage
 from llmhpo.llm.base import LLM
 from llmhpo.rules import Stop, StopRules, Stopwatch, check
 from llmhpo.space import Params
-from llmhpo.storage import sqlite_path
 from llmhpo.store import MOST_TOGETHER, Store
+from llmhpo.store.journal import journal_path
+from llmhpo.store.storage import sqlite_path
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Context, Direction, Outcome, Task, Trial
 from llmhpo.usage import Caps, Price

@@ -11,10 +11,10 @@ import llmhpo
 from llmhpo.audit import replay, verify
 from llmhpo.errors import StoreError
 from llmhpo.events import Event, Finished
-from llmhpo.journal import read_journal
 from llmhpo.llm.scripted import ScriptedModel
 from llmhpo.space import SearchSpace
 from llmhpo.store import Store, load_study
+from llmhpo.store.journal import read_journal
 from llmhpo.trial import Context, Outcome, Proposal, Task
 
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
@@ -83,7 +83,7 @@ def test_the_log_tells_requests_drops_decisions_launches_and_results(tmp_path: P
 
 
 def test_a_decision_that_does_not_follow_is_named(tmp_path: Path) -> None:
-    from llmhpo.journal import Journal
+    from llmhpo.store.journal import Journal
 
     log = study(tmp_path, n=5)
     entries = read_journal(log).entries
@@ -168,7 +168,7 @@ def test_ask_and_tell_keep_a_log_too(tmp_path: Path) -> None:
 def test_a_request_to_the_model_that_does_not_follow_is_named(
     tmp_path: Path, kind: str, change: dict[str, object], says: str
 ) -> None:
-    from llmhpo.journal import Journal
+    from llmhpo.store.journal import Journal
 
     forged = Journal(tmp_path / "forged.jsonl")
     for entry in read_journal(study(tmp_path, n=9)).entries:

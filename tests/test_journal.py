@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from llmhpo.errors import StudyLockedError
-from llmhpo.journal import Journal, journal_path, read_journal
 from llmhpo.llm.redact import Redactor
+from llmhpo.store.journal import Journal, journal_path, read_journal
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ FULL_DISK = textwrap.dedent(
     """
     import logging, os, sys, threading
     from pathlib import Path
-    from llmhpo.journal import Journal, read_journal
+    from llmhpo.store.journal import Journal, read_journal
     from llmhpo.llm.redact import Redactor
     folder = Path(sys.argv[1])
     logging.basicConfig(stream=sys.stdout, format="%(message)s")

@@ -14,7 +14,7 @@ ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
     {"bare", "param", "space", "prior", "revision", "usage", "trial", "tripwires", "columns", "trust", "prompts", "cards", "history", "events", "job", "callbacks", "disk", "draws", "conditions"},
-    {"store", "storage", "lease", "journal", "ledger", "attributes", "rows", "llm", "reading", "syntax", "regions", "edit", "patch", "git", "listing", "worktree", "lineage", "apply", "sandbox", "scoring"},
+    {"store", "llm", "reading", "code", "sandbox", "scoring"},
     {"surrogates", "executors", "agents"},
     {"attempts", "audit", "loop", "confirmation", "discovery", "drawn", "editing", "rules"},
     {"config", "execution", "api", "report", "study", "sampler", "sklearn", "mcp", "progress", "stopping", "draft", "commands", "cli", "__main__"},

@@ -15,9 +15,9 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 
 from llmhpo.errors import StudyLockedError
-from llmhpo.lease import Holder, Lease
 from llmhpo.space import SearchSpace
 from llmhpo.store import Store
+from llmhpo.store.lease import Holder, Lease
 from llmhpo.trial import Outcome, Proposal, Task
 
 OTHER_MACHINE = Holder("elsewhere", "another-boot", "pid:[1]", 77, 5)

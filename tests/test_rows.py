@@ -9,8 +9,8 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from llmhpo.errors import StoreError
-from llmhpo.rows import Ending, PlainRows, Rows, TableRows, read_trials
-from llmhpo.storage import one_transaction
+from llmhpo.store.rows import Ending, PlainRows, Rows, TableRows, read_trials
+from llmhpo.store.storage import one_transaction
 
 TEMPLATE = optuna.trial.create_trial(
     state=TrialState.RUNNING,

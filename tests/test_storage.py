@@ -9,8 +9,8 @@ import pytest
 
 from llmhpo.errors import StoreError
 from llmhpo.space import SearchSpace
-from llmhpo.storage import close_storage, file_system, open_storage, shown, write_durably
 from llmhpo.store import Store
+from llmhpo.store.storage import close_storage, file_system, open_storage, shown, write_durably
 from llmhpo.trial import Outcome, Proposal, Task
 
 SPACE = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
@@ -44,7 +44,7 @@ def test_a_password_is_not_shown() -> None:
 def test_a_store_waits_while_its_file_is_locked_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmhpo.storage._BUSY_S", 0.1)
+    monkeypatch.setattr("llmhpo.store.storage._BUSY_S", 0.1)
     store = Store(f"sqlite:///{tmp_path / 's.db'}", "s", SPACE, Task(), seed=1)
     other = sqlite3.connect(tmp_path / "s.db", check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")

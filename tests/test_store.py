@@ -12,12 +12,12 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from llmhpo.errors import StoreError, StudyLockedError, StudyMismatchError
-from llmhpo.ledger import end_record, outcome_from_dict
 from llmhpo.param import Param
 from llmhpo.prior import Belief, Prior
 from llmhpo.revision import Revision
 from llmhpo.space import SearchSpace
 from llmhpo.store import Launch, Store, batch_from_dict, load_study
+from llmhpo.store.ledger import end_record, outcome_from_dict
 from llmhpo.trial import Batch, Outcome, Proposal, Provenance, Task, Trial
 from llmhpo.usage import Usage
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import llmhpo
 from evals.chaos.base import Row, in_child, study_problems, wait_for
 from llmhpo.errors import StudyLockedError
-from llmhpo.lease import DEAD_S, Lease
+from llmhpo.store.lease import DEAD_S, Lease
 
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
 NAME = "chaos"

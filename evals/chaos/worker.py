@@ -16,7 +16,7 @@ from pathlib import Path
 import llmhpo
 from evals.chaos.base import Row, in_child, key_in_processes, processes, study_problems
 from llmhpo.attempts import RETRIES
-from llmhpo.journal import read_journal
+from llmhpo.store.journal import read_journal
 
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
 NAME = "chaos"

@@ -11,9 +11,9 @@ from rich.text import Text
 from llmhpo.audit import Audit, replay, verify
 from llmhpo.commands.base import StudyFile, console, study_file
 from llmhpo.config import RunConfig, read_study_file
-from llmhpo.journal import journal_path
 from llmhpo.prompts import as_line
 from llmhpo.store import load_study
+from llmhpo.store.journal import journal_path
 
 
 def verify_command(

@@ -10,14 +10,14 @@ from typing import Annotated, NamedTuple
 import typer
 from rich.text import Text
 
-from llmhpo.apply import FileChange, apply_changes, changes_of, is_applied, settle, unfinished, unlike
+from llmhpo.code.apply import FileChange, apply_changes, changes_of, is_applied, settle, unfinished, unlike
+from llmhpo.code.lineage import Lineage
+from llmhpo.code.regions import Editable
 from llmhpo.commands.base import StudyFile, console, errors, study_file, trial_of
 from llmhpo.config import RunConfig, read_study_file
 from llmhpo.editing import REPOSITORY
 from llmhpo.errors import ConfigError
 from llmhpo.history import one_line
-from llmhpo.lineage import Lineage
-from llmhpo.regions import Editable
 from llmhpo.store import load_study
 from llmhpo.trial import Context, Trial
 

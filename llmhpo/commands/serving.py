@@ -10,8 +10,8 @@ import typer
 from llmhpo.commands.base import StudyFile, console, study_file
 from llmhpo.config import read_study_file
 from llmhpo.errors import ConfigError, MissingExtraError
-from llmhpo.storage import open_storage
 from llmhpo.store import load_study
+from llmhpo.store.storage import open_storage
 
 
 def mcp_command(

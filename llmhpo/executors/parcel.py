@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from llmhpo.code.listing import IGNORE_FILE, Entry
 from llmhpo.errors import ConfigError
-from llmhpo.listing import IGNORE_FILE, Entry
 
 _CHUNK = 32 << 20
 _SETTLED = 315532800  # 1980: one time for all files, or the same contents would have another name each day

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import llmhpo
+from llmhpo.code.listing import CODE_REMEDY, Cap, Entry, list_code, list_data
 from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors import parcel, ray_node
@@ -30,7 +31,6 @@ from llmhpo.executors.pool import cancel
 from llmhpo.executors.ray_session import Session
 from llmhpo.executors.resources import Resources
 from llmhpo.executors.settings import NodeSettings, complete
-from llmhpo.listing import CODE_REMEDY, Cap, Entry, list_code, list_data
 from llmhpo.trial import Outcome
 
 CODE_LIMIT = 100 * 10**6

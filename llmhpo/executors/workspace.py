@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llmhpo.code.git import blob_id
+from llmhpo.code.lineage import Lineage
+from llmhpo.code.regions import Editable
 from llmhpo.errors import ConfigError
 from llmhpo.executors.base import Job
-from llmhpo.git import blob_id
-from llmhpo.lineage import Lineage
-from llmhpo.regions import Editable
 from llmhpo.scoring.base import Scoring
 
 _SUFFIX = ".code"  # of the folder beside the job's own

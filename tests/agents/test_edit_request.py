@@ -8,8 +8,8 @@ from llmhpo.agents.edit.request import edit_request
 from llmhpo.agents.edit.signals import feedback, signals, traceback
 from llmhpo.agents.edit.tree import Commission, tree
 from llmhpo.agents.edit.workshop import split_candidates
+from llmhpo.code.regions import Region
 from llmhpo.prompts import as_code
-from llmhpo.regions import Region
 from llmhpo.revision import Revision
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial

@@ -15,11 +15,11 @@ from llmhpo.agents.edit.search import EditSearch
 from llmhpo.agents.edit.tree import tree
 from llmhpo.agents.edit.workshop import Workshop
 from llmhpo.agents.portfolio import Portfolio
+from llmhpo.code.lineage import Lineage
+from llmhpo.code.regions import Editable
 from llmhpo.errors import ConfigError, LLMRequestError
-from llmhpo.lineage import Lineage
 from llmhpo.llm.base import Completion, Request
 from llmhpo.llm.scripted import Reply, ScriptedModel
-from llmhpo.regions import Editable
 from llmhpo.revision import Revision
 from llmhpo.space import SearchSpace
 from llmhpo.store import Store

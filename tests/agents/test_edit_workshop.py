@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llmhpo.agents.edit.workshop import Workshop
-from llmhpo.lineage import Lineage
-from llmhpo.regions import Editable
+from llmhpo.code.lineage import Lineage
+from llmhpo.code.regions import Editable
 from llmhpo.revision import Revision
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Context, Task

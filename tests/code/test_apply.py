@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from kills import killed_at, points
 
-from llmhpo.apply import apply_changes, changes_of, is_applied, settle, unfinished, unlike
+from llmhpo.code.apply import apply_changes, changes_of, is_applied, settle, unfinished, unlike
+from llmhpo.code.lineage import Lineage
 from llmhpo.errors import ConfigError, StoreError
-from llmhpo.lineage import Lineage
 
 NEW = {"a.py": "a = 2\n", "b.py": "b = 2\n", "sub/c.py": "c = 2\n", "sub/new.py": "n\n"}
 

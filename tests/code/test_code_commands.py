@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from llmhpo.code.lineage import Lineage
 from llmhpo.config import read_study_file
 from llmhpo.editing import REPOSITORY
-from llmhpo.lineage import Lineage
 from llmhpo.revision import Revision
 from llmhpo.store import Store
 from llmhpo.trial import Batch, Outcome, Proposal

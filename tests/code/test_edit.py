@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmhpo.edit import GRAMMAR, Change, Edit, EditError, parse_edit
+from llmhpo.code.edit import GRAMMAR, Change, Edit, EditError, parse_edit
 
 BLOCK = "<<<<<<< SEARCH\na\n=======\nb\n>>>>>>> REPLACE\n"
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from kills import killed_at, points
 
+from llmhpo.code.git import LOCK_S
+from llmhpo.code.lineage import Lineage
 from llmhpo.errors import ConfigError, StoreError
-from llmhpo.git import LOCK_S
-from llmhpo.lineage import Lineage
 
 
 @pytest.fixture
@@ -337,7 +337,7 @@ def children_of(pid: int) -> list[int]:
 def test_a_lock_that_a_killed_git_left_is_removed(
     lineage: Lineage, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llmhpo.git._SETTINGS", ("core.filesRefLockTimeout=10",))
+    monkeypatch.setattr("llmhpo.code.git._SETTINGS", ("core.filesRefLockTimeout=10",))
     baseline = lineage.baseline(root)
     lineage.note_trial(baseline, 1)
     lock = lineage.directory / "refs" / "trials" / "2.lock"
@@ -371,7 +371,7 @@ FULL = textwrap.dedent(
     """
     import logging, os, sys, threading
     from pathlib import Path
-    from llmhpo.lineage import Lineage
+    from llmhpo.code.lineage import Lineage
     folder, root = Path(sys.argv[1]), Path(sys.argv[2])
     assert os.path.ismount(folder)
     logging.basicConfig(stream=sys.stdout, format="%(message)s")

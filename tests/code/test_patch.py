@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmhpo.edit import Change, Edit, EditError, parse_edit
-from llmhpo.patch import apply_edit
-from llmhpo.regions import Editable
+from llmhpo.code.edit import Change, Edit, EditError, parse_edit
+from llmhpo.code.patch import apply_edit
+from llmhpo.code.regions import Editable
 from llmhpo.space import SearchSpace
 
 TRAIN = '''"""Trains."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from llmhpo.code.regions import Editable, Region, split_lines
+from llmhpo.code.syntax import ast_digest
 from llmhpo.errors import ConfigError
-from llmhpo.regions import Editable, Region, split_lines
-from llmhpo.syntax import ast_digest
 
 TRAIN = '''"""Trains."""
 import json

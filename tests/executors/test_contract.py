@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from llmhpo import job as jobs
+from llmhpo.code.lineage import Lineage
+from llmhpo.code.regions import Editable
 from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors.base import Job
 from llmhpo.executors.command import CommandTemplate
@@ -16,8 +18,6 @@ from llmhpo.executors.edited import CodeExecutor
 from llmhpo.executors.function import FunctionExecutor, InProcessExecutor
 from llmhpo.executors.local import LocalExecutor
 from llmhpo.executors.workspace import Workspace
-from llmhpo.lineage import Lineage
-from llmhpo.regions import Editable
 from llmhpo.trial import Task
 
 # One snippet a behaviour: the body of an objective, and the same as a script.

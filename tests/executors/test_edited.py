@@ -9,14 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from llmhpo.code.lineage import Lineage
+from llmhpo.code.regions import Editable
 from llmhpo.errors import ConfigError, SandboxError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.edited import CodeExecutor
 from llmhpo.executors.local import LocalExecutor
 from llmhpo.executors.scorer import Scorer
 from llmhpo.executors.workspace import Workspace
-from llmhpo.lineage import Lineage
-from llmhpo.regions import Editable
 from llmhpo.sandbox.choose import choose_sandbox
 from llmhpo.scoring.base import Scoring
 from llmhpo.trial import Task
@@ -580,8 +580,8 @@ from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.edited import CodeExecutor
 from llmhpo.executors.local import LocalExecutor
 from llmhpo.executors.workspace import Workspace
-from llmhpo.lineage import Lineage
-from llmhpo.regions import Editable
+from llmhpo.code.lineage import Lineage
+from llmhpo.code.regions import Editable
 from llmhpo.sandbox.choose import choose_sandbox
 from llmhpo.trial import Task
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from llmhpo.agents.edit.signals import feedback
 from llmhpo.agents.edit.tree import Commission, Node, archive, describe, edit_effect
 from llmhpo.agents.questions import goal
-from llmhpo.edit import GRAMMAR
+from llmhpo.code.edit import GRAMMAR
+from llmhpo.code.regions import Region
 from llmhpo.history import show_number, space_card
 from llmhpo.prompts import Prompt, as_code, as_data, as_line, load
-from llmhpo.regions import Region
 from llmhpo.trial import Context
 
 _CODE_CHARS = {False: 24_000, True: 2_400}  # by whether the model is compact

@@ -6,16 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llmhpo.edit import EditError, parse_edit
+from llmhpo.code.edit import EditError, parse_edit
+from llmhpo.code.lineage import Lineage
+from llmhpo.code.patch import apply_edit
+from llmhpo.code.regions import Editable, Region
+from llmhpo.code.syntax import ast_digest, is_python
 from llmhpo.errors import ConfigError, SpaceError
-from llmhpo.lineage import Lineage
 from llmhpo.param import Param
-from llmhpo.patch import apply_edit
 from llmhpo.reading.draws import draws_in_source, holds
-from llmhpo.regions import Editable, Region
 from llmhpo.revision import Origin, Revision
 from llmhpo.space import SearchSpace
-from llmhpo.syntax import ast_digest, is_python
 from llmhpo.trial import Context
 
 _HEADING = re.compile(r"[\s#>*-]*EDIT\b[ *:#]*\d+\b.{0,80}", re.IGNORECASE)

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+from llmhpo.code.syntax import definitions, is_python, lines_of, parse_python
 from llmhpo.errors import ConfigError
-from llmhpo.syntax import definitions, is_python, lines_of, parse_python
 
 MARKER = re.compile(r"^\s*# *llmhpo: *(?:(begin) +(\S+)|(end))(?:\s.*)?$")
 

@@ -18,13 +18,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from llmhpo.code.git import LOCK_S, quoted, run_git
+from llmhpo.code.listing import CODE_REMEDY, Cap, list_code
+from llmhpo.code.regions import path_problem
+from llmhpo.code.worktree import LINK, PLAIN, Blob, content_of, draft_beside, is_same, write_entry
 from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ConfigError, StoreError
-from llmhpo.git import LOCK_S, quoted, run_git
-from llmhpo.listing import CODE_REMEDY, Cap, list_code
-from llmhpo.regions import path_problem
-from llmhpo.storage import sync_folder
-from llmhpo.worktree import LINK, PLAIN, Blob, content_of, draft_beside, is_same, write_entry
+from llmhpo.store.storage import sync_folder
 
 CODE_LIMIT = 100 * 10**6  # bytes of a baseline
 _MAX_TEXT = 4 << 20  # bytes; what is larger is data, whatever its name says

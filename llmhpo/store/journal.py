@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from llmhpo.disk import when_there_is_space
 from llmhpo.errors import StoreError, StudyLockedError
 from llmhpo.llm.redact import Redactor
-from llmhpo.storage import sqlite_path, sync_folder
+from llmhpo.store.storage import sqlite_path, sync_folder
 
 _log = logging.getLogger("llmhpo")
 _SUM = re.compile(rb',"sum":"([0-9a-f]{32})"\}$')

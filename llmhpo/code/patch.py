@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from llmhpo.edit import Change, Edit, EditError
+from llmhpo.code.edit import Change, Edit, EditError
+from llmhpo.code.regions import MARKER, Editable, Region, Span, locate, path_problem, split_lines, text_problem
+from llmhpo.code.syntax import check_python, is_python, parse_python, skeleton
 from llmhpo.errors import ConfigError, SpaceError
-from llmhpo.regions import MARKER, Editable, Region, Span, locate, path_problem, split_lines, text_problem
 from llmhpo.space import SearchSpace
-from llmhpo.syntax import check_python, is_python, parse_python, skeleton
 
 MAX_LINES = 400  # that an edit may write, and may take away
 MAX_BYTES = 200_000  # of a file

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from llmhpo.code.lineage import Lineage
 from llmhpo.errors import ConfigError, StoreError
-from llmhpo.lineage import Lineage
-from llmhpo.storage import sync_folder, write_durably
+from llmhpo.store.storage import sync_folder, write_durably
 
 _NOTE = "apply.json"
 _DRAFT = ".llmhpo-draft"

@@ -10,9 +10,9 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
+from llmhpo.code.git import blob_id
+from llmhpo.code.listing import IGNORE_FILE
 from llmhpo.errors import ConfigError
-from llmhpo.git import blob_id
-from llmhpo.listing import IGNORE_FILE
 
 LINK, PROGRAM, PLAIN = "120000", "100755", "100644"  # git's modes
 

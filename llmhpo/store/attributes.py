@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from optuna.trial import FrozenTrial, TrialState
 
-from llmhpo.ledger import batch_from_dict, code_record, trust_record
 from llmhpo.revision import Revision
+from llmhpo.store.ledger import batch_from_dict, code_record, trust_record
 from llmhpo.trial import Attempt, Batch, Outcome, Params, Proposal, Provenance, Trial
 
 PREFIX = "llmhpo:"  # of a study's attributes

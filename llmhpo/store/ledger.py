@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
-from llmhpo.journal import Entry
 from llmhpo.prior import prior_from_dict
 from llmhpo.revision import Revision
+from llmhpo.store.journal import Entry
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Provenance, Trial
 from llmhpo.usage import Usage
 

@@ -20,7 +20,11 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from llmhpo.attributes import (
+from llmhpo.errors import StoreError, StudyMismatchError
+from llmhpo.llm.redact import Redactor
+from llmhpo.revision import Revision
+from llmhpo.space import Params, SearchSpace
+from llmhpo.store.attributes import (
     ATTEMPT,
     EVALUATED,
     PREFIX,
@@ -33,15 +37,11 @@ from llmhpo.attributes import (
     trial_from_optuna,
     without_secrets,
 )
-from llmhpo.errors import StoreError, StudyMismatchError
-from llmhpo.journal import Journal
-from llmhpo.lease import Lease
-from llmhpo.ledger import Ledger, Record, batch_from_dict, batch_record, end_record, proposal_record
-from llmhpo.llm.redact import Redactor
-from llmhpo.revision import Revision
-from llmhpo.rows import Ending, make_rows, read_trials
-from llmhpo.space import Params, SearchSpace
-from llmhpo.storage import (
+from llmhpo.store.journal import Journal
+from llmhpo.store.lease import Lease
+from llmhpo.store.ledger import Ledger, Record, batch_from_dict, batch_record, end_record, proposal_record
+from llmhpo.store.rows import Ending, make_rows, read_trials
+from llmhpo.store.storage import (
     close_storage,
     file_system,
     one_transaction,
