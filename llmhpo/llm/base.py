@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from llmhpo.errors import ConfigError
 from llmhpo.usage import Price, Usage
@@ -97,6 +97,60 @@ class LLM(Protocol):
 
     def close(self) -> None:
         """Release connections and memory. The model may be used again."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Replies to one request, and what they cost together."""
+
+    texts: tuple[str, ...]
+    usage: Usage
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How likely a model holds given texts: one row a candidate, one natural log-probability a token of it.
+
+    They are those of the model alone: at temperature 1, no schema held. What ends a reply is not in them, so a candidate
+    counts as the reply's beginning. `usage` counts the candidates' tokens as input.
+    """
+
+    tokens: tuple[tuple[float, ...], ...]
+    usage: Usage
+    seconds: float = 0.0
+
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        """That of each candidate as a whole; 0 for an empty one."""
+        return tuple(map(math.fsum, self.tokens))
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """A model that gives several replies to one request for less than so many requests cost."""
+
+    def complete_many(self, request: Request, n: int) -> Several:
+        """`n` independent replies; the prompt is read once.
+
+        Raises: as `LLM.complete`.
+        """
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A model that says how likely given texts are as its reply."""
+
+    def score(self, request: Request, candidates: Sequence[str]) -> Scores:
+        """Log-probabilities of `candidates` as the beginning of the reply to `request`, in their order.
+
+        Where the last message is the assistant's, they go on from its text. The prompt is read once; its schema,
+        temperature and `max_tokens` have no part in it.
+
+        Raises: as `LLM.complete`.
+        """
         ...
 
 

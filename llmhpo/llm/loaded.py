@@ -78,6 +78,26 @@ class Loaded:
             self._constraints = Constraints.of(self.tokenizer, self._vocabulary)
         return Grammar(schema, self._constraints.tokens, self._constraints.digits)
 
+    def logprobs(self, first: NDArray[np.float32], ids: list[int], clock: Clock) -> list[float]:
+        """Natural log-probability of each of `ids` after what is in the cache, which stays as it is.
+
+        `first` (vocabulary,) are the logits of the token that follows the cache's end.
+        """
+        import torch
+
+        clock.check("while it scored")
+        if not ids:
+            return []
+        logits = torch.from_numpy(first)[None]
+        if len(ids) > 1:
+            cache = copy.deepcopy(self._cache)
+            with torch.inference_mode():
+                tokens = torch.tensor([ids[:-1]], device=self._device)
+                rest = self._model(input_ids=tokens, past_key_values=cache, use_cache=True).logits[0]
+            logits = torch.cat([logits, rest.float().cpu()])
+        own: list[float] = logits.log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)].tolist()
+        return own
+
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the conversation in the model's chat template, up to where its answer begins."""
         turns = [{"role": message.role, "content": self._plain(message.content)} for message in messages]
@@ -85,7 +105,9 @@ class Loaded:
         if self.tokenizer.chat_template:
             from jinja2 import TemplateError
 
-            form = {"tokenize": False, "add_generation_prompt": True}
+            # A last turn of the assistant is the reply begun.
+            begun = bool(turns) and turns[-1]["role"] == "assistant"
+            form = {"tokenize": False, "add_generation_prompt": not begun, "continue_final_message": begun}
             try:
                 text = self.tokenizer.apply_chat_template(turns, **form)
             except TemplateError:  # some templates refuse a system turn: it goes in front of the first user turn

@@ -9,15 +9,15 @@ import hashlib
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llmhpo.errors import ConfigError, LLMHPOError, LLMRequestError, LLMUnavailableError
-from llmhpo.llm.base import Completion, Finish, Request
+from llmhpo.llm.base import Completion, Finish, Request, Scores, Several
 from llmhpo.llm.loaded import ENDING, Clock, Loaded
 from llmhpo.llm.weights import converted, need_packages
 from llmhpo.usage import Price, Usage
@@ -100,6 +100,22 @@ class LocalModel:
                 return _answers(self._loaded(), request, n, clock)
         finally:
             self._lock.release()
+
+    def score(self, request: Request, candidates: Sequence[str]) -> Scores:
+        """See `Scorer.score`; the prompt is read once.
+
+        Raises: as `complete`.
+        """
+        start = time.monotonic()
+        clock = Clock(start + request.deadline_s, request.deadline_s, self.name)
+        if not self._lock.acquire(timeout=max(0.0, request.deadline_s)):
+            raise clock.passed("while another request held the model")
+        try:
+            with self._threads_set(), self._memory_guarded():
+                scores = _scores(self._loaded(), request, candidates, clock)
+        finally:
+            self._lock.release()
+        return replace(scores, seconds=time.monotonic() - start)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of `text` in the model's own tokenizer; loads that alone, not the weights."""
@@ -195,14 +211,6 @@ class LocalModel:
             ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Several:
-    """Replies to one request, and what they cost together."""
-
-    texts: tuple[str, ...]
-    usage: Usage
-
-
 def _let_go(reference: weakref.ref[LocalModel]) -> None:
     """At the program's end: stop what a daemon thread has the model write, and wait until it has left torch."""
     ENDING.set()
@@ -271,6 +279,16 @@ def _answer(model: Loaded, request: Request, clock: Clock) -> tuple[str, Usage, 
     text: str = model.tokenizer.decode(said[:limit], skip_special_tokens=True, clean_up_tokenization_spaces=False)
     usage = Usage(1, input_tokens=len(prompt), cached_tokens=cached, output_tokens=len(said[:limit]), usd=0.0)
     return text, usage, finish
+
+
+def _scores(model: Loaded, request: Request, candidates: Sequence[str], clock: Clock) -> Scores:
+    prompt, _ = _prompt(model, request, clock)
+    texts = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in candidates]
+    cached = model.begin(prompt)
+    first = model.read(prompt, clock)
+    tokens = tuple(tuple(model.logprobs(first, ids, clock)) for ids in texts)
+    read = len(prompt) + sum(map(len, texts))
+    return Scores(tokens, Usage(1, input_tokens=read, cached_tokens=cached, output_tokens=0, usd=0.0))
 
 
 def _seed(prompt: list[int], number: int) -> int:
