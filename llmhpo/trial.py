@@ -28,6 +28,7 @@ __all__ = [
     "Proposal",
     "Provenance",
     "Status",
+    "Tally",
     "Task",
     "Trial",
     "best_trial",
@@ -200,13 +201,34 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """What the replies of one consultation were worth, counted in configurations over all of its turns.
+
+    `asked` for, `offered` in replies that could be read, `inside` the ranges and choices of all parameters, `valid` by every rule
+    of the space, `repeated` among the valid ones, `dropped` by the critic. `critic` is what that second pass cost, which is part of
+    the batch's usage. `model` is its own name for itself, `prompt` the template with its version.
+    """
+
+    model: str
+    prompt: str
+    asked: int = 0
+    offered: int = 0
+    inside: int = 0
+    valid: int = 0
+    repeated: int = 0
+    dropped: int = 0
+    critic: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What one consultation of the model gave, good or not; recorded before any of it is used.
 
     `kind` is the prompt ("warmstart", "propose", "edit"), `at` the number of trials begun when it was asked, `asked` how many
     configurations were asked for. `problems` lists what was wrong with the replies; `error` is set where no reply came,
     and `fatal` where asking again is pointless (a wrong key). `prior` is what the model said it believes, if it did.
-    `revisions` are the edits that came of it, `code` the revision that it was asked to edit.
+    `revisions` are the edits that came of it, `code` the revision that it was asked to edit. `tally` counts what its replies were
+    worth; None for edits, for a consultation that got no reply, and in studies of old.
     """
 
     kind: str
@@ -221,6 +243,7 @@ class Batch:
     prior: Prior | None = None
     revisions: tuple[Revision, ...] = ()
     code: str = ""
+    tally: Tally | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from llmhpo.prior import Belief, Prior
 from llmhpo.revision import Revision
 from llmhpo.space import SearchSpace
 from llmhpo.store import Launch, Store, batch_from_dict, load_study
-from llmhpo.store.ledger import end_record, outcome_from_dict
-from llmhpo.trial import Batch, Outcome, Proposal, Provenance, Task, Trial
+from llmhpo.store.ledger import batch_record, end_record, outcome_from_dict
+from llmhpo.trial import Batch, Outcome, Proposal, Provenance, Tally, Task, Trial
 from llmhpo.usage import Usage
 
 Open = Callable[..., Store]
@@ -122,6 +122,12 @@ def test_an_attempt_names_the_code_that_it_ran(open_store: Open) -> None:
     assert attempt.revision == store.context().space_of(GRANDCHILD.id).revision
     store.close()
     assert open_store().attempts(2) == (attempt,)
+
+
+def test_a_batch_keeps_its_tally() -> None:
+    tally = Tally("m", "propose.v1", 4, 4, 3, 2, 1, 1, Usage(1, 200, 0, 40))
+    batch = replace(BATCH, tally=tally)
+    assert batch_from_dict(json.loads(json.dumps(batch_record(batch)))) == batch
 
 
 def test_a_batch_of_a_study_older_than_beliefs_is_read() -> None:

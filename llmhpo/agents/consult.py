@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from llmhpo.agents.conversation import Conversation, shares
-from llmhpo.agents.reply import read_reply, reply_keys, reply_schema
+from llmhpo.agents.reply import Reading, read_reply, reply_keys, reply_schema
 from llmhpo.columns import ideas
 from llmhpo.errors import BudgetError, LLMError, LLMPromptError, LLMRequestError
 from llmhpo.llm.base import LLM, Message
 from llmhpo.prior import Prior
 from llmhpo.prompts import Prompt, load
-from llmhpo.trial import Batch, Context, Proposal, Provenance
+from llmhpo.trial import Batch, Context, Proposal, Provenance, Tally
 from llmhpo.usage import Caps
 
 _TOKENS_PER_VALUE = 14  # key, value and punctuation of one parameter in a reply, with room to spare
@@ -85,7 +85,19 @@ class Consultant:
             error=error,
             fatal=fatal,
             seconds=time.monotonic() - start,
+            tally=talk.tally,
         )
+
+
+def _counted(tally: Tally, reading: Reading, repeated: int) -> Tally:
+    """A tally with one more reply in it."""
+    return replace(
+        tally,
+        offered=tally.offered + reading.offered,
+        inside=tally.inside + reading.inside,
+        valid=tally.valid + len(reading.configurations),
+        repeated=tally.repeated + repeated,
+    )
 
 
 @dataclass(slots=True)
@@ -100,6 +112,7 @@ class _Talk:
     prior: Prior | None = None
     doubts: tuple[str, ...] = ()  # problems of beliefs, which are no reason to ask again
     refused: bool = False
+    tally: Tally | None = None
     known: Mapping[str, str] = field(init=False)  # configurations that need not be proposed again, and what they are
 
     def __post_init__(self) -> None:
@@ -112,6 +125,10 @@ class _Talk:
         number = self.conversation.number
         schema = reply_schema(self.context.space, n, reasons=self.question.reasons, beliefs=beliefs)
         completion = self.conversation.ask(self._reply_tokens(n, beliefs), schema)
+        self.tally = replace(
+            self.tally or Tally(completion.model, self.question.prompt.name),
+            asked=n if self.tally is None else self.tally.asked + n,
+        )
         if completion.finish == "refusal":
             self.refused = True
             self.problems.append("the model refused to answer")
@@ -123,12 +140,15 @@ class _Talk:
         if completion.finish == "length":
             self.problems.append(f"the reply was cut at {completion.usage.output_tokens} tokens")
         provenance = Provenance(completion.model, self.question.prompt.name, self.question.prompt.hash, number)
+        repeated = 0
         for i, (params, why) in enumerate(reading.configurations):
             key = self.context.space.key(params)
             if key in self.known or key in self.found:
+                repeated += 1
                 self.problems.append(f"configuration {i + 1} repeats {self.known.get(key, 'another one of the batch')}")
             elif len(self.found) < self.question.n:
                 self.found[key] = Proposal(params, "llm", why, provenance)
+        self.tally = _counted(self.tally, reading, repeated)
 
     def repair(self) -> None:
         """The second and last turn: what was wrong, and a request for what is missing."""

@@ -37,13 +37,16 @@ class _Reply(BaseModel):
 class Reading:
     """What a reply held: valid configurations with their reasons, in order, and what was wrong with the rest.
 
-    `prior` is what its beliefs amount to, `doubts` what was wrong with those.
+    `prior` is what its beliefs amount to, `doubts` what was wrong with those. `offered` counts the configurations of the reply, good
+    and bad, `inside` those of which no value lies outside of its parameter's range or choices.
     """
 
     configurations: tuple[tuple[Params, str], ...]
     problems: tuple[str, ...]
     prior: Prior | None = None
     doubts: tuple[str, ...] = ()
+    offered: int = 0
+    inside: int = 0
 
 
 def why_key(space: SearchSpace) -> str:
@@ -123,8 +126,10 @@ def read_reply(text: str, space: SearchSpace) -> Reading:
     key = why_key(space)
     good: list[tuple[Params, str]] = []
     problems: list[str] = []
+    inside = 0
     for i, entry in enumerate(reply.configurations):
         why = entry.pop(key, "")
+        inside += _is_inside(entry, space)
         params = space.coerce(space.drop_inactive(entry))
         if isinstance(params, InvalidParams):
             problems.extend(f"configuration {i + 1}: {_in_json(p, space, entry)}" for p in params.problems[:4])
@@ -132,7 +137,19 @@ def read_reply(text: str, space: SearchSpace) -> Reading:
             good.append((params, as_line(why if isinstance(why, str) else "", _WHY_CHARS)))
     stated = read_beliefs(reply.beliefs, space)
     shown = tuple(as_line(escape(p), 200) for p in problems[:_MAX_PROBLEMS])
-    return Reading(tuple(good), shown, stated.prior, stated.problems)
+    return Reading(tuple(good), shown, stated.prior, stated.problems, len(reply.configurations), inside)
+
+
+def _is_inside(entry: Mapping[str, JsonValue], space: SearchSpace) -> bool:
+    """Whether every value that is given at all lies in the range, or among the choices, of its parameter."""
+    return all(_lies_in(space[name], value) for name, value in entry.items() if name in space and value is not None)
+
+
+def _lies_in(param: Param, value: JsonValue) -> bool:
+    if param.choices:
+        return not isinstance(value, list | dict) and param.check(value) is None
+    low, high = param.distribution.low, param.distribution.high  # type: ignore[attr-defined]
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(low <= value <= high)
 
 
 def _in_json(problem: str, space: SearchSpace, entry: Mapping[str, JsonValue]) -> str:

@@ -228,3 +228,21 @@ def test_garbage_never_raises(text: str) -> None:
     batch = ask(text, text)
     assert batch.proposals == ()
     assert batch.problems or batch.error
+
+
+def test_a_tally_counts_what_replies_were_worth() -> None:
+    batch = ask(reply(0.1, 0.1, 7, "a"), reply(0.2, 0.3), n=4)
+    assert batch.tally is not None
+    t = batch.tally
+    assert (t.asked, t.offered, t.inside, t.valid, t.repeated) == (4 + 3, 6, 4, 4, 1)
+    assert (t.model, t.prompt) == ("scripted", "warmstart.v2")
+
+
+def test_a_reply_that_cannot_be_read_was_asked_for_and_offered_nothing() -> None:
+    batch = ask("no", "no", n=2)
+    assert batch.tally is not None
+    assert (batch.tally.asked, batch.tally.offered) == (4, 0)
+
+
+def test_without_a_reply_there_is_no_tally() -> None:
+    assert ask(LLMUnavailableError("down")).tally is None
