@@ -45,10 +45,13 @@ class InvalidParams:
 class SearchSpace:
     """An ordered, immutable set of parameters.
 
-    Raises: SpaceError for duplicate names, unknown parents, parent values that cannot occur, and cyclic conditions.
+    `late` names those that joined while a study ran: a configuration without one of them ran with its default.
+
+    Raises: SpaceError for duplicate names, unknown parents, parent values that cannot occur, and cyclic conditions; for a late
+    parameter without a default.
     """
 
-    def __init__(self, params: Sequence[Param]) -> None:
+    def __init__(self, params: Sequence[Param], *, late: Sequence[str] = ()) -> None:
         if not params:
             raise SpaceError("the search space is empty; add at least one parameter")
         self.params = tuple(params)
@@ -63,6 +66,10 @@ class SearchSpace:
             for when in param.when:
                 self._check_condition(param, when)
         self._order = self._parents_first()
+        self.late = tuple(late)
+        for name in self.late:
+            if not self[name].has_default:
+                raise SpaceError(f"parameter {name!r} joins a study that runs; give it the default that was used so far")
 
     def _check_condition(self, param: Param, when: When) -> None:
         parent = self._by_name.get(when.parent)
@@ -104,7 +111,7 @@ class SearchSpace:
         return len(self.params)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SearchSpace) and self.params == other.params
+        return isinstance(other, SearchSpace) and (self.params, self.late) == (other.params, other.late)
 
     def __hash__(self) -> int:
         return hash(self.revision)
@@ -184,7 +191,7 @@ class SearchSpace:
 
         Raises: as the constructor.
         """
-        return SearchSpace([*self.params, *params]) if params else self
+        return SearchSpace([*self.params, *params], late=self.late) if params else self
 
     # --- configurations ---------------------------------------------------------------------------------------------
 
@@ -229,12 +236,24 @@ class SearchSpace:
             return InvalidParams(tuple(problems))
         return {name: values[name] for name in self.names if name in values}
 
+    def complete(self, params: Params) -> Params:
+        """A configuration of earlier days with the late parameters that it does not name, at their defaults."""
+        missing = [self[name] for name in self.late if name not in params]
+        if not missing:
+            return params
+        values = dict(params)
+        for param in self._order:
+            if param in missing and self.is_active(param, values) and param.default is not UNSET:
+                values[param.name] = param.default
+        return {name: values[name] for name in self.names if name in values}
+
     def drop_inactive(self, raw: Mapping[str, object]) -> dict[str, object]:
         """`raw` without the parameters that do not exist in it, for sources that cannot leave anything out."""
         return {name: value for name, value in raw.items() if name not in self or self.is_active(self[name], raw)}
 
     def key(self, params: Params) -> str:
         """A string equal for equal configurations, to find repeats with."""
+        params = self.complete(params)
         return json.dumps([params.get(name) for name in self.names])
 
     def default(self) -> Params:
@@ -262,6 +281,7 @@ class SearchSpace:
 
     def to_unit(self, params: Params) -> Array:
         """One column a parameter, (p,) in [0, 1]; 0.5 for inactive ones. `from_unit` is its inverse."""
+        params = self.complete(params)
         return np.array([p.to_unit(params[p.name]) if p.name in params else 0.5 for p in self.params])
 
     def from_unit(self, u: npt.ArrayLike) -> Params:
@@ -290,6 +310,8 @@ class SearchSpace:
         parameters sit at the middle of their range, at zero in every column of a category.
         """
         X = np.zeros((len(configurations), self.groups[-1][-1] + 1))
+        if self.late:
+            configurations = [self.complete(params) for params in configurations]
         for param, columns in zip(self.params, self.groups, strict=True):
             single = len(columns) == 1
             for row, params in zip(X, configurations, strict=True):

@@ -9,6 +9,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Literal, cast
 
 from llmhpo.errors import ConfigError
+from llmhpo.steering import Steering
 from llmhpo.usage import Usage
 
 if TYPE_CHECKING:
@@ -254,6 +255,7 @@ class Context:
     far; `budget_left` counts the trials that may still be begun (None: not known). `baseline` is the user's code as it
     stood when the study began, where code may be edited. `elsewhere` is what consultations cost that are not in `batches`,
     `lost` the most that requests may have cost of which nothing is known: a session died while they were under way.
+    `steering` is what the person has said since the study began; `space` has its changes already.
     """
 
     task: Task
@@ -265,6 +267,7 @@ class Context:
     baseline: Revision | None = None
     elsewhere: Usage = field(default_factory=Usage)
     lost: Usage = field(default_factory=Usage)
+    steering: Steering = field(default_factory=Steering)
 
     @property
     def revisions(self) -> tuple[Revision, ...]:
@@ -306,7 +309,7 @@ class Context:
     @property
     def usage(self) -> Usage:
         """What the model has cost so far."""
-        return sum((b.usage for b in self.batches), self.elsewhere)
+        return sum((b.usage for b in self.batches), self.elsewhere + self.steering.talk)
 
     @property
     def finished(self) -> tuple[Trial, ...]:
