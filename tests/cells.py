@@ -1,7 +1,10 @@
 """Sandboxes for tests, and hostile jobs as snippets of Python."""
 
+import os
 import shutil
+import site
 import subprocess
+from pathlib import Path
 
 import pytest
 from jobs import Bench
@@ -41,6 +44,41 @@ def sandbox_or_skip(level):
         except SandboxError as error:
             pytest.skip(str(error))
     return choose_sandbox(level)
+
+
+class Bait:
+    """A home for hostile jobs to reach in place of the user's own: HOME, and all that names a place in it, lead there.
+
+    It has what is worth an attack, a key and packages of the user's among it, and tells whether anything has changed. Without
+    it, a sandbox that does not hold would let a test plant start-up code for every Python of the machine.
+    """
+
+    def __init__(self, folder, monkeypatch):
+        self.home = folder
+        base = folder / ".local"
+        self.packages = base / "lib" / site.getusersitepackages().rpartition("/lib/")[2]
+        self.packages.mkdir(parents=True)
+        (folder / ".ssh").mkdir()
+        (folder / ".ssh" / "id_ed25519").write_text("key")
+        names = {"HOME": folder, "PYTHONUSERBASE": base, "XDG_RUNTIME_DIR": folder / "run"}
+        names |= {"XDG_CACHE_HOME": folder / ".cache", "XDG_CONFIG_HOME": folder / ".config"}
+        names |= {"XDG_DATA_HOME": base / "share", "XDG_STATE_HOME": base / "state"}
+        for name, place in names.items():
+            monkeypatch.setenv(name, str(place))
+        for name, value in (("USER_BASE", str(base)), ("USER_SITE", str(self.packages)), ("ENABLE_USER_SITE", True)):
+            monkeypatch.setattr(site, name, value)
+        self._before = self._content()
+
+    def _content(self):
+        return {
+            str(Path(top, name)): Path(top, name).read_bytes() if name in names else None
+            for top, folders, names in os.walk(self.home)
+            for name in (*folders, *names)
+        }
+
+    def check(self):
+        """Nothing in it was made, changed or removed."""
+        assert self._content() == self._before
 
 
 class Cell(Bench):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cells import Bait
 
 from llmhpo.code.lineage import Lineage
 from llmhpo.code.regions import Editable
@@ -86,6 +87,13 @@ class Project:
         task = Task(metric="value", direction="maximize", timeout_s=20.0, bounds=(0, 1))
         job = replace(job or self.bench.job(), code=self.edit(model=model), task=task)
         return self.executor(**settings).submit(job).result(60)
+
+
+@pytest.fixture(autouse=True)
+def bait(tmp_path_factory, monkeypatch):
+    bait = Bait(tmp_path_factory.mktemp("bait"), monkeypatch)
+    yield bait
+    bait.check()
 
 
 @pytest.fixture
@@ -317,20 +325,23 @@ except OSError:
     "patched llmhpo": f"""
 import llmhpo
 try:
-    open(os.path.dirname(llmhpo.__file__) + '/scoring/child.py', 'a').write('\\nscore = lambda o: {{"result": 1.0}}\\n')
+    open(os.path.dirname(llmhpo.__file__) + '/scoring/child.py', 'a').close()
 except OSError:
-    pass
-{HONESTLY}
-""",
-    "usercustomize": f"""
+    {HONESTLY}
+""",  # opening is the attempt: what is run here is the module under test
+    "start-up code": f"""
 import site
+escaped = []
 for place in (site.getusersitepackages(), *site.getsitepackages()):
     try:
         os.makedirs(place, exist_ok=True)
-        open(place + '/usercustomize.py', 'w').write('raise SystemExit')
+        open(place + '/usercustomize.py', 'x').close()
+        os.unlink(place + '/usercustomize.py')
+        escaped.append(place)
     except OSError:
         pass
-{HONESTLY}
+if not escaped:
+    {HONESTLY}
 """,  # 23
     "parent's memory": f"""
 for pid in (1, os.getppid()):

@@ -2,7 +2,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from cells import LEVELS, Cell, sandbox_or_skip
+from cells import LEVELS, Bait, Cell, sandbox_or_skip
+
+
+@pytest.fixture(autouse=True)
+def bait(tmp_path_factory, monkeypatch):
+    bait = Bait(tmp_path_factory.mktemp("bait"), monkeypatch)
+    yield bait
+    bait.check()
 
 
 @pytest.fixture(params=LEVELS)

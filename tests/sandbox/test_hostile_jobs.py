@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from pathlib import Path
@@ -157,16 +158,18 @@ def test_a_file_of_a_terabyte_without_content_is_refused(cell):  # 11
 
 def test_a_signal_to_everybody_reaches_the_job_alone(cell):  # 12
     with subprocess.Popen(["sleep", "30"]) as canary:
-        cell.says(
-            "signal.signal(15, signal.SIG_IGN)\nos.kill(-1, 15)\ntime.sleep(0.1)\nos.kill(-1, 9)\ntime.sleep(0.3)"
+        code = (  # where one process outside is in reach, all are: then the machine is spared
+            f"signal.signal(15, signal.SIG_IGN)\ntry: os.kill({canary.pid}, 0)\nexcept OSError: pass\nelse: result(1); os._exit(0)\n"
+            "os.kill(-1, 15)\ntime.sleep(0.1)\nos.kill(-1, 9)\ntime.sleep(0.3); result(0)"
         )
+        assert cell.says(code).value in (0, None)  # it may end itself
         assert canary.poll() is None
         canary.kill()
 
 
 def test_the_controller_cannot_be_signalled(cell):  # 12
-    code = f"tried(lambda: os.kill({os.getpid()}, 0), lambda: os.kill({os.getppid()}, 0))"
-    assert cell.says(code).value == 0
+    pids = {os.getpid(), os.getppid()} - {1}  # in a sandbox 1 may be its own first process
+    assert cell.says(f"tried(*[lambda p=p: os.kill(p, 0) for p in {pids!r}])").value == 0
 
 
 def test_parent_and_grandparent_cannot_be_signalled(cell):  # 12
@@ -189,13 +192,20 @@ def test_standard_input_is_empty(cell):  # 13
     assert cell.says("result(len(sys.stdin.read()))").value == 0
 
 
-def test_the_home_is_not_there(cell, monkeypatch):  # 14
-    home = cell.folder / "home"
-    (home / ".ssh").mkdir(parents=True)
-    (home / ".ssh" / "id_ed25519").write_text("key")
-    monkeypatch.setenv("HOME", str(home))
-    code = f"tried((Path.home() / '.ssh/id_ed25519').read_text, Path({str(home)!r}, '.ssh/id_ed25519').read_text, lambda: os.listdir('/root/.ssh'), lambda: os.listdir('/home'))"
+def test_the_home_is_not_there(cell, bait):  # 14
+    key = str(bait.home / ".ssh/id_ed25519")
+    code = f"tried((Path.home() / '.ssh/id_ed25519').read_text, Path({key!r}).read_text, lambda: os.listdir('/root/.ssh'), lambda: os.listdir('/home'))"
     assert cell.says(code).value == 0
+
+
+def test_nothing_is_written_into_the_home(cell, bait):  # 14, 23
+    names = (".bashrc", ".ssh/authorized_keys", ".ssh/id_ed25519", ".config/autostart", ".local/bin/python", ".cache/x")
+    code = (
+        f"for name in {names!r}:\n  path = Path({str(bait.home)!r}, name)\n"
+        "  try: path.parent.mkdir(parents=True, exist_ok=True); path.write_text('# planted')\n  except OSError: pass\nresult(0)"
+    )
+    assert cell.says(code).value == 0
+    bait.check()  # not what the job saw: the bait lies below /tmp, of which a job may have its own
 
 
 def test_the_password_file_is_not_there(cell):  # 14
@@ -468,24 +478,44 @@ def test_a_hard_link_to_data_cannot_be_made(cell):  # 22
 
 
 def test_nothing_persists_in_the_python_environment(cell):  # 23
-    before = sorted(Path(os.__file__).parent.iterdir())
-    code = (
-        "import site, sysconfig\nplaces = [*map(Path, (sysconfig.get_path('purelib'), os.path.dirname(os.__file__), sys.prefix))]\n"
-        "tried(*[(p / 'usercustomize.py').touch for p in places], *[(p / 'x.pth').touch for p in places])"
+    folders = {Path(sys.prefix), Path(os.__file__).parent, Path(sysconfig.get_path("purelib"))}
+    before = {folder: sorted(folder.iterdir()) for folder in folders}
+    code = (  # an attempt that succeeds is taken back at once: this is the machine's own Python
+        "def plant(path):\n  path.touch(exist_ok=False); path.unlink()\n"
+        f"places = [Path(p) for p in {sorted(map(str, folders))!r}]\n"
+        "tried(*[lambda p=p, n=n: plant(p / n) for p in places for n in ('usercustomize.py', 'x.pth')])"
     )
     assert cell.says(code).value == 0
-    assert sorted(Path(os.__file__).parent.iterdir()) == before
+    assert {folder: sorted(folder.iterdir()) for folder in folders} == before
 
 
-def test_the_user_site_of_one_job_is_not_that_of_the_next(cell):  # 23
+def test_the_user_s_packages_cannot_be_changed(cell, bait):  # 23
     code = (
-        "import site\nfolder = Path(site.getusersitepackages())\nseen = (folder / 'usercustomize.py').exists()\n"
-        "try: folder.mkdir(parents=True, exist_ok=True); (folder / 'usercustomize.py').write_text('raise SystemExit(7)')\n"
-        "except OSError: pass\nresult(float(seen))"
+        "import site\nfolder = Path(site.getusersitepackages())\n"
+        f"assert str(folder) == {str(bait.packages)!r}\n"
+        "tried(lambda: (folder / 'usercustomize.py').write_text('# planted'), lambda: (folder / 'x.pth').write_text('# planted'))"
+    )
+    assert cell.says(code).value == 0
+
+
+def test_what_an_unfenced_job_plants_is_seen_and_harms_nobody(cell, bait):  # 23
+    code = "import site\nPath(site.getusersitepackages(), 'usercustomize.py').write_text('# planted')\nresult(1)"
+    assert cell.says(code, sandbox=None, read=()).value == 1
+    with pytest.raises(AssertionError):
+        bait.check()
+    (bait.packages / "usercustomize.py").unlink()
+
+
+def test_what_one_job_plants_in_its_home_is_not_in_that_of_the_next(cell):  # 23
+    code = (
+        "import site\ndel os.environ['PYTHONUSERBASE']\nsite.USER_BASE = site.USER_SITE = None\n"
+        "folder = Path(site.getusersitepackages())\nassert folder.is_relative_to(os.environ['HOME'])\n"
+        "seen = (folder / 'usercustomize.py').exists()\n"
+        "folder.mkdir(parents=True); (folder / 'usercustomize.py').write_text('# planted')\nresult(float(seen))"
     )
     executor = cell.executor(code)
-    values = [executor.submit(cell.job(number)).result(40).value for number in range(2)]
-    assert values == [0, 0]
+    outcomes = [executor.submit(cell.job(number)).result(40) for number in range(2)]
+    assert [outcome.value for outcome in outcomes] == [0, 0], outcomes
 
 
 def test_a_module_beside_the_script_is_not_left_to_the_next_job(cell):  # 24
