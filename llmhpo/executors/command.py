@@ -24,10 +24,11 @@ _SHELL_WORDS = frozenset({"|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "2>&1
 
 
 class Piece(NamedTuple):
-    """A part of an argument: literal text, or the name of a placeholder."""
+    """A part of an argument: literal text, or the name of a placeholder, with a switch's words for true and false."""
 
     text: str
     is_placeholder: bool
+    words: tuple[str, str] | None = None
 
 
 class CommandTemplate:
@@ -38,6 +39,9 @@ class CommandTemplate:
     reserved; `{{` and `}}` are literal braces. Floats are rendered so that they read back exactly (1e-05), booleans as
     true / false, None as none; exact types are in the parameter file. Write `--lr={lr}` where values can be negative:
     argparse takes "-1e-05" after a space for an option.
+
+    `{name?--flag}` is a switch: `--flag` where the boolean `name` is true, else no argument at all; `{name?--flag:--no-flag}`
+    has a word for either, and `{name?:--no-flag}` one for false.
 
     An argument with an inactive parameter is dropped; so is the flag before it, where the argument is that placeholder
     alone and the word before starts with "-" and has no "=" or placeholder of its own.
@@ -57,6 +61,7 @@ class CommandTemplate:
         self._words = tuple(self._parse(word) for word in words)
         if space is not None:
             _check_text(space, self.placeholders)
+            _check_switches(space, [p for word in self._words for p in word if p.words is not None])
         if any(p.is_placeholder and p.text != "python" for p in self._words[0]):
             raise ConfigError(
                 f"the program {words[0]!r} may not hang on a parameter; put the placeholder into an argument"
@@ -117,8 +122,9 @@ class CommandTemplate:
         out = [self._program]
         for before, word in zip(self._words, self._words[1:], strict=False):
             if all(not p.is_placeholder or p.text == "python" or p.text in values for p in word):
-                out.append("".join(self._fill(p, values) for p in word))
-            elif len(word) == 1 and _is_flag(before) and len(out) > 1:
+                filled = "".join(self._fill(p, values) for p in word)
+                out += [filled] if filled or not any(p.words for p in word) else []
+            elif len(word) == 1 and word[0].words is None and _is_flag(before) and len(out) > 1:
                 out.pop()
         return out
 
@@ -126,6 +132,8 @@ class CommandTemplate:
     def _fill(piece: Piece, values: Mapping[str, str]) -> str:
         if not piece.is_placeholder:
             return piece.text
+        if piece.words is not None:
+            return piece.words[values[piece.text] != "true"]
         return sys.executable if piece.text == "python" else values[piece.text]
 
     def _parse(self, word: str) -> tuple[Piece, ...]:
@@ -143,8 +151,10 @@ class CommandTemplate:
                     "and quote a placeholder whose name has a space"
                 )
             else:
+                name, mark, words = (name, "", "") if name in self._names else name.partition("?")
                 self._check_name(name, word)
-                pieces.append(Piece(name, is_placeholder=True))
+                on, _, off = words.partition(":")
+                pieces.append(Piece(name, is_placeholder=True, words=(on, off) if mark else None))
         pieces.append(Piece(word[at:], is_placeholder=False))
         return tuple(p for p in pieces if p.text or p.is_placeholder)
 
@@ -173,7 +183,12 @@ def to_argument(value: object) -> str:
 
 
 def _source(word: tuple[Piece, ...]) -> str:
-    return "".join(f"{{{p.text}}}" if p.is_placeholder else p.text.replace("{", "{{").replace("}", "}}") for p in word)
+    return "".join(_placeholder(p) if p.is_placeholder else p.text.replace("{", "{{").replace("}", "}}") for p in word)
+
+
+def _placeholder(piece: Piece) -> str:
+    on, off = piece.words or ("", "")
+    return f"{{{piece.text}{'?' * (piece.words is not None)}{on}{':' * bool(off)}{off}}}"
 
 
 def _is_flag(word: tuple[Piece, ...]) -> bool:
@@ -209,6 +224,16 @@ def _check_text(space: SearchSpace, used: Sequence[str]) -> None:
                 raise ConfigError(
                     f"choice {choice!r} of {param.name!r} cannot stand on a command line; use {{params_file}}"
                 )
+
+
+def _check_switches(space: SearchSpace, switches: Sequence[Piece]) -> None:
+    for piece in switches:
+        param = next((p for p in space.params if p.name == piece.text), None)
+        if param is None or not param.choices or not all(isinstance(c, bool) for c in param.choices):
+            raise ConfigError(
+                f"{_placeholder(piece)} of the command is a switch, but {piece.text!r} is not true or false; "
+                "write choices = [false, true], or a plain placeholder"
+            )
 
 
 def _is_encodable(text: str) -> bool:

@@ -54,6 +54,38 @@ def test_an_inactive_parameter_within_an_argument_takes_only_that_argument_along
     assert render("true -v opt.nesterov={nesterov} --lr {lr}") == ["-v", "--lr", "1e-05"]
 
 
+SGD = PARAMS | {"opt": "sgd"}
+
+
+@pytest.mark.parametrize(
+    "word, value, expected",
+    [
+        ("{nesterov?--nesterov}", True, ["--nesterov"]), ("{nesterov?--nesterov}", False, []),
+        ("{nesterov?--nesterov:--no-nesterov}", True, ["--nesterov"]),
+        ("{nesterov?--nesterov:--no-nesterov}", False, ["--no-nesterov"]),
+        ("{nesterov?:--plain}", True, []), ("{nesterov?:--plain}", False, ["--plain"]), ("x={nesterov?a}", False, ["x="]),
+    ],
+)  # fmt: skip
+def test_a_switch_is_given_or_left_out(word, value, expected):
+    assert render(f"true -v {word} {{opt}}", SGD | {"nesterov": value}) == ["-v", *expected, "sgd"]
+
+
+def test_an_inactive_switch_leaves_the_flag_before_it():
+    assert render("true -v {nesterov?--nesterov:--no-nesterov}") == ["-v"]
+
+
+@pytest.mark.parametrize("word", ["{lr?--lr}", "{opt?--opt}", "{seed?--seed}"])
+def test_a_switch_must_be_true_or_false(word):
+    with pytest.raises(ConfigError, match="not true or false"):
+        CommandTemplate(f"true {word}", SPACE, HERE)
+
+
+def test_a_switch_reads_back_from_the_repr():
+    assert "{nesterov?--a:--b} {nesterov?--a} {nesterov?:--b}" in repr(
+        CommandTemplate("true {nesterov?--a:--b} {nesterov?--a} {nesterov?:--b}", SPACE, HERE)
+    )
+
+
 @pytest.mark.parametrize("before", ["--", "-", "--a=b", "--a={lr}", "file"])
 def test_a_word_that_is_no_open_flag_stays(before):
     assert len(render(f"true {before} {{nesterov}}")) == 1
