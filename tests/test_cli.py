@@ -88,6 +88,18 @@ def test_show_lists_trials_and_one_trial(folder: Path) -> None:
     assert "x = 0.9" in one.stdout
 
 
+def test_show_says_what_each_sources_proposals_were_worth(folder: Path) -> None:
+    xs = [0.5, 0.5, 0.4, 7.0]
+    reply = {"configurations": [{"why": "so", "x": x, "k": "c"} for x in xs]}
+    (folder / "replies.jsonl").write_text(json.dumps(reply) + "\n")
+    assert llmhpo(folder, "run", "--llm", "scripted:replies.jsonl").returncode == 0
+    rows = llmhpo(folder, "show", "--model").stdout.splitlines()
+    (row,) = [line for line in rows if line.startswith("llm")]
+    # Asked for 2, offered 4: three were valid and in bounds, one of them a repeat, none at an end, all of one digit.
+    assert re.search(r" warmstart\.v2 +2 +75% +75% +33% +0% +100% ", row)
+    assert any(line.startswith("default") for line in rows)
+
+
 def test_export_writes_the_best_in_three_forms(folder: Path) -> None:
     llmhpo(folder, "run")
     best = json.loads(llmhpo(folder, "export").stdout)

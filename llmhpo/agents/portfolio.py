@@ -14,6 +14,7 @@ from llmhpo.agents import questions
 from llmhpo.agents.base import generator
 from llmhpo.agents.classical import N_INITIAL, classical_proposals
 from llmhpo.agents.consult import Consultant, Question
+from llmhpo.agents.quality import usable
 from llmhpo.agents.repeat import repeat_proposal
 from llmhpo.columns import ideas
 from llmhpo.errors import ConfigError
@@ -168,8 +169,10 @@ class Portfolio:
         return fit_screen(context).pick(candidates, 1, generator(context, "screen"))
 
     def _trust(self, context: Context) -> float:
+        """`trust`, its odds lowered by the share of the model's replies that could not be used: who cannot read cannot know."""
         compact = self.consultant is not None and self.consultant.llm.compact
-        return trust(context, compact=compact)
+        belief, good = trust(context, compact=compact), usable(context)
+        return belief * good / (belief * good + 1.0 - belief)
 
     def _is_classical_turn(self, context: Context) -> bool:
         """Every fourth trial, but for a warm start whose trials have not disappointed: all of it is tried first."""

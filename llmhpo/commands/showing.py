@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from llmhpo.agents.edit.author import EDIT
+from llmhpo.agents.quality import qualities
 from llmhpo.api import result_of
 from llmhpo.commands.base import StudyFile, console, errors, study_file, trial_of
+from llmhpo.commands.quality import print_qualities
 from llmhpo.commands.summary import print_summary
 from llmhpo.config import RunConfig, read_study_file
 from llmhpo.errors import ConfigError
@@ -33,12 +35,16 @@ def show(
     study_name: Annotated[str | None, typer.Option()] = None,
     storage: Annotated[str | None, typer.Option()] = None,
     trial: Annotated[int | None, typer.Option(help="one trial, with all that is known of it")] = None,
+    model: Annotated[bool, typer.Option("--model", help="what each source's proposals were worth")] = False,
 ) -> None:
     """Show the trials of a study, and what its model cost. Works while the study runs."""
     config = read_study_file(study_file(study), {"study_name": study_name, "storage": storage})
     context = load_study(str(config.storage), config.study_name)
     if trial is not None:
         _show_trial(context, trial, config)
+        return
+    if model:
+        print_qualities(qualities(context), context.task.metric)
         return
     result = result_of(context, config.study_name, config.storage)
     best = result.best

@@ -8,7 +8,7 @@ from llmhpo.agents.consult import Consultant
 from llmhpo.agents.portfolio import Portfolio
 from llmhpo.llm.scripted import ScriptedModel
 from llmhpo.space import SearchSpace
-from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial
+from llmhpo.trial import Batch, Context, Outcome, Proposal, Tally, Task, Trial
 from llmhpo.usage import Caps, Usage
 
 SPACE = SearchSpace.from_dict(
@@ -158,3 +158,9 @@ def test_a_model_that_lost_its_trust_has_no_part_in_the_initial_design() -> None
         trials = [*lost, *[("random", 0.3)] * (number - 4)]
         (proposal,) = portfolio().suggest(context(trials, batches=(batch(n=8),)), 1)
         assert proposal.source == "random"
+
+
+def test_a_model_whose_replies_cannot_be_used_is_trusted_less() -> None:
+    bad = replace(batch(), tally=Tally("m", "p", asked=10, offered=10, inside=2, valid=2))
+    fine = context([("default", 0.9), ("llm", 0.5)], batches=(batch(),))
+    assert portfolio()._trust(replace(fine, batches=(bad,))) < portfolio()._trust(fine)
