@@ -28,7 +28,7 @@ class CodeExecutor:
 
     `inner` has the sandbox and the scorer; without a scorer an edited trial is `self_reported`. `expect` is asked, in the thread
     that submits, what is known before a job runs. A suspicious outcome of edited code (see `tripwires`) is run once more, on
-    another seed and from nothing; the trial has one outcome.
+    another seed and from nothing; the trial has one outcome. The lineage notes which revision each job ran.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class CodeExecutor:
             return None if outcome is None else _marked(outcome)
         if problem := self._workspace.objection(job.code):
             return Outcome("invalid", message=problem, flags=(CHANGED,))
+        self._workspace.lineage.note_trial(job.code, job.number)
         first = self._once(job, slot, future)
         if first is None or job.code == self._workspace.baseline:
             return first

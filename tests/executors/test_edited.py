@@ -137,6 +137,15 @@ def test_a_revision_is_run_and_scored_and_its_folder_is_gone_afterwards(fenced, 
     assert [path.name for path in bench.folder.glob("trial0*")] == ["trial0"]
 
 
+def test_the_repository_says_which_revision_a_trial_ran(project, bench):
+    code = project.edit(model=HONEST)
+    executor = project.executor()
+    for number, revision in enumerate((project.baseline, code)):
+        executor.submit(replace(bench.job(number), code=revision)).result(60)
+    ran = {entry.id: (entry.parent, entry.trials) for entry in project.lineage.log()}
+    assert ran == {project.baseline: ("", (0,)), code: (project.baseline, (1,))}
+
+
 def test_a_job_without_a_revision_runs_the_users_own_tree(project, bench):
     (project.root / "model.py").write_text(main(HONESTLY + "\nopen('here', 'w').close()"))
     outcome = project.executor().submit(bench.job()).result(30)
