@@ -117,9 +117,9 @@ def read_reply(text: str, space: SearchSpace) -> Reading:
     Inactive parameters that the model filled in are left out: where a schema demands every key a model cannot.
     """
     try:
-        raw = _one_object(text)
+        raw = one_object(text)
         reply = _Reply.model_validate(raw)
-    except _UnreadableError as error:
+    except UnreadableError as error:
         return Reading((), (str(error),))
     except ValidationError as error:
         return Reading((), tuple(_validation_line(e) for e in error.errors()[:_MAX_PROBLEMS]))
@@ -174,51 +174,51 @@ def without_thinking(text: str) -> str:
     return _THINKING.sub("", text)
 
 
-class _UnreadableError(Exception):
-    pass
+class UnreadableError(Exception):
+    """A reply that is not one JSON object; the message says why."""
 
 
-def _one_object(text: str) -> object:
-    """The one JSON object in `text`: the whole of it, or the only one in fences or prose."""
+def one_object(text: str) -> object:
+    """The one JSON object in `text`: the whole of it, or the only one in fences or prose. Raises: UnreadableError."""
     if len(text) > _MAX_REPLY_CHARS:
-        raise _UnreadableError(f"the reply has {len(text)} characters, more than {_MAX_REPLY_CHARS}")
+        raise UnreadableError(f"the reply has {len(text)} characters, more than {_MAX_REPLY_CHARS}")
     text = without_thinking(text).strip()
     if not text:
-        raise _UnreadableError("the reply is empty")
+        raise UnreadableError("the reply is empty")
     if text[0] == "{" and text[-1] == "}":
         return _strict_json(text)
     fenced = [block.strip() for block in _FENCE.findall(text)]
     if len(fenced) > 1:
-        raise _UnreadableError(f"the reply holds {len(fenced)} fenced blocks; one JSON object is asked for")
+        raise UnreadableError(f"the reply holds {len(fenced)} fenced blocks; one JSON object is asked for")
     if fenced:
         return _strict_json(fenced[0])
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
-        raise _UnreadableError(f"the reply holds no JSON object; it begins {as_line(text, 60)!r}")
+        raise UnreadableError(f"the reply holds no JSON object; it begins {as_line(text, 60)!r}")
     return _strict_json(text[start : end + 1])
 
 
 def _strict_json(text: str) -> object:
     try:
         return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
-    except _UnreadableError:
+    except UnreadableError:
         raise
     except RecursionError:
-        raise _UnreadableError("the reply is nested too deeply") from None
+        raise UnreadableError("the reply is nested too deeply") from None
     except ValueError as error:
-        raise _UnreadableError(f"the reply is not one JSON object: {error}") from None
+        raise UnreadableError(f"the reply is not one JSON object: {error}") from None
 
 
 def _no_duplicates(pairs: list[tuple[str, object]]) -> Mapping[str, object]:
     out = dict(pairs)
     if len(out) < len(pairs):
         twice = next(k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i]))
-        raise _UnreadableError(f"the key '{as_line(escape(twice), 40)}' stands twice in one object")
+        raise UnreadableError(f"the key '{as_line(escape(twice), 40)}' stands twice in one object")
     return out
 
 
 def _no_constants(name: str) -> object:
-    raise _UnreadableError(f"{name} is not a JSON number")
+    raise UnreadableError(f"{name} is not a JSON number")
 
 
 def _validation_line(error: Mapping[str, object]) -> str:
