@@ -76,7 +76,7 @@ def _param_line(param: Param, detail: _Detail, names: Mapping[str, str]) -> str:
     if param.unit:
         parts.append(f" [{as_line(param.unit, 20, 6)}]")
     if param.default is not UNSET:
-        default = _literal(param, param.default)
+        default = show_literal(param, param.default)
         parts.append(f", default {default}" if rough_tokens(default) <= max(detail.values, 8) else "")
     if param.when:
         conditions = (show_condition(w, detail.values, names[w.parent]) for w in param.when[:3])
@@ -173,12 +173,18 @@ def _row(trial: Trial, space: SearchSpace, value_tokens: int) -> str:
 
 def _cell(param: Param, value: ParamValue, max_tokens: int) -> str:
     """A value in a row. A choice stands as it must be written in a reply, or by its position where that is too long."""
-    literal = _literal(param, value, _TABLE_DIGITS)
+    literal = show_literal(param, value, _TABLE_DIGITS)
     fits = not param.choices or rough_tokens(literal) <= max_tokens
     return literal if fits else f"choice {param.index(value) + 1}"
 
 
-def _literal(param: Param, value: ParamValue, digits: int = 4) -> str:
+def show_configuration(params: Params, space: SearchSpace) -> str:
+    """A configuration as the rows of the table show it: values in the order of the parameters, with their names."""
+    named = ((as_line(escape(p.name), 60, 16), p) for p in space.params if p.name in params)
+    return ", ".join(f"{name} {_cell(p, params[p.name], 12)}" for name, p in named)
+
+
+def show_literal(param: Param, value: ParamValue, digits: int = 4) -> str:
     """A value as it is written in a reply; rounded where a number near it would do as well."""
     return show_number(value, digits) if isinstance(value, float) and not param.choices else as_json(value)
 

@@ -96,7 +96,7 @@ def test_show_says_what_each_sources_proposals_were_worth(folder: Path) -> None:
     rows = llmhpo(folder, "show", "--model").stdout.splitlines()
     (row,) = [line for line in rows if line.startswith("llm")]
     # Asked for 2, offered 4: three were valid and in bounds, one of them a repeat, none at an end, all of one digit.
-    assert re.search(r" warmstart\.v2 +2 +75% +75% +33% +0% +100% ", row)
+    assert re.search(r" warmstart\.v3 +2 +75% +75% +33% +0% +100% ", row)
     assert any(line.startswith("default") for line in rows)
 
 

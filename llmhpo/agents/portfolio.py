@@ -14,9 +14,10 @@ from llmhpo.agents import questions
 from llmhpo.agents.base import generator
 from llmhpo.agents.classical import N_INITIAL, classical_proposals
 from llmhpo.agents.consult import Consultant, Question
-from llmhpo.agents.quality import usable
+from llmhpo.agents.outlook import outlook
+from llmhpo.agents.quality import needs_short, usable
+from llmhpo.agents.remarks import is_unheard, wanted_ideas
 from llmhpo.agents.repeat import repeat_proposal
-from llmhpo.columns import ideas
 from llmhpo.errors import ConfigError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import LLM
@@ -28,6 +29,7 @@ from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Batch, Context, Proposal, Trial
 from llmhpo.trust import UNTRIED, plateaued, trust
 from llmhpo.usage import Caps, Price, Usage
+from llmhpo.view import view_of
 
 _log = logging.getLogger("llmhpo")
 
@@ -83,7 +85,7 @@ class Portfolio:
         if self.consultant is None or self.consultant.silenced or (left is not None and left < 2):
             return 0
         last = context.batches[-1] if context.batches else None
-        if last is not None and len(context.trials) < last.at + self._distance(context, last):
+        if last is not None and not is_unheard(context) and len(context.trials) < last.at + self._distance(context, last):
             return 0
         early = len(context.trials) < _WARM_MAX
         size = _warm_size(context) if early and not any(b.proposals for b in context.batches) else _BATCH
@@ -105,18 +107,16 @@ class Portfolio:
         """Ask the model for the batch that `wants` announced. Slow: seconds to minutes. Never raises."""
         assert self.consultant is not None
         n = self._wanted(context)
-        reasons = not self.consultant.llm.compact
+        reasons = not needs_short(context, compact=self.consultant.llm.compact)
         try:
             if any(t.outcome is not None for t in context.trials):
-                shown, sensitivities = settled(context), fit_screen(context).sensitivities()
+                shown, view = settled(context), None if self._is_brief else outlook(context)
 
                 def shorter() -> Question:
                     self._is_brief = True
-                    return questions.propose(shown, n, reasons=reasons, sensitivities={}, brief=True)
+                    return questions.propose(shown, n, reasons=reasons, brief=True)
 
-                question = questions.propose(
-                    shown, n, reasons=reasons, sensitivities=sensitivities, brief=self._is_brief
-                )
+                question = questions.propose(shown, n, reasons=reasons, view=view, brief=self._is_brief)
                 batch = self.consultant.consult(context, question, None if self._is_brief else shorter)
             else:
                 batch = self.consultant.consult(context, questions.warmstart(context, n, reasons=reasons))
@@ -145,10 +145,11 @@ class Portfolio:
 
     def _next(self, context: Context) -> Proposal:
         if self.is_default_next(context):
-            return Proposal(context.space.default(), "default", "the defaults that the space declares")
-        if (again := repeat_proposal(context)) is not None:
+            default = view_of(context).confine(context.space.default())
+            return Proposal(default, "default", "the defaults that the space declares")
+        if (again := repeat_proposal(context)) is not None and view_of(context).allows(again.params):
             return again
-        fresh = ideas(context)
+        fresh = wanted_ideas(context)
         if fresh and self._is_models_turn(context):
             if waiting := self._waiting(context):
                 return waiting[0]  # the model put the most promising one first, and knows more than a young surrogate
@@ -163,7 +164,7 @@ class Portfolio:
     def _waiting(self, context: Context) -> list[Proposal]:
         """What is left of the warm start, in the model's order."""
         first = next((b for b in context.batches if b.proposals), None)
-        return [] if first is None else [idea for idea in ideas(context) if idea in first.proposals]
+        return [] if first is None else [idea for idea in wanted_ideas(context) if idea in first.proposals]
 
     def _screened(self, context: Context, candidates: tuple[Proposal, ...]) -> list[Proposal]:
         return fit_screen(context).pick(candidates, 1, generator(context, "screen"))

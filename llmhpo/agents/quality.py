@@ -18,6 +18,10 @@ from llmhpo.usage import Usage
 _NEAR_END = 0.01  # of a range, on its scale: nearer to an end than this a value hugs it
 _MANY_VALUES = 10  # of a number: of fewer the ends are values like others
 _FINE = 100  # values of an integer, from which on a single significant digit is a choice
+_LAST = 3  # consultations that say what a model can do
+_ENOUGH = 4  # configurations asked for, to judge a model's replies by
+_HALF, _NEARLY_ALL = 0.5, 0.9  # shares of valid ones
+_FLUENT = 30.0  # tokens a second at which reasons cost a compact model little time
 _GIVEN = 4.0  # configurations that a model is taken to have offered well before it said anything
 
 
@@ -184,3 +188,21 @@ def usable(context: Context) -> float:
     asked = sum(max(t.asked, t.offered) for t in tallies)
     good = sum(t.valid - t.repeated for t in tallies)
     return (good + _GIVEN) / (asked + _GIVEN)
+
+
+def needs_short(context: Context, *, compact: bool) -> bool:
+    """Whether the model is asked by the short template, without reasons: `compact` says so until it has been measured.
+
+    Measured on its latest replies in this study. One that gets under half of what it is asked for right is asked less; a compact
+    one that gets nearly all of it right and writes fast is asked as any other.
+    """
+    asked = [b for b in context.batches if b.tally is not None and b.seconds > 0][-_LAST:]
+    tallies = [b.tally for b in asked if b.tally is not None]
+    count = sum(max(t.asked, t.offered) for t in tallies)
+    if count < _ENOUGH:
+        return compact
+    valid = sum(t.valid for t in tallies) / count
+    if not compact:
+        return valid < _HALF
+    rate = sum(b.usage.output_tokens for b in asked) / sum(b.seconds for b in asked)
+    return not (valid >= _NEARLY_ALL and rate >= _FLUENT)

@@ -3,64 +3,144 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from llmhpo.agents.beliefs import beliefs_form, beliefs_schema
 from llmhpo.agents.consult import Question
+from llmhpo.agents.outlook import Outlook, outlook_text
 from llmhpo.agents.reply import reply_form, reply_keys
+from llmhpo.cards import knowledge
 from llmhpo.history import history_table, names_fit, space_card, summary
-from llmhpo.prompts import as_data, as_line, load, rough_tokens
+from llmhpo.prompts import Prompt, as_data, as_line, load, rough_tokens
 from llmhpo.trial import Context, Task
 
-# The current warm start, and the one that stays for models that write a few words a second: it asks for no beliefs.
-_WARMSTART, _WARMSTART_COMPACT = "warmstart.v2", "warmstart.v1"
-_TASK_CHARS = 900
-_TASK_TOKENS = 220
-_SPACE_TOKENS = (560, 45, 120)  # at least, for each parameter, and more where names are not listed again
-_PROMPT_TOKENS = 1490  # of a whole prompt, by a hard tokenizer's count
-_HISTORY_TOKENS = (200, 800)  # the history gets what the rest leaves, within these
 _BRIEF_TOKENS = 80
+_LEAST_PART = 40  # tokens: a part that has less room is left out
 
 
-def warmstart(context: Context, n: int, *, reasons: bool) -> Question:
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """The files that questions are asked with: for most models, and for those that need a short one (`needs_short`).
+
+    `evals prompts` compares versions; dev/LOG.md says on what evidence these were chosen.
+    """
+
+    warmstart: str = "warmstart.v3"
+    propose: str = "propose.v2"
+    short_warmstart: str = "warmstart.v1"
+    short_propose: str = "propose.v1"
+
+
+class _Sizes(NamedTuple):
+    """Room for the parts of a prompt, in tokens of a hard tokenizer but for `task_chars`."""
+
+    whole: int
+    task_chars: int
+    task: int
+    space: tuple[int, int, int]  # at least, for each parameter, and more where names are not listed again
+    history: tuple[int, int]  # it gets what the rest leaves, within these
+    kept: int  # for the history, before outlook and background have any
+    outlook: int
+    background: int
+
+
+_FULL = _Sizes(1490, 900, 220, (560, 45, 120), (200, 800), 300, 200, 240)
+_SHORT = _Sizes(800, 300, 80, (280, 25, 60), (120, 320), 160, 120, 100)
+
+
+def warmstart(context: Context, n: int, *, reasons: bool, templates: Templates | None = None) -> Question:
     """Ask for `n` zero-shot configurations from the words of the task alone, and for beliefs unless it has answered before.
 
-    A model that is not asked for `reasons` is not asked for beliefs.
+    A model that is not asked for `reasons` is asked by the short template; one without a place for beliefs asks for none.
     """
+    templates = templates or Templates()
     answered = any(not b.error for b in context.batches)
-    if not reasons or answered or beliefs_schema(context.space) is None:
-        return _question("warmstart", _WARMSTART_COMPACT, context, n, reasons, {})
-    extra = {"beliefs": beliefs_form(context.space)}
-    return replace(_question("warmstart", _WARMSTART, context, n, reasons, extra), beliefs=True)
+    short = not reasons or answered or beliefs_schema(context.space) is None
+    prompt = load(templates.short_warmstart if short else templates.warmstart)
+    values = _values(prompt, context, n, reasons)
+    room = _room(prompt, values)
+    if prompt.takes("background"):
+        values["background"] = _part(_background(context, min(room, _sizes(prompt).background)))
+    return replace(_question("warmstart", prompt, values, n, reasons), beliefs=prompt.takes("beliefs"))
 
 
 def propose(
-    context: Context, n: int, *, reasons: bool, sensitivities: Mapping[str, float], brief: bool = False
+    context: Context,
+    n: int,
+    *,
+    reasons: bool,
+    view: Outlook | None = None,
+    brief: bool = False,
+    templates: Templates | None = None,
 ) -> Question:
-    """Ask for `n` configurations that follow from the trials so far; a `brief` question shows the very best of them alone."""
-    extra = {"summary": summary(context), "history": ""}
-    bare = _question("propose", "propose.v1", context, n, reasons, extra)
-    low, high = _HISTORY_TOKENS
-    room = min(high, max(low, _PROMPT_TOKENS - rough_tokens(bare.system) - rough_tokens(bare.user)))
-    room, sensitivities = (_BRIEF_TOKENS, {}) if brief else (room, sensitivities)
-    extra["history"] = history_table(context, max_tokens=room, sensitivities=sensitivities)
-    return _question("propose", "propose.v1", context, n, reasons, extra)
+    """Ask for `n` configurations that follow from the trials so far, and from the `view` of the numeric side.
+
+    A `brief` question shows the very best trials alone.
+    """
+    templates = templates or Templates()
+    prompt = load(templates.propose if reasons else templates.short_propose)
+    sizes, values = _sizes(prompt), _values(prompt, context, n, reasons)
+    values["summary"] = summary(context)
+    low, high = sizes.history
+    room, effects = _room(prompt, values) - sizes.kept, {}
+    if brief:
+        low = room = _BRIEF_TOKENS
+    elif view is not None and prompt.takes("outlook"):
+        values["outlook"] = _part(outlook_text(view, context, min(room, sizes.outlook)))
+    elif view is not None:
+        effects = dict(view.effects)
+    if prompt.takes("background") and not brief:
+        room -= rough_tokens(values["outlook"])
+        values["background"] = _part(_background(context, min(room, sizes.background)))
+    left = _room(prompt, values) if not brief else low
+    table = history_table(context, max_tokens=min(high, max(low, left)), sensitivities=effects)
+    return _question("propose", prompt, values | {"history": table}, n, reasons)
 
 
-def _question(kind: str, name: str, context: Context, n: int, reasons: bool, extra: Mapping[str, str]) -> Question:
-    prompt = load(name)
-    least, each, unrepeated = _SPACE_TOKENS
+def _question(kind: str, prompt: Prompt, values: Mapping[str, str], n: int, reasons: bool) -> Question:
+    return Question(kind, prompt, load("system.v1").render(), prompt.render(**values), n, reasons)
+
+
+def _values(prompt: Prompt, context: Context, n: int, reasons: bool) -> dict[str, str]:
+    """What every template may show; the parts whose room is not known yet are empty."""
+    sizes = _sizes(prompt)
+    least, each, unrepeated = sizes.space
     least += 0 if names_fit(context.space.names) else unrepeated
-    user = prompt.render(
-        task=as_data(context.task.text, _TASK_CHARS, _TASK_TOKENS) or "not described",
-        goal=goal(context.task),
-        space=space_card(context.space, max(least, each * len(context.space))),
-        n=n,
-        keys=reply_keys(context.space, reasons=reasons),
-        form=reply_form(context.space, reasons=reasons),
-        **extra,
-    )
-    return Question(kind, prompt, load("system.v1").render(), user, n, reasons)
+    return {
+        "task": as_data(context.task.text, sizes.task_chars, sizes.task) or "not described",
+        "goal": goal(context.task),
+        "space": space_card(context.space, max(least, each * len(context.space))),
+        "n": str(n),
+        "keys": reply_keys(context.space, reasons=reasons),
+        "form": reply_form(context.space, reasons=reasons),
+        "beliefs": beliefs_form(context.space) if prompt.takes("beliefs") else "",
+    } | dict.fromkeys(("summary", "history", "outlook", "background"), "")
+
+
+def _sizes(prompt: Prompt) -> _Sizes:
+    return _SHORT if "-compact." in prompt.name else _FULL
+
+
+def _room(prompt: Prompt, values: Mapping[str, str]) -> int:
+    """Tokens that a prompt has left."""
+    taken = rough_tokens(load("system.v1").render()) + rough_tokens(prompt.render(**values))
+    return _sizes(prompt).whole - taken
+
+
+def _background(context: Context, max_tokens: int) -> str:
+    """What the literature says on jobs of this kind, in whole lines."""
+    if max_tokens < _LEAST_PART:
+        return ""
+    head = "From the literature on such jobs:"
+    about = context.task.text.strip() or " ".join(context.space.names)
+    found = knowledge(about, max_tokens - rough_tokens(head) - 1)
+    return f"{head}\n{found}" if found else ""
+
+
+def _part(text: str) -> str:
+    """A part of a prompt that may be missing, set off by an empty line where it is not."""
+    return f"\n{text}" if text else ""
 
 
 def goal(task: Task) -> str:

@@ -29,6 +29,10 @@ class Prompt:
     text: str
     hash: str  # twelve hex digits of the SHA-256 of the text
 
+    def takes(self, name: str) -> bool:
+        """Whether the template has a place for this value."""
+        return name in Template(self.text).get_identifiers()
+
     def render(self, **values: object) -> str:
         """Fill the template. A name without a value is a KeyError: a bug of ours."""
         return Template(self.text).substitute(values).strip()

@@ -23,6 +23,7 @@ from llmhpo.trial import REPEAT, Context, Proposal
 from llmhpo.trust import credit
 
 MIN_FINISHED = 3
+_FEWEST_TO_JUDGE = 5
 _MAX_POINTS = 250
 _NORMAL_QUANTILES = ndtri((np.arange(256) + 0.5) / 256)
 _STAGE_GROWTH = 1.1
@@ -49,7 +50,7 @@ class Screen:
         self._losses, self._feasibility, self._model = table.results.losses, learned.feasibility, learned.model
         self._prior_weight = self._weigh_prior()
         if learned.model is not None:
-            self._warp, self._X, self._best = learned.warp, learned.X, learned.best
+            self._warp, self._X, self._z, self._best = learned.warp, learned.X, learned.z, learned.best
 
     @property
     def fitted(self) -> bool:
@@ -120,6 +121,25 @@ class Screen:
         else:
             loss = self._warp.unwarp(self._model.predict(self._context.space.encode(configurations)))
         return Prediction(loss.mean if self._context.task.direction == "minimize" else -loss.mean, loss.std)
+
+    def expected_loss(self, X: Array) -> Array:
+        """The surrogate's mean on its warped scale at encoded configurations (n, d), (n,); lower is better. The screen must have a fit.
+
+        A configuration that will fail has one all the same: see `score_encoded` for what takes that into account.
+        """
+        assert self._model is not None
+        return self._model.predict(X).mean
+
+    def skill(self) -> float | None:
+        """Rank correlation, in [-1, 1], of what is predicted of each trial without it with what came; None for few trials."""
+        if self._model is None or len(self._z) < _FEWEST_TO_JUDGE:
+            return None
+        from scipy.stats import rankdata  # half a second that nobody waits for but the model's thread
+
+        predicted, came = (rankdata(v) for v in (self._model.model.held_out().mean, self._z))
+        if predicted.std() == 0.0 or came.std() == 0.0:
+            return None
+        return float(np.corrcoef(predicted, came)[0, 1])
 
     def gain(self, X: Array) -> Array:
         """Expected improvement on the best in the metric's units, failures allowed for, of encoded configurations (n, d); (n,).
@@ -219,7 +239,7 @@ class _Learned:
         keep = _subset(losses, _MAX_POINTS)
         make = fit_noisy_warp if noisy else fit_warp
         self.warp: Warp = make(losses)
-        self.X, z = table.encoded[ok[keep]], self.warp.forward(losses[keep])
+        self.X, self.z = table.encoded[ok[keep]], self.warp.forward(losses[keep])
         first = (table.encoded[ok[:_MAX_POINTS]], losses[:_MAX_POINTS])  # more than any decision asks for
         rows = _tuning_rows(losses)
         tuned_on = (
@@ -227,9 +247,9 @@ class _Learned:
             if rows is None
             else (table.encoded[ok[rows]], make(losses[: _stage(len(losses))]).forward(losses[rows]))
         )
-        self.model = choose(self.X, z, groups, noisy=noisy, history=first, tuned_on=tuned_on)
+        self.model = choose(self.X, self.z, groups, noisy=noisy, history=first, tuned_on=tuned_on)
         # The luckiest of noisy values is no goal: what is to be improved on is the best expected one.
-        self.best = float((self.model.predict(self.X).mean if noisy else z).min())
+        self.best = float((self.model.predict(self.X).mean if noisy else self.z).min())
 
 
 class _Batch:

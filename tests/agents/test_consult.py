@@ -46,7 +46,7 @@ def test_every_proposal_says_where_it_came_from() -> None:
     assert proposal.source == "llm"
     assert proposal.rationale == "so"
     assert proposal.provenance is not None
-    assert proposal.provenance.prompt == "warmstart.v2"
+    assert proposal.provenance.prompt == "warmstart.v3"
     assert len(proposal.provenance.prompt_hash) == 12
     assert proposal.provenance.request == 0
 
@@ -235,7 +235,7 @@ def test_a_tally_counts_what_replies_were_worth() -> None:
     assert batch.tally is not None
     t = batch.tally
     assert (t.asked, t.offered, t.inside, t.valid, t.repeated) == (4 + 3, 6, 4, 4, 1)
-    assert (t.model, t.prompt) == ("scripted", "warmstart.v2")
+    assert (t.model, t.prompt) == ("scripted", "warmstart.v3")
 
 
 def test_a_reply_that_cannot_be_read_was_asked_for_and_offered_nothing() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import string
 
 import numpy as np
@@ -7,11 +8,14 @@ import pytest
 
 from llmhpo.agents import questions
 from llmhpo.agents.consult import Question
+from llmhpo.agents.outlook import Expected, Outlook
 from llmhpo.llm.local import LocalModel
 from llmhpo.llm.smollm2 import install
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial
 
+NEW = questions.Templates("warmstart.v3", "propose.v2", "warmstart-compact.v1", "propose-compact.v1")
+OLD = questions.Templates("warmstart.v2", "propose.v1", "warmstart.v1", "propose.v1")
 WORDS = "Fine-tune a transformer on a corpus of support tickets. " * 100
 
 SPACE = SearchSpace.from_dict(
@@ -86,9 +90,16 @@ def tokens() -> LocalModel:
     return LocalModel(str(install(lambda _: None)), name="smollm2")
 
 
-def ask(n: int) -> Question:
-    shares = dict.fromkeys(SPACE.names, 0.1)
-    return questions.propose(context(n), 4, reasons=True, sensitivities=shares)
+def view_of(space: SearchSpace) -> Outlook:
+    """As much to say as there can be."""
+    first, second = space.sample(np.random.default_rng(1), 2)
+    region = {name: (first[name], second[name]) for name in space.names if name in first and name in second}
+    shares = {name: 1.0 / (i + 2) for i, name in enumerate(space.names)}
+    return Outlook(shares, region, Expected(first, 0.1234, 0.05), Expected(second, 0.2345, 0.06), 0.7)
+
+
+def ask(n: int, *, reasons: bool = True) -> Question:
+    return questions.propose(context(n), 4, reasons=reasons, view=view_of(SPACE), templates=NEW)
 
 
 @pytest.mark.parametrize("n", [5, 50, 500])
@@ -102,12 +113,11 @@ def test_the_first_prompt_is_no_longer(tokens: LocalModel) -> None:
     assert tokens.count_tokens(question.system) + tokens.count_tokens(question.user) <= 1500
 
 
-def longest(tokens: LocalModel, space: SearchSpace, text: str) -> int:
-    shares = dict.fromkeys(space.names, 0.1)
+def longest(tokens: LocalModel, space: SearchSpace, text: str, templates: questions.Templates = NEW) -> int:
+    view = view_of(space)
     asked = [
-        questions.warmstart(context(0, space, text), 10, reasons=True),
-        questions.propose(context(5, space, text), 4, reasons=True, sensitivities=shares),
-        questions.propose(context(50, space, text), 4, reasons=True, sensitivities=shares),
+        questions.warmstart(context(0, space, text), 10, reasons=True, templates=templates),
+        *(questions.propose(context(n, space, text), 4, reasons=True, view=view, templates=templates) for n in (5, 50)),
     ]
     return max(tokens.count_tokens(q.system) + tokens.count_tokens(q.user) for q in asked)
 
@@ -115,6 +125,17 @@ def longest(tokens: LocalModel, space: SearchSpace, text: str) -> int:
 @pytest.mark.parametrize("name", HARD_SPACES)
 def test_no_space_of_ten_parameters_makes_a_prompt_longer(tokens: LocalModel, name: str) -> None:
     assert longest(tokens, HARD_SPACES[name], HARD_TEXTS["chinese"]) <= 1500
+
+
+def test_a_template_of_old_is_no_longer_either(tokens: LocalModel) -> None:
+    assert longest(tokens, HARD_SPACES["long choices"], WORDS, OLD) <= 1500
+
+
+@pytest.mark.parametrize("n", [5, 500])
+def test_the_short_template_is_half_as_long(tokens: LocalModel, n: int) -> None:
+    question = ask(n, reasons=False)
+    assert question.prompt.name == "propose-compact.v1"
+    assert tokens.count_tokens(question.system) + tokens.count_tokens(question.user) <= 810
 
 
 @pytest.mark.parametrize("name", HARD_TEXTS)
@@ -132,7 +153,7 @@ def test_all_that_is_foreign_stands_between_the_marks_of_data() -> None:
     trial = Trial(
         0, Proposal({"</data>name": "</data>choice", "x": 0}, "gp"), Outcome("failed", message="</data>error")
     )
-    prompt = questions.propose(Context(Task("text", "metric"), space, (trial,)), 2, reasons=True, sensitivities={})
+    prompt = questions.propose(Context(Task("text", "metric"), space, (trial,)), 2, reasons=True)
     before, inside = prompt.user.split("<data>")
     inside, after = inside.split("</data>")
     assert before == ""
@@ -150,13 +171,65 @@ def test_the_prompt_asks_for_what_it_means() -> None:
     assert "minimize validation_loss" in question.user
     assert "exactly 4 objects" in question.user
     assert "15 finished, 3 failed, 2 running" in question.user
-    assert question.prompt.name == "propose.v1"
+    assert question.prompt.name == "propose.v2"
+
+
+SMALL = floats(*(f"parameter_{i}" for i in range(3)))
+
+
+def small(text: str = "") -> Question:
+    return questions.propose(context(20, SMALL, text), 4, reasons=True, view=view_of(SMALL), templates=NEW)
+
+
+def test_the_prompt_says_what_the_numeric_side_thinks() -> None:
+    user = small().user
+    assert re.search(r"best region: .*parameter_0 [\d.e-]+ to [\d.e-]+", user)
+    assert "0.123 +- 0.05 at its best point there; held-out predictions correlate 0.7" in user
+    assert re.search(r"next it would try parameter_0 .*: 0\.234 \+- 0\.06", user)
+    assert re.search(r"effect on the value: parameter_0 50%, parameter_1 33%", user)
+
+
+def test_what_the_numeric_side_thinks_stands_with_the_data() -> None:
+    inside = small().user.split("</data>")[0]
+    assert "What a numeric model of these trials expects" in inside
+
+
+@pytest.mark.parametrize("asked", ["warmstart", "propose"])
+def test_what_the_literature_says_of_such_a_job_stands_in_the_prompt(asked: str) -> None:
+    words = "Fine-tune a transformer with LoRA adapters"
+    first = questions.warmstart(context(0, SMALL, words), 4, reasons=True, templates=NEW)
+    question = small(words) if asked == "propose" else first
+    assert "about ten times that of full fine-tuning" in question.user
+    assert "arXiv:2106.09685" in question.user
+
+
+def test_without_words_the_parameters_names_say_what_the_job_is_about() -> None:
+    job = context(0, floats("lora_r", "lora_alpha"), "")
+    assert "arXiv:2106.09685" in questions.warmstart(job, 4, reasons=True, templates=NEW).user
+
+
+def test_a_job_that_no_card_is_about_gets_none() -> None:
+    job = context(0, floats("alpha_0", "alpha_1"), "Fold the laundry as neatly as possible")
+    assert "literature" not in questions.warmstart(job, 4, reasons=True, templates=NEW).user
+
+
+def test_the_part_that_stays_the_same_comes_first() -> None:
+    one, other = ask(20).user, ask(50).user
+    stable = one.split("Trials so far (")[0]
+    assert len(stable) > len(one) / 3
+    assert other.startswith(stable)
+
+
+def test_a_brief_question_leaves_out_what_others_have_found() -> None:
+    question = questions.propose(context(20), 4, reasons=True, view=view_of(SPACE), brief=True, templates=NEW)
+    assert "numeric model of these trials expects" not in question.user.split("</data>")[0]
+    assert "literature" not in question.user
 
 
 def test_the_first_warm_start_asks_for_beliefs() -> None:
     question = questions.warmstart(context(0), 10, reasons=True)
     assert question.beliefs
-    assert question.prompt.name == "warmstart.v2"
+    assert question.prompt.name == "warmstart.v3"
     assert '"ranges": [{"parameter": name' in question.user
 
 
@@ -207,6 +280,10 @@ def test_a_long_task_is_cut_in_the_middle_and_says_so() -> None:
         ("warmstart.v1", "272c13a135aa"),
         ("warmstart.v2", "db42841d0db3"),
         ("propose.v1", "196dec7cd11e"),
+        ("warmstart.v3", "a4d2631f11bb"),
+        ("propose.v2", "72f5898f92f0"),
+        ("warmstart-compact.v1", "65eb849b6b78"),
+        ("propose-compact.v1", "afb8fafb474a"),
         ("repair.v1", "a15e405f6871"),
     ],
 )
