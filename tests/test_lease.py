@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -95,6 +96,22 @@ def test_a_holder_elsewhere_that_beats_keeps_it(take: Take) -> None:
 def test_a_holder_elsewhere_whose_beat_stands_still_loses_it(take: Take) -> None:
     silence(take(me=OTHER_MACHINE))
     assert take().epoch == 2
+
+
+def test_a_holder_that_stands_still_within_a_write_is_watched_once_and_its_lock_waited_out(
+    tmp_path: Path, take: Take, caplog: pytest.LogCaptureFixture
+) -> None:
+    silence(take(me=OTHER_MACHINE))
+    write = sqlite3.connect(tmp_path / "lease.db", check_same_thread=False, isolation_level=None)
+    write.execute("BEGIN IMMEDIATE")
+    threading.Timer(1.5, lambda: write.execute("ROLLBACK")).start()
+    impatient = create_engine(f"sqlite:///{tmp_path / 'lease.db'}", connect_args={"timeout": 0.05})
+    lease = Lease(impatient, "s", "here", one_machine=False, beat_s=0.1, dead_s=0.3)
+    assert lease.epoch == 2
+    assert [sum(words in m for m in caplog.messages) for words in ("sign of life", "locked")] == [1, 1]
+    lease.release()
+    write.close()
+    impatient.dispose()
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0, 10 * 365.25 * 86400, -10 * 365.25 * 86400])

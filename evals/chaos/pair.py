@@ -9,9 +9,11 @@ runs the study; the first one wakes up (SIGCONT) and must not write.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -101,7 +103,7 @@ def _one_stale(place: Path, dead_s: float, row: Row) -> None:
     command = [sys.executable, "-m", "evals.chaos.pair", str(place), str(n_trials), str(dead_s)]
     first = subprocess.Popen([*command, "first"])
     wait_for(log, '"kind":"result"')
-    first.send_signal(signal.SIGSTOP)
+    _stop_between_writes(first, place / "runs" / NAME / "study.db")
     second = subprocess.run([*_ELSEWHERE, *command, "second"], check=False)
     written = log.read_bytes()
     first.send_signal(signal.SIGCONT)
@@ -110,6 +112,20 @@ def _one_stale(place: Path, dead_s: float, row: Row) -> None:
     words = place / "words.first"
     row.zero["did not name it"] += not (words.exists() and "taken over" in words.read_text())
     row.add(study_problems(place / "runs" / NAME, NAME, n_trials))
+
+
+def _stop_between_writes(controller: subprocess.Popen[bytes], file: Path) -> None:
+    """Stopped within a write it would keep the file locked, and a successor could only say so and wait."""
+    while True:
+        controller.send_signal(signal.SIGSTOP)
+        with contextlib.closing(sqlite3.connect(file, timeout=0.2, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                controller.send_signal(signal.SIGCONT)
+            else:
+                return
+        time.sleep(0.05)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from llmhpo.errors import StudyLockedError
+from llmhpo.store.storage import patiently
 
 BEAT_S = 5.0
 DEAD_S = 30.0
@@ -117,7 +119,7 @@ class Lease:
         self._engine, self._name, self._where, self._one_machine = engine, study_name, where, one_machine
         self.me = me or Holder.this_process()
         self._dead_s, self._pid = dead_s, os.getpid()
-        _create_table(engine)
+        patiently(lambda: _create_table(engine), where)
         self.epoch = self._take()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, args=(beat_s,), name="llmhpo-lease", daemon=True)
@@ -154,16 +156,27 @@ class Lease:
 
     def _take(self) -> int:
         while True:
-            with self._engine.connect() as connection:
-                row = self._read(connection)
+            row = self._look()
             if row is not None and row["host"] and self._is_alive(row):
                 raise StudyLockedError(
                     f"study {self._name!r} in {self._where} is being run by {_holder(row)}; wait for it, stop it, or give "
                     "another study_name"
                 )
-            with contextlib.suppress(IntegrityError), self._engine.begin() as connection:
-                if epoch := self._swap(connection, row):
-                    return epoch
+            # A holder that was stopped within a write keeps a SQLite file locked, and is not watched anew for that.
+            if epoch := patiently(partial(self._put, row), self._where):
+                return epoch
+
+    def _look(self) -> dict[str, Any] | None:
+        def look() -> dict[str, Any] | None:
+            with self._engine.connect() as connection:
+                return self._read(connection)
+
+        return patiently(look, self._where)
+
+    def _put(self, row: dict[str, Any] | None) -> int:
+        with contextlib.suppress(IntegrityError), self._engine.begin() as connection:
+            return self._swap(connection, row)
+        return 0
 
     def _swap(self, connection: Connection, row: dict[str, Any] | None) -> int:
         """Put this process in the place of what was read, if that still stands there; the new epoch, or 0."""
@@ -188,8 +201,7 @@ class Lease:
         end = time.monotonic() + self._dead_s
         while time.monotonic() < end:
             time.sleep(min(_POLL_S, self._dead_s))
-            with self._engine.connect() as connection:
-                now = self._read(connection)
+            now = self._look()
             if now is None or not now["host"]:
                 return False
             if (now["epoch"], now["beat"]) != (row["epoch"], row["beat"]):

@@ -129,9 +129,7 @@ class Store:
             return None  # in memory: nobody else can see it
         engine, one_machine = self._storage.engine, sqlite_path(self._where) is not None
         with storage_errors(self._where):
-            lease = patiently(
-                lambda: Lease(engine, self.study_name, shown(self._where), one_machine=one_machine), self._where
-            )
+            lease = Lease(engine, self.study_name, shown(self._where), one_machine=one_machine)
         self._close.detach()
         self._close = weakref.finalize(self, _release, lease, self._storage)
         return lease
