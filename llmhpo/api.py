@@ -36,8 +36,10 @@ from llmhpo.scoring.base import Scoring
 from llmhpo.space import Params, SearchSpace
 from llmhpo.store import Store
 from llmhpo.store.journal import journal_path
+from llmhpo.store.others import WarmStart, check_warm_start, take_over
 from llmhpo.surrogates.incumbent import Estimate, estimates
-from llmhpo.trial import Batch, Bounds, Context, Direction, Task, Trial, best_trial
+from llmhpo.transfer import Transfer
+from llmhpo.trial import IMPORTED, Batch, Bounds, Context, Direction, Task, Trial, best_trial
 from llmhpo.usage import Caps, Price, Usage
 
 if TYPE_CHECKING:
@@ -70,11 +72,12 @@ class Result:
     confirmation: Confirmation | None = None
     batches: tuple[Batch, ...] = ()
     baseline: Revision | None = None
+    transfers: tuple[Transfer, ...] = ()
 
     @property
     def context(self) -> Context:
         """All that the study knows, as its proposers see it."""
-        return Context(self.task, self.space, self.trials, seed=self.seed, batches=self.batches, baseline=self.baseline)
+        return Context(self.task, self.space, self.trials, None, self.seed, self.batches, self.baseline, self.transfers)
 
     @property
     def best(self) -> Trial | None:
@@ -101,8 +104,12 @@ class Result:
 
     @property
     def default(self) -> Trial | None:
-        """The trial of the default configuration, where it ended well."""
-        return next((t for t in self.trials if t.proposal.source == "default" and t.value is not None), None)
+        """The trial of the default configuration, where it ended well; an imported one where that was run elsewhere."""
+        mine = next((t for t in self.trials if t.proposal.source == "default" and t.value is not None), None)
+        if mine is not None or not (self.transfers and self.space.has_default):
+            return mine
+        default = self.space.default()
+        return next((t for t in self.trials if t.proposal.source == IMPORTED and t.params == default), None)
 
     @property
     def sources(self) -> dict[str, int]:
@@ -149,6 +156,7 @@ def result_of(context: Context, study_name: str, storage: str | None) -> Result:
         estimate=estimate,
         batches=context.batches,
         baseline=context.baseline,
+        transfers=context.transfers,
     )
 
 
@@ -181,6 +189,7 @@ def optimize(
     base_url: str | None = None,
     price: Price | None = None,
     deadline_s: float = 120.0,
+    warm_start: WarmStart | Sequence[WarmStart] = (),
     gpus: Sequence[str] | None = None,
     gpus_per_trial: float | None = None,
     limits: Limits | Mapping[str, float] | None = None,
@@ -217,6 +226,10 @@ def optimize(
     that the metric can be, such as (0, 1) or (0, None), make a trial invalid that reports more. `progress` draws a table
     (default: where stderr is a terminal); `on_event` sees everything that happens. `retries` says how often a trial is run
     again that was cut off by the death of this process or of the machine; its files in LLMHPO_CHECKPOINT_DIR are kept.
+
+    `warm_start` names earlier Optuna studies of the same metric, llmhpo's or others': "sqlite:///old.db#name", "old.db#name", an
+    Optuna journal, or an `optuna.Study`. Their trials that fit the space are history from the start, matched by parameter names;
+    they count in no budget and are not run again. See `llmhpo.transfer`.
 
     `noisy` says that a configuration gives another value with another seed (`llmhpo.job.seed()`, `{seed}`): every trial then
     has a seed of its own, some run a leading configuration again, and the best is the one expected to be best. `confirm`
@@ -268,6 +281,7 @@ def optimize(
             deadline_s=deadline_s,
             price=price,
             caps=Caps(max_tokens, max_usd, max_requests),
+            warm_start=tuple([warm_start] if isinstance(warm_start, WarmStart) else warm_start),
             rules=StopRules(stop_at, stop_stale, stop_gain, max_wall_s),
             seed=seed,
             gpus_per_trial=gpus_per_trial,
@@ -324,6 +338,7 @@ def run(
 
     Raises: as `optimize`.
     """
+    check_warm_start(config.warm_start, edits_code=config.editing is not None)
     executor = None if config.editing is not None else make_executor(config, objective, isolated)
     portfolio = make_portfolio(
         config.llm, base_url=config.base_url, price=config.price, caps=config.caps, deadline_s=config.deadline_s
@@ -331,6 +346,7 @@ def run(
     log = journal_path(config.storage, config.study_name, config.directory)
     store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed, log=log)
     try:
+        take_over(store, config.warm_start)
         command = _note_another_command(store, config)
         if config.scoring is not None:
             _note_another_scorer(store, config.scoring)

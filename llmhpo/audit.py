@@ -163,6 +163,8 @@ class _Known:
         elif entry.kind in ("decision", "result"):
             number = int(entry.data["number"])
             self._trials[number] = _trial(number, ledger)
+        elif entry.kind == "imported":
+            self._trials |= {n: _trial(n, ledger) for n in map(int, entry.data["trials"])}
         elif entry.kind == "snapshot":
             self._trials = {n: _trial(n, ledger) for n in sorted(ledger.proposals)}
         self._batches = self._batches if entry.kind != "snapshot" else []

@@ -25,6 +25,7 @@ from llmhpo.sandbox.base import Level
 from llmhpo.sandbox.choose import check_level
 from llmhpo.scoring.base import Scoring
 from llmhpo.space import SearchSpace
+from llmhpo.store.others import WarmStart
 from llmhpo.trial import Direction, Task
 from llmhpo.usage import Caps, Price
 
@@ -53,6 +54,7 @@ class RunConfig:
     deadline_s: float = 120.0
     price: Price | None = None
     caps: Caps = field(default_factory=Caps)
+    warm_start: tuple[WarmStart, ...] = ()
     rules: StopRules = field(default_factory=StopRules)
     seed: int | None = None
     gpus: tuple[str, ...] | None = None
@@ -133,6 +135,7 @@ class _StudyFile(BaseModel):
     max_tokens: int | None = None
     max_usd: float | None = None
     max_requests: int | None = None
+    warm_start: str | list[str] = []
     stop_at: float | None = None
     stop_stale: int | None = None
     stop_gain: float | None = None
@@ -201,6 +204,7 @@ def _to_config(path: Path, parsed: _StudyFile, tell: Tell | None) -> RunConfig:
         deadline_s=parsed.deadline_s,
         price=None if parsed.price is None else Price(parsed.price.input, parsed.price.output, parsed.price.cached),
         caps=Caps(parsed.max_tokens, parsed.max_usd, parsed.max_requests),
+        warm_start=_others(parsed.warm_start, folder),
         rules=StopRules(parsed.stop_at, parsed.stop_stale, parsed.stop_gain, parsed.max_wall_s),
         seed=parsed.seed,
         gpus=None if parsed.gpus is None else tuple(parsed.gpus),
@@ -222,6 +226,12 @@ def _to_config(path: Path, parsed: _StudyFile, tell: Tell | None) -> RunConfig:
         scoring=scoring,
         writable=tuple(folder / name for name in parsed.writable),
     )
+
+
+def _others(named: str | list[str], folder: Path) -> tuple[str, ...]:
+    """The studies to start from, files taken from `folder`."""
+    studies = [named] if isinstance(named, str) else named
+    return tuple(str(_absolute(s, "sqlite:///", folder)) if "://" in s else str(folder / s) for s in studies)
 
 
 def _given_space(folder: Path, parsed: _StudyFile) -> SearchSpace | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from llmhpo.transfer import Transfer
 from llmhpo.trial import Batch, Trial
 from llmhpo.usage import Usage
 
@@ -14,7 +15,10 @@ StopReason = Literal["budget", "hopeless", "target", "stale", "gain", "wall"]
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The study is open; `done` trials had ended before and `again` were running and are run again."""
+    """The study is open; `done` of its own trials had ended before and `again` were running and are run again.
+
+    `transfers` say what came from other studies, now or in earlier sessions.
+    """
 
     study_name: str
     done: int
@@ -22,6 +26,7 @@ class Opened:
     n_trials: int
     best: Trial | None
     usage: Usage
+    transfers: tuple[Transfer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ class Loop:
         KeyboardInterrupt, closing the generator and the end of the wall-clock time end the running jobs; their trials stay open
         in the store and are run again, under the same numbers, by the next session.
         """
-        done = sum(t.outcome is not None for t in self.store.trials)
+        done = sum(t.outcome is not None for t in self.store.trials) - self.store.imported
         ended, orphans = self._attempts.recover([t for t in self.store.trials if t.outcome is None])
         start = self._context()
         self._log_session()
@@ -100,6 +100,7 @@ class Loop:
             self.n_trials,
             self._best,
             start.usage,
+            start.transfers,
         )
         clean, hopeless = False, False
         try:
@@ -154,7 +155,7 @@ class Loop:
 
     @property
     def _begun(self) -> int:
-        return len(self.store.trials)
+        return len(self.store.trials) - self.store.imported
 
     def _context(self) -> Context:
         return self.store.context(max(0, self.n_trials - self._begun))
@@ -271,7 +272,11 @@ class Loop:
             batch = self._consultation.result()
         else:
             batch = Batch(
-                "unused", self._begun, 0, usage=Usage(calls=1), error="the study ended before the model answered"
+                "unused",
+                len(self.store.trials),
+                0,
+                usage=Usage(calls=1),
+                error="the study ended before the model answered",
             )
         self._consultation = None
         self.store.record(batch)
@@ -287,7 +292,7 @@ class Loop:
         return max(0.0, min(self._patience_end - now, patience_s(self.portfolio.model)))
 
     def _patience_s(self) -> float:
-        seconds = [t.outcome.seconds for t in self.store.trials if t.outcome is not None]
+        seconds = [t.outcome.seconds for t in self.store.context().own if t.outcome is not None]
         limit = self.store.task.timeout_s
         usual = statistics.median(seconds) if seconds else (_UNKNOWN_TRIAL_S if limit is None else limit / 2)
         low, high = _PATIENCE_S

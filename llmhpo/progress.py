@@ -107,6 +107,8 @@ class _Lines:
             again = f", {event.again} to run again" if event.again else ""
             before = f" ({event.done} done before{again})" if event.done or event.again else ""
             self._print(f"study {event.study_name}: {event.n_trials} trials{before}")
+            for transfer in event.transfers:
+                self._print(f"imported: {as_line(str(transfer), 600)}")
         elif isinstance(event, Consulting):
             self._print(f"model: asked for {event.n} proposals")
         elif isinstance(event, Consulted):
@@ -152,12 +154,14 @@ class _Screen:
         self.done_before = 0
         self.over = ""
         self.confirming = ""
+        self.imported = ""
 
     def show(self, event: Event) -> None:
         if isinstance(event, Opened):
             self.n_trials, self.done_before, self.usage = event.n_trials, event.done, event.usage
             self.best = event.best
             self.trials = {} if event.best is None else {event.best.number: event.best}
+            self.imported = " | ".join(map(str, event.transfers))
         elif isinstance(event, Consulting):
             self.asked_at, self.model = time.monotonic(), f"asked for {event.n} proposals"
         elif isinstance(event, Consulted):
@@ -200,6 +204,8 @@ class _Screen:
         yield self._head()
         yield Text(self._best_line(best), style="green" if best else "", no_wrap=True, overflow="ellipsis")
         yield Text(self._model_line(), style="dim", no_wrap=True, overflow="ellipsis")
+        if self.imported:
+            yield Text(f"imported: {as_line(self.imported, 600)}", style="dim", no_wrap=True, overflow="ellipsis")
         yield table
         for line in (self.over, self.confirming):
             if line:

@@ -88,7 +88,7 @@ def _stale(rules: StopRules, context: Context) -> Stop | None:
     if rules.stop_stale is None:
         return None
     best = incumbent(context)
-    since = sum(t.outcome is not None and (best is None or t.number > best.number) for t in context.trials)
+    since = sum(t.outcome is not None and (best is None or t.number > best.number) for t in context.own)
     if since < rules.stop_stale:
         return None
     what = (

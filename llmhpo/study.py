@@ -20,6 +20,7 @@ from llmhpo.rules import Stop, StopRules, Stopwatch, check
 from llmhpo.space import Params
 from llmhpo.store import MOST_TOGETHER, Store
 from llmhpo.store.journal import journal_path
+from llmhpo.store.others import WarmStart, check_warm_start, take_over
 from llmhpo.store.storage import sqlite_path
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Context, Direction, Outcome, Task, Trial
@@ -60,6 +61,7 @@ class Study:
         base_url: str | None = None,
         price: Price | None = None,
         deadline_s: float = 120.0,
+        warm_start: WarmStart | Sequence[WarmStart] = (),
         editable: Sequence[str] = (),
         edits: Mapping[str, object] | None = None,
         data: Sequence[str | Path] = (),
@@ -88,7 +90,13 @@ class Study:
             raise ConfigError(f"editable={list(editable)!r} needs a study that is kept; give a study_name or a storage")
         objective = Task(task, metric, direction, noisy=noisy)
         log = journal_path(storage, self.study_name)
+        check_warm_start(warm_start, edits_code=editing is not None)
         self._store = Store(storage, self.study_name, self.space, objective, seed=seed, log=log)
+        try:
+            take_over(self._store, warm_start)
+        except BaseException:
+            self._store.close()
+            raise
         self._watch = Stopwatch(max_wall_s, self._store.wall_s, self._store.keep_wall)
         self._search: Search = portfolio
         self._lineage: Lineage | None = None
@@ -232,7 +240,7 @@ class Study:
         return Plan(self._confirm_store, context, k)
 
     def _context(self) -> Context:
-        done = len(self._store.trials)
+        done = len(self._store.trials) - self._store.imported
         return self._store.context(None if self.n_trials is None else max(0, self.n_trials - done))
 
     @property
@@ -253,7 +261,7 @@ class Study:
         """
         if (stop := self._watch.stop or check(self._rules, self._store.context())) is not None:
             return stop
-        done = self.n_trials is not None and len(self._store.trials) >= self.n_trials
+        done = self.n_trials is not None and len(self._store.trials) - self._store.imported >= self.n_trials
         return Stop("budget", f"n_trials={self.n_trials} have been begun; a larger n_trials goes on") if done else None
 
     @property

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llmhpo.prior import Prior
     from llmhpo.revision import Revision
     from llmhpo.space import Params, SearchSpace
+    from llmhpo.transfer import Transfer
 else:
     Params = dict  # a name of a type: a cluster's node only runs jobs, and needs no Optuna
 
@@ -41,6 +42,7 @@ Bounds = tuple[float | None, float | None]
 Status = Literal["ok", "failed", "timeout", "oom", "pruned", "invalid"]
 REPEAT = "repeat"  # the source of a trial that runs a configuration again on purpose
 CARRIED = "carried"  # the source of a trial that another revision of the code ran, in the context of one that did not
+IMPORTED = "imported"  # the source of a trial that another study ran
 
 _SEEDS = 2**30  # each of search and confirmation has so many: the lower half of 31 bits, and the upper
 _SEED_STEP = 0x1E3779B1  # odd, so that no two of them are equal; large, so that neighbouring studies share none
@@ -253,7 +255,7 @@ class Context:
 
     `trials` is ordered by number and includes those that still run; `batches` are the consultations of the model so
     far; `budget_left` counts the trials that may still be begun (None: not known). `baseline` is the user's code as it
-    stood when the study began, where code may be edited. `elsewhere` is what consultations cost that are not in `batches`,
+    stood when the study began, where code may be edited. `transfers` say what came from other studies. `elsewhere` is what consultations cost that are not in `batches`,
     `lost` the most that requests may have cost of which nothing is known: a session died while they were under way.
     `steering` is what the person has said since the study began; `space` has its changes already.
     """
@@ -265,6 +267,7 @@ class Context:
     seed: int = 0
     batches: tuple[Batch, ...] = ()
     baseline: Revision | None = None
+    transfers: tuple[Transfer, ...] = ()
     elsewhere: Usage = field(default_factory=Usage)
     lost: Usage = field(default_factory=Usage)
     steering: Steering = field(default_factory=Steering)
@@ -305,6 +308,11 @@ class Context:
     def prior(self) -> Prior | None:
         """What the model believes about good values, as it first said; None while it has said nothing."""
         return next((b.prior for b in self.batches if b.prior is not None), None)
+
+    @property
+    def own(self) -> tuple[Trial, ...]:
+        """The trials that this study runs itself, by number; those that were `IMPORTED` count in no budget."""
+        return tuple(t for t in self.trials if t.proposal.source != IMPORTED) if self.transfers else self.trials
 
     @property
     def usage(self) -> Usage:

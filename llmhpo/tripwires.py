@@ -41,9 +41,7 @@ class Expectations:
     @classmethod
     def of(cls, context: Context) -> Expectations:
         """From the trials of a study that ended well."""
-        ended = [
-            (t.value, t.outcome.seconds) for t in context.finished if t.value is not None and t.outcome is not None
-        ]
+        ended = [(t.value, t.outcome.seconds) for t in context.own if t.value is not None and t.outcome is not None]
         return cls(tuple(value for value, _ in ended), tuple(seconds for _, seconds in ended))
 
 

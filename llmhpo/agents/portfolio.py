@@ -18,6 +18,7 @@ from llmhpo.agents.outlook import outlook
 from llmhpo.agents.quality import needs_short, usable
 from llmhpo.agents.remarks import is_unheard, wanted_ideas
 from llmhpo.agents.repeat import repeat_proposal
+from llmhpo.columns import columns
 from llmhpo.errors import ConfigError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import LLM
@@ -26,7 +27,7 @@ from llmhpo.llm.logged import LoggedModel, Note
 from llmhpo.llm.redact import Redactor
 from llmhpo.surrogates.incumbent import settled
 from llmhpo.surrogates.screen import fit_screen
-from llmhpo.trial import Batch, Context, Proposal, Trial
+from llmhpo.trial import IMPORTED, Batch, Context, Proposal, Trial
 from llmhpo.trust import UNTRIED, plateaued, trust
 from llmhpo.usage import Caps, Price, Usage
 from llmhpo.view import view_of
@@ -141,7 +142,9 @@ class Portfolio:
 
     def is_default_next(self, context: Context) -> bool:
         """Whether the next trial is the default configuration, which needs nobody's advice."""
-        return not context.trials and context.space.has_default
+        if not context.space.has_default or (context.trials and context.trials[-1].proposal.source != IMPORTED):
+            return False
+        return context.space.key(context.space.default()) not in columns(context).tried
 
     def _next(self, context: Context) -> Proposal:
         if self.is_default_next(context):

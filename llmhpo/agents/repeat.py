@@ -8,7 +8,7 @@ import numpy as np
 
 from llmhpo.columns import columns
 from llmhpo.surrogates.incumbent import Estimate, estimates
-from llmhpo.trial import CARRIED, REPEAT, Context, Proposal
+from llmhpo.trial import CARRIED, IMPORTED, REPEAT, Context, Proposal
 
 _FROM = 8  # trials before the first repeat: what else there is, is not known yet
 _SHARE = 0.12  # of the trials, at most and at the end; before, as much less as budget is left: with a quarter the search lost
@@ -16,6 +16,7 @@ _SHARE = 0.12  # of the trials, at most and at the end; before, as much less as 
 _UNKNOWN_PROGRESS = 0.5  # of a study whose end is not known
 _MOST = 6  # runs of one configuration
 _DOUBT = 1.0  # standard deviations by which two leaders must lie apart
+_ELSEWHERE = (CARRIED, IMPORTED)  # what others have run is not run again here
 _NEGLIGIBLE = 0.01  # uncertainty, as a share of the spread of all values, that is not worth a trial
 
 
@@ -29,13 +30,13 @@ def repeat_proposal(context: Context) -> Proposal | None:
     if not context.task.noisy:
         return None
     table = columns(context)
-    begun = len(context.trials) - int(table.of(CARRIED).sum())
+    begun = len(context.trials) - int(table.of(*_ELSEWHERE).sum())
     if begun < _FROM:
         return None
     repeats = int(table.of(REPEAT).sum())
     if repeats + 1 > _share(context) * (begun + 1):
         return None
-    known = [e for e in estimates(context) if e.trial.proposal.source != CARRIED]
+    known = [e for e in estimates(context) if e.trial.proposal.source not in _ELSEWHERE]
     if len(known) < 2:
         return None
     chosen = _most_doubtful(context, known)
@@ -59,6 +60,6 @@ def _most_doubtful(context: Context, known: list[Estimate]) -> Estimate | None:
 
 
 def _share(context: Context) -> float:
-    begun, left = sum(t.proposal.source != CARRIED for t in context.trials), context.budget_left
+    begun, left = sum(t.proposal.source not in _ELSEWHERE for t in context.trials), context.budget_left
     progress = _UNKNOWN_PROGRESS if left is None else begun / max(1, begun + left)
     return _SHARE * progress

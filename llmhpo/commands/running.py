@@ -42,6 +42,10 @@ def run_command(
     max_tokens: Annotated[int | None, typer.Option(help="cap on the model's tokens, in and out")] = None,
     max_usd: Annotated[float | None, typer.Option(help="cap on the model's bill")] = None,
     max_requests: Annotated[int | None, typer.Option(help="cap on the requests to the model")] = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(help="URL#NAME or FILE#NAME of an Optuna study whose trials are history; may be repeated"),
+    ] = None,
     stop_at: Annotated[float | None, typer.Option(help="stop when the best value is as good as this")] = None,
     stop_stale: Annotated[int | None, typer.Option(help="stop after so many trials without a better one")] = None,
     stop_gain: Annotated[float | None, typer.Option(help="stop when no trial is expected to improve by more")] = None,
@@ -58,7 +62,7 @@ def run_command(
         "n_trials": n_trials, "n_workers": n_workers, "llm": llm, "base_url": base_url, "noisy": noisy, "seed": seed,
         "max_tokens": max_tokens, "max_usd": max_usd, "max_requests": max_requests, "stop_at": stop_at,
         "stop_stale": stop_stale, "stop_gain": stop_gain, "max_wall_s": max_wall_s, "study_name": study_name, "storage": storage,
-        "retries": retries,
+        "retries": retries, "warm_start": [_from_here(s) for s in warm_start] if warm_start else None,
     }  # fmt: skip
     config = read_study_file(study_file(study), overrides, tell=_tell)
     _finish(config, _run(config, plain=plain), f"llmhpo run {study}")
@@ -108,6 +112,12 @@ def _run(config: RunConfig, *, plain: bool) -> Result:
     except KeyboardInterrupt:
         errors.print(stopping.farewell("trials"), highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
+
+
+def _from_here(study: str) -> str:
+    """A study to start from, a file taken from the present folder and not from that of study.toml."""
+    head, path = ("sqlite:///", study[10:]) if study.startswith("sqlite:///") else ("", study)
+    return study if "://" in path else f"{head}{Path(path).absolute()}"
 
 
 def _tell(text: str) -> None:

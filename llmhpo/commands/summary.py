@@ -36,6 +36,8 @@ def print_summary(result: Result) -> None:
         console.print(table)
     sources = ", ".join(f"{count} {source}" for source, count in result.sources.items())
     console.print(Text(f"{len(result.trials)} trials: {sources}" + (f"; {failed} failed" if failed else "")))
+    for transfer in result.transfers:
+        console.print(Text(f"imported: {as_line(str(transfer), 600)}"), soft_wrap=True)
     console.print(Text(f"model: {usage_text(result.usage)}"))
 
 

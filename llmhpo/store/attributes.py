@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from llmhpo.revision import Revision
 from llmhpo.store.ledger import batch_from_dict, code_record, trust_record
+from llmhpo.transfer import Transfer
 from llmhpo.trial import Attempt, Batch, Outcome, Params, Proposal, Provenance, Trial
 
 PREFIX = "llmhpo:"  # of a study's attributes
@@ -93,6 +94,12 @@ def read_baseline(attrs: Mapping[str, Any]) -> Revision | None:
     """The code that a study's edits start from; None where code is not edited."""
     raw = attrs.get(PREFIX + "baseline")
     return None if raw is None else Revision.from_dict(raw)
+
+
+def read_transfers(attrs: Mapping[str, Any]) -> list[Transfer]:
+    """What a study took over from others, in order."""
+    names = sorted(name for name in attrs if name.startswith(PREFIX + "transfer:"))
+    return [Transfer(**{**attrs[name], "ignored": tuple(attrs[name]["ignored"])}) for name in names]
 
 
 def read_attempts(frozen: FrozenTrial) -> tuple[Attempt, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from llmhpo.prior import prior_from_dict
 from llmhpo.revision import Revision
 from llmhpo.store.journal import Entry
-from llmhpo.trial import Batch, Context, Outcome, Proposal, Provenance, Tally, Trial
+from llmhpo.trial import IMPORTED, Batch, Context, Outcome, Proposal, Provenance, Tally, Trial
 from llmhpo.usage import Usage
 
 Record = dict[str, Any]
@@ -73,6 +73,9 @@ class Ledger:
                 self.asked = replace(self.asked, calls=0)
         elif entry.kind == "baseline":
             self.baseline = data["revision"]
+        elif entry.kind == "imported":
+            self.proposals |= {int(n): t["proposal"] for n, t in data["trials"].items()}
+            self.ends |= {int(n): {"outcome": t["outcome"], "evaluated": None} for n, t in data["trials"].items()}
         elif entry.kind == "snapshot":
             self.proposals = {int(n): p for n, p in data["proposals"].items()}
             self.ends = {int(n): e for n, e in data["ends"].items()}
@@ -121,7 +124,11 @@ class Ledger:
             for n, batch in enumerate(kept.batches)
             if n >= len(self.batches)
         ]
-        for n in sorted(kept.proposals):
+        foreign = {n for n, p in kept.proposals.items() if n not in self.proposals and p["source"] == IMPORTED}
+        if foreign:  # committed together, and logged so
+            trials = {n: {"proposal": kept.proposals[n], **kept.ends[n]} for n in sorted(foreign)}
+            out.append(("imported", {"trials": trials}))
+        for n in sorted(kept.proposals.keys() - foreign):
             if n not in self.proposals:
                 out.append(("decision", {"number": n, "budget_left": None, "proposal": kept.proposals[n]}))
             if n in kept.ends and n not in self.ends:

@@ -34,6 +34,7 @@ from llmhpo.store.attributes import (
     read_attempts,
     read_baseline,
     read_batches,
+    read_transfers,
     trial_from_optuna,
     without_secrets,
 )
@@ -52,6 +53,7 @@ from llmhpo.store.storage import (
     sqlite_path,
     storage_errors,
 )
+from llmhpo.transfer import Transfer
 from llmhpo.trial import Attempt, Batch, Context, Outcome, Proposal, Task, Trial
 from llmhpo.usage import Usage
 
@@ -109,6 +111,7 @@ class Store:
             attrs = self._attrs()
             self.seed = int(attrs[PREFIX + "seed"])
             self._baseline, self._batches = read_baseline(attrs), read_batches(attrs)
+            self._transfers = read_transfers(attrs)
             self._trials: dict[int, Trial] = {}  # by number, in the order of numbers
             self._snapshot: tuple[Trial, ...] | None = None
             known = self._frozen()
@@ -248,9 +251,26 @@ class Store:
         """All consultations of the model, in order."""
         return tuple(self._batches)
 
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """What came from other studies, in order."""
+        return tuple(self._transfers)
+
+    @property
+    def imported(self) -> int:
+        """How many of the trials came from other studies; they count in no budget."""
+        return sum(t.taken for t in self._transfers)
+
+    @property
+    def place(self) -> str:
+        """Where it lies, as "URL#NAME"."""
+        return f"{self._where or ''}#{self.study_name}"
+
     def context(self, budget_left: int | None = None) -> Context:
         """A snapshot of all that agents may see."""
-        known = Context(self.task, self.space, self.trials, budget_left, self.seed, self.batches, self._baseline)
+        known = Context(
+            self.task, self.space, self.trials, budget_left, self.seed, self.batches, self._baseline, self.transfers
+        )
         return known if self._lost == Usage() else replace(known, lost=self._lost)
 
     def _frozen(self) -> list[FrozenTrial]:
@@ -404,6 +424,23 @@ class Store:
         self._log_all([("result", {"number": t.number, **end_record(t)}) for t in done])
         return done
 
+    def import_trials(self, transfer: Transfer, trials: Sequence[Trial]) -> None:
+        """Commit trials of another study as history of this one, all or none of them; they get numbers of this study."""
+        templates = [self._template(t.proposal) for t in trials]
+
+        def work() -> list[int]:
+            numbers = self._rows.begin(templates)
+            self._rows.end([_ending(replace(t, number=n)) for n, t in zip(numbers, trials, strict=True)])
+            self._set(f"transfer:{len(self._transfers):03d}", asdict(transfer))
+            return numbers
+
+        taken = [replace(t, number=n) for n, t in zip(self._write(work), trials, strict=True)]
+        self._transfers.append(transfer)
+        for trial in taken:
+            self._keep(trial)
+        records = {t.number: {"proposal": proposal_record(t.proposal), **end_record(t)} for t in taken}
+        self._log_if("imported", lambda: {"origin": transfer.origin, "trials": records})
+
     def record(self, batch: Batch) -> None:
         """Commit a consultation of the model: its proposals are paid for and survive a restart."""
         number = len(self._batches)
@@ -542,4 +579,5 @@ def load_study(storage: str, study_name: str) -> Context:
     task = Task(**attrs[PREFIX + "task"])
     space = SearchSpace.from_dict(attrs[PREFIX + "space"])
     batches = tuple(read_batches(attrs))
-    return Context(task, space, trials, None, int(attrs[PREFIX + "seed"]), batches, read_baseline(attrs))
+    seed, transfers = int(attrs[PREFIX + "seed"]), tuple(read_transfers(attrs))
+    return Context(task, space, trials, None, seed, batches, read_baseline(attrs), transfers)
