@@ -9,6 +9,8 @@ from scipy.special import ndtri
 
 from llmhpo.surrogates.base import Array, Prediction
 
+_LEAST_SPREAD = 1e-290  # of the range: below it the distances in units of the spread overflow
+
 
 @dataclass(frozen=True, slots=True)
 class Warp:
@@ -46,6 +48,7 @@ def fit_warp(losses: Array, normal_share: float = 0.5) -> Warp:
     normal = ndtri(middle / n)
     spread = float(np.median(losses) - knots[0])
     spread = spread if spread > 0 else float(np.mean(losses) - knots[0])
+    spread = max(spread, _LEAST_SPREAD * float(knots[-1] - knots[0]))
     logs = np.log1p((knots - knots[0]) / spread)
     logs = (logs - np.average(logs, weights=counts)) / max(_std(logs, counts.astype(float)), 1e-12)
     scores = normal_share * normal + (1.0 - normal_share) * logs
@@ -65,6 +68,7 @@ def fit_noisy_warp(losses: Array) -> Warp:
     spread = float(high - low) or float(knots[-1] - knots[0])
     if not spread > 0:
         return Warp(np.array([knots[0], knots[0] + 1.0]), np.array([0.0, 1.0]))
+    spread = max(spread, _LEAST_SPREAD * float(knots[-1] - knots[0]))
     scores = (knots - middle) / spread
     scores = np.where(scores > 0, np.log1p(np.maximum(scores, 0.0)), scores)
     keep = np.concatenate([[True], (np.diff(scores) > 1e-12) & (np.diff(knots) > 1e-290)])

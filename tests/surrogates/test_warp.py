@@ -17,6 +17,12 @@ def test_scores_are_finite_and_keep_the_order(y):
     assert (np.diff(scores[np.argsort(y)]) >= -1e-9).all()
 
 
+@pytest.mark.parametrize("fit", [fit_warp, fit_noisy_warp])
+def test_a_spread_of_nearly_nothing_overflows_nothing(fit):
+    y = np.array([0.0, 0.0, 9.8e-304, 9.9e-304, 176428.0])
+    assert np.isfinite(fit(y).forward(y)).all()
+
+
 def test_a_diverged_run_does_not_hide_the_differences_among_good_ones():
     y = np.array([0.10, 0.11, 0.12, 0.13, 0.14, 0.15, 1e12])
     scores = fit_warp(y).forward(y)
