@@ -13,6 +13,12 @@ from llmhpo.store import Store
 from llmhpo.trial import Task
 
 
+@pytest.fixture(autouse=True)
+def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the tests' servers is remembered: their ports come again."""
+    monkeypatch.setenv("LLMHPO_CAPABILITIES", "")
+
+
 @pytest.fixture
 def space() -> SearchSpace:
     """Every kind of parameter, one of them conditional, one nested."""

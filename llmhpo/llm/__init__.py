@@ -32,7 +32,8 @@ def make_llm(
     `openai:MODEL`, `anthropic:MODEL`, `local:PATH_OR_HUB_ID`, `smollm2`, `scripted:FILE`, `none`, or `auto` (see
     `resolve_auto`). An `LLM` is returned as it is. `base_url` points a hosted client at another server; `price`
     overrides the table for hosted models; `record` keeps every exchange in a file; `options` go to the constructor
-    (`default_headers` of hosted models, `device`, `dtype` and `threads` of local ones).
+    (`default_headers`, `effort`, `thinking_tokens`, `api`, `requests_per_minute` and `tokens_per_minute` of hosted models,
+    `device`, `dtype` and `threads` of local ones).
 
     Raises: ConfigError for an unknown provider, a missing key, a missing extra, a model that is not there.
     """
@@ -91,15 +92,17 @@ def _make(spec: str, base_url: str | None, price: Price | None, options: dict[st
 
 
 def _openai(model: str, **options: Any) -> LLM:
-    from llmhpo.llm.openai_api import OpenAIModel
+    from llmhpo.llm.capabilities import Memory
+    from llmhpo.llm.openai_api import openai_model
 
-    return OpenAIModel(model, **options)
+    return openai_model(model, memory=Memory.of_user(), **options)
 
 
 def _anthropic(model: str, **options: Any) -> LLM:
-    from llmhpo.llm.anthropic_api import AnthropicModel
+    from llmhpo.llm.anthropic_api import anthropic_model
+    from llmhpo.llm.capabilities import Memory
 
-    return AnthropicModel(model, **options)
+    return anthropic_model(model, memory=Memory.of_user(), **options)
 
 
 def _local(path_or_id: str, **options: Any) -> LLM:

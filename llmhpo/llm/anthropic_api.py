@@ -1,37 +1,22 @@
-"""Models behind Anthropic's messages: the hosted service and every server that speaks the same."""
+"""Anthropic's messages: the hosted service and every server that speaks the same."""
 
 from __future__ import annotations
 
 import json
 import re
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 import anthropic
+import httpx2
 from pydantic import BaseModel, JsonValue
 
-from llmhpo.errors import LLMReplyError
-from llmhpo.llm.base import Completion, Finish, JSONSchema, Request
-from llmhpo.llm.hosted import (
-    OVERHEAD_TOKENS,
-    Answer,
-    Suspects,
-    about,
-    bill,
-    clean,
-    estimate_tokens,
-    find_endpoint,
-    keyless_copy,
-    read_reply,
-)
-from llmhpo.llm.negotiate import Attempt, negotiate
-from llmhpo.llm.prices import price_of
-from llmhpo.llm.transport import Deadline, Transport
-from llmhpo.usage import Price, Usage
+from llmhpo.llm.base import Finish, JSONSchema
+from llmhpo.llm.client import HostedModel
+from llmhpo.llm.hosted import Answer, Counts, Endpoint, Suspects, about, part, read_reply
+from llmhpo.llm.wire import TOOL, Asked, Attempt, Reply, Service, Wire
 
-_URL = "https://api.anthropic.com"
-_TOOL = "reply"
 _FINISH: dict[str, Finish] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -40,14 +25,19 @@ _FINISH: dict[str, Finish] = {
     "model_context_window_exceeded": "length",
     "refusal": "refusal",
 }
-# What a server may refuse, and how its complaint is known. A refused argument is left out from then on. Effort and
-# format travel in one field: a complaint that names no part of it takes the format first, then the effort.
+# What a server may refuse, and how its complaint is known. Effort and format travel in one field: a complaint that names no
+# part of it takes the format first, then the effort. Complaints of a budget for thoughts recommend an effort.
 _SUSPECTS: Suspects = (
+    ("thinking_budget", re.compile(r"(?i)thinking\.type\.enabled|budget_tokens")),
     ("effort", re.compile(r"(?i)effort")),
     ("temperature", about("temperature")),
     ("format", re.compile(r"(?i)output_config|output_format|schema|structured")),
+    ("force", re.compile(r"(?i)tool_choice")),
+    ("thinking_budget", re.compile(r"(?i)thinking")),
+    ("thinking", re.compile(r"(?i)thinking")),
     ("tool", re.compile(r"(?i)tool|schema")),
     ("effort", re.compile(r"(?i)output_config")),
+    ("cache", about("cache_control")),
 )
 # https://platform.claude.com/docs/en/build-with-claude/structured-outputs, "JSON Schema limitations"
 _UNSUPPORTED = frozenset(
@@ -60,153 +50,85 @@ _NAMES = ("properties", "$defs", "definitions")  # their keys are names, whateve
 _VALUES = ("enum", "const", "default", "examples")
 
 
-class AnthropicModel:
-    """A model of Anthropic, or of any compatible server at `base_url`.
+def anthropic_model(model: str, **options: Any) -> HostedModel:
+    """A model of Anthropic, or of a compatible server: `options` as `HostedModel` takes them."""
+    return HostedModel(SERVICE, model, **options)
 
-    `base_url` defaults to ANTHROPIC_BASE_URL, then to the hosted service; `api_key` to ANTHROPIC_API_KEY, which the
-    hosted service needs and other servers are sent where it is set. The form of the reply is asked for as structured
-    output, of a server that refuses that as a forced tool, then in the words of the prompt alone. Bounds are left out of
-    the schema, because structured output does not know them. What a server refuses is left out from then on.
 
-    Raises: ConfigError for a missing key or an address that is none.
-    """
+def _ask(asked: Asked) -> Attempt:
+    options = {"effort", "temperature", "format", "tool", "force", "thinking_budget", "thinking", "cache"}
+    options = {option for option in options if asked.sends(option)}
+    thinks = bool(options & {"thinking_budget", "thinking"})
+    if thinks:  # the service takes neither beside thinking
+        options -= {"force", "temperature"}
+    schema = None if asked.request.schema is None else supported(asked.request.schema)
+    arguments: dict[str, Any] = {
+        "model": asked.endpoint.model,
+        "max_tokens": asked.max_tokens,
+        "messages": asked.turns,
+    }
+    if asked.system.strip():
+        mark = {"cache_control": {"type": "ephemeral"}} if "cache" in options else {}
+        arguments["system"] = [{"type": "text", "text": asked.system, **mark}]
+    if thinks:
+        budget = {"type": "enabled", "budget_tokens": asked.thinking_tokens}
+        arguments["thinking"] = budget if "thinking_budget" in options else {"type": "adaptive"}
+    if "temperature" in options:
+        arguments["extra_body"] = {"temperature": asked.request.temperature}  # anthropic 2.x has no argument for it
+    output: dict[str, Any] = {"effort": asked.effort} if "effort" in options else {}
+    if "format" in options:
+        output["format"] = {"type": "json_schema", "schema": schema}
+    if output:
+        arguments["output_config"] = output
+    if "tool" in options:
+        arguments["tools"] = [{"name": TOOL, "description": "Give the reply.", "input_schema": schema}]
+        arguments["tool_choice"] = {"type": "tool", "name": TOOL} if "force" in options else {"type": "auto"}
+    return Attempt(arguments, options, schema)
 
-    compact = False
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        name: str | None = None,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        price: Price | None = None,
-        default_headers: Mapping[str, str] | None = None,
-    ) -> None:
-        headers = dict(default_headers or {})
-        self._has_headers = bool(headers)
-        self._endpoint = find_endpoint(
-            "anthropic", model, default_url=_URL, base_url=base_url, api_key=api_key, secrets=headers.values()
-        )
-        self.name = name or f"anthropic:{model}"
-        self.price = price_of(f"anthropic:{model}") if price is None and self._endpoint.hosted else price
-        self.overhead_tokens = OVERHEAD_TOKENS if self._endpoint.hosted else 0
-        # The SDK sends a bearer token; servers that copy the older protocol look for x-api-key.
-        self._headers = headers if self._endpoint.hosted else {"x-api-key": self._endpoint.key, **headers}
-        self._refused: frozenset[str] = frozenset() if self._endpoint.hosted else frozenset({"effort"})
-        self._transport = Transport(self._endpoint, anthropic.AnthropicError)
-        self.health = self._transport.health
-        self._client: anthropic.Anthropic | None = None
-        self._lock = threading.Lock()
+def _read(answer: Answer, endpoint: Endpoint) -> Reply:
+    said = read_reply(_Message, answer, endpoint)
+    reason = f"stop_reason={said.stop_reason!r}"
+    counts = _counts(part(said.usage))
+    if said.content is None:
+        return Reply(None, None, reason, counts, said.model, str(said.error or ""))
+    calls = [json.dumps(block.input) for block in said.content if block.type == "tool_use"]
+    text = calls[0] if calls else "".join(block.text or "" for block in said.content if block.type == "text")
+    return Reply(text, _FINISH.get(said.stop_reason or ""), reason, counts, said.model)
 
-    def __repr__(self) -> str:
-        return f"AnthropicModel({self._endpoint.model!r}) <{self._endpoint.place}>"
 
-    def __reduce__(self) -> tuple[Callable[[], object], tuple[()]]:
-        return keyless_copy(type(self), self._endpoint, self.name, self.price, has_headers=self._has_headers)
+def _counts(usage: dict[str, object]) -> Counts:
+    # Anthropic's input_tokens leave out what was read from the cache and what was written to it.
+    cached, written = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
+    parts = (usage.get("input_tokens"), cached, written)
+    whole = [one for one in parts if isinstance(one, int) and one >= 0]
+    thought = part(usage, "output_tokens_details").get("thinking_tokens")
+    return Counts(
+        sum(whole) if len(whole) == len(parts) else None, usage.get("output_tokens"), cached, written, thought
+    )
 
-    def complete(self, request: Request) -> Completion:
-        """One message, within the deadline.
 
-        Raises: LLMUnavailableError, LLMRequestError, LLMReplyError.
-        """
-        with self._transport.request():
-            return self._ask(request, Deadline(request.deadline_s))
+def _connect(endpoint: Endpoint, headers: Mapping[str, str], http_client: httpx2.Client) -> anthropic.Anthropic:
+    # The SDK sends a bearer token; servers that copy the older protocol look for x-api-key.
+    more = {} if endpoint.hosted else {"x-api-key": endpoint.key}
+    return anthropic.Anthropic(
+        api_key=endpoint.key,
+        base_url=endpoint.base_url,
+        default_headers={**more, **headers},
+        max_retries=0,
+        http_client=http_client,
+    )
 
-    def _ask(self, request: Request, deadline: Deadline) -> Completion:
-        answer, refused = negotiate(
-            lambda refused: self._attempt(request, refused),
-            lambda: self._open().messages.with_streaming_response.create,
-            self._refused,
-            transport=self._transport,
-            endpoint=self._endpoint,
-            suspects=_SUSPECTS,
-            deadline=deadline,
-        )
-        self._refused |= refused  # only now: a complaint may have been about something else
-        return self._completion(answer, request, deadline.spent())
 
-    def count_tokens(self, text: str) -> int:
-        """An estimate on the high side."""
-        return estimate_tokens(text)
-
-    def close(self) -> None:
-        """Close the connections; the next request opens new ones."""
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
-    def _attempt(self, request: Request, refused: frozenset[str]) -> Attempt:
-        options = _options(request) - refused
-        if "format" in options:
-            options -= {"tool"}
-        system = "\n\n".join(m.content for m in request.messages if m.role == "system")
-        arguments: dict[str, Any] = {
-            "model": self._endpoint.model,
-            "max_tokens": request.max_tokens + self.overhead_tokens,
-            "messages": [{"role": m.role, "content": m.content} for m in request.messages if m.role != "system"],
-        }
-        if system.strip():
-            arguments["system"] = [{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]
-        if "temperature" in options:
-            arguments["extra_body"] = {"temperature": request.temperature}  # anthropic 2.x has no argument for it
-        output: dict[str, Any] = {"effort": "low"} if "effort" in options else {}
-        if request.schema is not None and "format" in options:
-            output["format"] = {"type": "json_schema", "schema": supported(request.schema)}
-        if output:
-            arguments["output_config"] = output
-        if request.schema is not None and "tool" in options:
-            tool = {"name": _TOOL, "description": "Give the reply.", "input_schema": supported(request.schema)}
-            arguments |= {"tools": [tool], "tool_choice": {"type": "tool", "name": _TOOL}}
-        return Attempt(arguments, options)
-
-    def _completion(self, answer: Answer, request: Request, seconds: float) -> Completion:
-        reply = read_reply(_Reply, answer, self._endpoint)
-        place, redact = self._endpoint.place, self._endpoint.redact
-        if reply.content is None:
-            said = clean(str(reply.error or answer.body[:400].decode("utf-8", "replace")), redact)
-            raise LLMReplyError(
-                f"{place} answered without a reply of model {self._endpoint.model!r} ({said}); check base_url, or ask again"
-            )
-        finish = _FINISH.get(reply.stop_reason or "")
-        if finish is None:
-            raise LLMReplyError(
-                f"{place} does not say why its reply ended (stop_reason={clean(str(reply.stop_reason), redact, 40)!r}): "
-                "it may be cut; ask again"
-            )
-        tools = [json.dumps(block.input) for block in reply.content if block.type == "tool_use"]
-        text = tools[0] if tools else "".join(block.text or "" for block in reply.content if block.type == "text")
-        model = clean(reply.model or self._endpoint.model, redact, 100)
-        return Completion(text, self._usage(reply.usage, request, text), model, finish, seconds)
-
-    def _usage(self, said: JsonValue, request: Request, text: str) -> Usage:
-        usage = said if isinstance(said, dict) else {}
-        # Anthropic's input_tokens leave out what was read from the cache and what was written to it.
-        cached, written = usage.get("cache_read_input_tokens") or 0, usage.get("cache_creation_input_tokens") or 0
-        parts = (usage.get("input_tokens"), cached, written)
-        counts = [part for part in parts if isinstance(part, int) and part >= 0]
-        return bill(
-            self.price,
-            request,
-            text,
-            input_tokens=sum(counts) if len(counts) == len(parts) else None,
-            output_tokens=usage.get("output_tokens"),
-            cached_tokens=cached,
-            written_tokens=written,
-        )
-
-    def _open(self) -> anthropic.Anthropic:
-        with self._lock:
-            if self._client is None:
-                self._client = anthropic.Anthropic(
-                    api_key=self._endpoint.key,
-                    base_url=self._endpoint.base_url,
-                    default_headers=self._headers,
-                    max_retries=0,
-                    http_client=self._transport.http_client(),
-                )
-            return self._client
+SERVICE = Service(
+    "anthropic",
+    "https://api.anthropic.com",
+    (Wire("messages", _ask, attrgetter("messages.with_streaming_response.create"), _read),),
+    _SUSPECTS,
+    frozenset({"effort"}),
+    anthropic.AnthropicError,
+    _connect,
+)
 
 
 def supported(schema: JSONSchema) -> JSONSchema:
@@ -228,22 +150,13 @@ def _supported_node(node: object) -> object:
     return [_supported_node(item) for item in node] if isinstance(node, list) else node
 
 
-def _options(request: Request) -> frozenset[str]:
-    options = {"effort"}
-    if request.schema is not None:
-        options |= {"format", "tool"}
-    if request.temperature is not None:
-        options |= {"temperature"}
-    return frozenset(options)
-
-
 class _Block(BaseModel):
     type: str
     text: str | None = None
     input: JsonValue = None
 
 
-class _Reply(BaseModel):
+class _Message(BaseModel):
     """What is read of a message; usage is looked at leniently."""
 
     content: list[_Block] | None = None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -101,22 +100,6 @@ def find_endpoint(
     return Endpoint(service, model, url, hosted, key_name, key or _NO_KEY, redact)
 
 
-def keyless_copy(
-    kind: Callable[..., object], endpoint: Endpoint, name: str, price: Price | None, *, has_headers: bool
-) -> tuple[Callable[[], object], tuple[()]]:
-    """How a model is pickled: by what it was made from. The process that reads it takes the key from its own environment.
-
-    Raises: ConfigError where a key would be needed for that, in headers or in the address.
-    """
-    parts = urlsplit(endpoint.base_url)
-    if has_headers or parts.username or parts.password or parts.query:
-        raise ConfigError(
-            f"model {name!r} cannot be pickled: its default_headers or its base_url may hold a key, and no key goes into a "
-            "pickle; make the model anew where it is used"
-        )
-    return partial(kind, endpoint.model, name=name, base_url=endpoint.base_url, price=price), ()
-
-
 def about(option: str) -> re.Pattern[str]:
     """Matches a complaint that an option, named by a regular expression, is not wanted at all."""
     return re.compile(f"(?is)^(?=.*(?:{option}))(?=.*(?:{_UNWANTED}))")
@@ -179,32 +162,37 @@ def estimate_tokens(text: str) -> int:
     return math.ceil(prose / 3 + (len(data) - prose) / 1.5)
 
 
-def bill(
-    price: Price | None,
-    request: Request,
-    text: str,
-    *,
-    input_tokens: object,
-    output_tokens: object,
-    cached_tokens: object = 0,
-    written_tokens: object = 0,
-) -> Usage:
-    """One request's usage from the counts a service sent; a count that is missing or nonsense is estimated.
+class Counts(NamedTuple):
+    """Tokens as a service sent them, not checked yet. `cached` and `written` (to its cache) are parts of `taken`, `thought` of `given`."""
 
-    `cached_tokens` and `written_tokens` (to the service's cache) are parts of `input_tokens`.
-    """
-    taken = _count(input_tokens) or sum(estimate_tokens(message.content) for message in request.messages)
-    given = _count(output_tokens) or estimate_tokens(text)
-    cached = min(_count(cached_tokens) or 0, taken)
-    written = min(_count(written_tokens) or 0, taken - cached)
+    taken: object = None
+    given: object = None
+    cached: object = None
+    written: object = None
+    thought: object = None
+
+
+def bill(price: Price | None, request: Request, text: str, counts: Counts) -> Usage:
+    """One request's usage; a count that is missing or nonsense is estimated."""
+    taken = _count(counts.taken) or sum(estimate_tokens(message.content) for message in request.messages)
+    given = _count(counts.given) or estimate_tokens(text)
+    cached = min(_count(counts.cached) or 0, taken)
+    written = min(_count(counts.written) or 0, taken - cached)
     usd = None
     if price is not None:
         # Both services take 1.25 times the input price for tokens they write to their cache.
         usd = price.usd(taken, given, cached) + price.usd(math.ceil(written / 4), 0)
-    return Usage(1, taken, cached, given, usd)
+    return Usage(1, taken, cached, given, usd, min(_count(counts.thought) or 0, given))
 
 
 def _count(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if 0 <= value <= _MOST_TOKENS else None
+
+
+def part(value: object, *names: str) -> dict[str, object]:
+    """The object at the end of a path of names within a service's answer; empty where there is none."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}

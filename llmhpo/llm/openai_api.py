@@ -1,191 +1,207 @@
-"""Models behind OpenAI's chat completions: the hosted service and every server that speaks the same."""
+"""OpenAI's two protocols, and the servers that speak them: vLLM, llama.cpp, Ollama, OpenRouter, Gemini's, ..."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
+import httpx2
 import openai
 from pydantic import BaseModel, JsonValue
 
-from llmhpo.errors import LLMReplyError
-from llmhpo.llm.base import Completion, Finish, JSONSchema, Request
-from llmhpo.llm.hosted import (
-    OVERHEAD_TOKENS,
-    Answer,
-    Suspects,
-    about,
-    bill,
-    clean,
-    estimate_tokens,
-    find_endpoint,
-    keyless_copy,
-    read_reply,
-)
-from llmhpo.llm.negotiate import Attempt, negotiate
-from llmhpo.llm.prices import price_of
-from llmhpo.llm.transport import Deadline, Transport
-from llmhpo.usage import Price
+from llmhpo.llm.base import Finish, JSONSchema
+from llmhpo.llm.client import HostedModel
+from llmhpo.llm.hosted import Answer, Counts, Endpoint, Suspects, about, part, read_reply
+from llmhpo.llm.wire import TOOL, Asked, Attempt, Reply, Service, Wire, read_logprobs
 
-_URL = "https://api.openai.com/v1"
-_FINISH: dict[str, Finish] = {
+_CHAT_FINISH: dict[str, Finish] = {
     "stop": "stop",
+    "tool_calls": "stop",
+    "function_call": "stop",
     "eos": "stop",  # text-generation servers
     "eos_token": "stop",
     "stop_sequence": "stop",
     "length": "length",
     "content_filter": "refusal",
 }
-# What a server may refuse, and how its complaint is known. A refused argument is left out from then on.
+_RESPONSE_FINISH: dict[tuple[str | None, str | None], Finish] = {
+    ("completed", None): "stop",
+    ("incomplete", "max_output_tokens"): "length",
+    ("incomplete", "content_filter"): "refusal",
+}
+# What a server may refuse, and how its complaint is known, the status before its words. A 404 that speaks of a model is about
+# the model.
 _SUSPECTS: Suspects = (
-    ("reasoning_effort", about("effort")),
     ("temperature", about("temperature")),
+    ("logprobs", about("logprobs")),
     ("seed", about("seed")),
+    ("cache_key", about("prompt_cache_key")),
+    ("store", about("store")),
+    ("effort", about("effort|reasoning")),
     ("max_completion_tokens", about("max_(?:completion_)?tokens")),
-    ("response_format", re.compile(r"(?i)response_format|schema|structured|grammar|guided")),
+    ("responses", re.compile(r"(?is)^40[45]:(?!.{0,300}\bmodel)|not support (?:the )?responses")),
+    ("format", re.compile(r"(?i)response_format|text\.format|schema|structured|grammar|guided")),
+    ("force", re.compile(r"(?i)tool_choice")),
+    ("tool", re.compile(r"(?i)tool|function")),
 )
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+_DESCRIPTION = "Give the reply."
 
 
-class OpenAIModel:
-    """A model of OpenAI, or of any compatible server (vLLM, llama.cpp, Ollama, OpenRouter, ...) at `base_url`.
+def openai_model(model: str, **options: Any) -> HostedModel:
+    """A model of OpenAI, or of a compatible server: `options` as `HostedModel` takes them."""
+    return HostedModel(SERVICE, model, **options)
 
-    `base_url` defaults to OPENAI_BASE_URL, then to the hosted service; `api_key` to OPENAI_API_KEY, which the hosted
-    service needs and other servers are sent where it is set. The hosted service is asked for a low effort of thought.
-    What a server refuses (a JSON schema, an effort, a temperature, a seed, `max_completion_tokens`) is left out from then
-    on; the prompt describes the form of the reply in any case.
 
-    Raises: ConfigError for a missing key or an address that is none.
-    """
+def _ask_responses(asked: Asked) -> Attempt:
+    schema = _schema(asked)
+    options = {"responses", "store", "cache_key", "effort", "temperature", "logprobs", "format", "tool", "force"}
+    options = {option for option in options if asked.sends(option)}
+    arguments: dict[str, Any] = {
+        "model": asked.endpoint.model,
+        "input": asked.turns,
+        "max_output_tokens": asked.max_tokens,
+    }
+    if asked.system:
+        arguments["instructions"] = asked.system
+    if "store" in options:
+        arguments["store"] = False
+    if "cache_key" in options:
+        arguments["prompt_cache_key"] = _cache_key(asked)
+    if "effort" in options:
+        arguments["reasoning"] = {"effort": asked.effort}
+    if "temperature" in options:
+        arguments["temperature"] = asked.request.temperature
+    if "logprobs" in options:
+        arguments |= {"include": ["message.output_text.logprobs"], "top_logprobs": asked.request.top_logprobs}
+    if "format" in options:
+        arguments["text"] = {"format": {"type": "json_schema", "name": TOOL, "schema": schema, "strict": True}}
+    if "tool" in options:
+        tool = {"name": TOOL, "description": _DESCRIPTION, "parameters": schema, "strict": True}
+        arguments["tools"] = [{"type": "function", **tool}]
+        arguments["tool_choice"] = {"type": "function", "name": TOOL} if "force" in options else "auto"
+    return Attempt(arguments, options, schema)
 
-    compact = False
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        name: str | None = None,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        price: Price | None = None,
-        default_headers: Mapping[str, str] | None = None,
-    ) -> None:
-        headers = dict(default_headers or {})
-        self._has_headers = bool(headers)
-        self._endpoint = find_endpoint(
-            "openai", model, default_url=_URL, base_url=base_url, api_key=api_key, secrets=headers.values()
-        )
-        self.name = name or f"openai:{model}"
-        self.price = price_of(f"openai:{model}") if price is None and self._endpoint.hosted else price
-        self.overhead_tokens = OVERHEAD_TOKENS if self._endpoint.hosted else 0
-        self._headers = headers
-        self._refused: frozenset[str] = frozenset() if self._endpoint.hosted else frozenset({"reasoning_effort"})
-        self._transport = Transport(self._endpoint, openai.OpenAIError)
-        self.health = self._transport.health
-        self._client: openai.OpenAI | None = None
-        self._lock = threading.Lock()
+def _ask_chat(asked: Asked) -> Attempt:
+    schema = _schema(asked)
+    options = {
+        "max_completion_tokens",
+        "cache_key",
+        "effort",
+        "seed",
+        "temperature",
+        "logprobs",
+        "format",
+        "tool",
+        "force",
+    }
+    options = {option for option in options if asked.sends(option)}
+    system = [{"role": "system", "content": asked.system}] if asked.system else []
+    limit = "max_completion_tokens" if "max_completion_tokens" in options else "max_tokens"
+    arguments: dict[str, Any] = {
+        "model": asked.endpoint.model,
+        "messages": system + asked.turns,
+        limit: asked.max_tokens,
+    }
+    if "cache_key" in options:
+        arguments["prompt_cache_key"] = _cache_key(asked)
+    if "effort" in options:
+        arguments["reasoning_effort"] = asked.effort
+    if "seed" in options:
+        arguments["seed"] = asked.request.number
+    if "temperature" in options:
+        arguments["temperature"] = asked.request.temperature
+    if "logprobs" in options:
+        arguments |= {"logprobs": True, "top_logprobs": asked.request.top_logprobs}
+    if "format" in options:
+        form = {"name": TOOL, "schema": schema, "strict": True}
+        arguments["response_format"] = {"type": "json_schema", "json_schema": form}
+    if "tool" in options:
+        tool = {"name": TOOL, "description": _DESCRIPTION, "parameters": schema, "strict": True}
+        arguments["tools"] = [{"type": "function", "function": tool}]
+        arguments["tool_choice"] = {"type": "function", "function": {"name": TOOL}} if "force" in options else "auto"
+    return Attempt(arguments, options, schema)
 
-    def __repr__(self) -> str:
-        return f"OpenAIModel({self._endpoint.model!r}) <{self._endpoint.place}>"
 
-    def __reduce__(self) -> tuple[Callable[[], object], tuple[()]]:
-        return keyless_copy(type(self), self._endpoint, self.name, self.price, has_headers=self._has_headers)
+def _schema(asked: Asked) -> JSONSchema | None:
+    schema = asked.request.schema
+    return strict(schema) if schema is not None and asked.endpoint.hosted else schema
 
-    def complete(self, request: Request) -> Completion:
-        """One chat completion, within the deadline.
 
-        Raises: LLMUnavailableError, LLMRequestError, LLMReplyError.
-        """
-        with self._transport.request():
-            return self._ask(request, Deadline(request.deadline_s))
+def _cache_key(asked: Asked) -> str:
+    """Sends requests that begin alike to the same machine, where the beginning is cached."""
+    return "llmhpo-" + hashlib.sha256(asked.system.encode("utf-8", "replace")).hexdigest()[:32]
 
-    def _ask(self, request: Request, deadline: Deadline) -> Completion:
-        answer, refused = negotiate(
-            lambda refused: self._attempt(request, refused),
-            lambda: self._open().chat.completions.with_streaming_response.create,
-            self._refused,
-            transport=self._transport,
-            endpoint=self._endpoint,
-            suspects=_SUSPECTS,
-            deadline=deadline,
-        )
-        self._refused |= refused  # only now: a complaint may have been about something else
-        return self._completion(answer, request, deadline.spent())
 
-    def count_tokens(self, text: str) -> int:
-        """An estimate on the high side."""
-        return estimate_tokens(text)
+def _read_response(answer: Answer, endpoint: Endpoint) -> Reply:
+    said = read_reply(_Response, answer, endpoint)
+    counts = Counts(
+        part(said.usage).get("input_tokens"),
+        part(said.usage).get("output_tokens"),
+        part(said.usage, "input_tokens_details").get("cached_tokens"),
+        part(said.usage, "input_tokens_details").get("cache_write_tokens"),
+        part(said.usage, "output_tokens_details").get("reasoning_tokens"),
+    )
+    why = part(said.incomplete_details).get("reason")
+    reason = f"status={said.status!r}, reason={why!r}"
+    if said.output is None or said.status == "failed":
+        return Reply(None, None, reason, counts, said.model, str(said.error or ""))
+    pieces = [piece for item in said.output if item.type == "message" for piece in item.content or []]
+    calls = [item.arguments for item in said.output if item.type == "function_call" and item.arguments is not None]
+    refusals = [piece.refusal for piece in pieces if piece.refusal]
+    texts = [piece.text for piece in pieces if piece.text]
+    finish = _RESPONSE_FINISH.get((said.status, why if isinstance(why, str) else None))
+    text = calls[0] if calls else "".join(refusals or texts)
+    logprobs = read_logprobs([one for piece in pieces for one in piece.logprobs or []])
+    return Reply(text, "refusal" if refusals else finish, reason, counts, said.model, logprobs=logprobs)
 
-    def close(self) -> None:
-        """Close the connections; the next request opens new ones."""
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
 
-    def _attempt(self, request: Request, refused: frozenset[str]) -> Attempt:
-        optional: dict[str, Any] = {
-            "max_completion_tokens": request.max_tokens + self.overhead_tokens,
-            "reasoning_effort": "low",
-            "seed": request.number,
-        }
-        if request.temperature is not None:
-            optional["temperature"] = request.temperature
-        if request.schema is not None:
-            schema = strict(request.schema) if self._endpoint.hosted else request.schema
-            form = {"name": "reply", "schema": schema, "strict": True}
-            optional["response_format"] = {"type": "json_schema", "json_schema": form}
-        arguments = {option: value for option, value in optional.items() if option not in refused}
-        if "max_completion_tokens" in refused:
-            arguments["max_tokens"] = optional["max_completion_tokens"]
-        arguments["model"] = self._endpoint.model
-        arguments["messages"] = [{"role": m.role, "content": m.content} for m in request.messages]
-        return Attempt(arguments, arguments.keys())
+def _read_chat(answer: Answer, endpoint: Endpoint) -> Reply:
+    said = read_reply(_Completion, answer, endpoint)
+    counts = Counts(
+        part(said.usage).get("prompt_tokens"),
+        part(said.usage).get("completion_tokens"),
+        part(said.usage, "prompt_tokens_details").get("cached_tokens"),
+        part(said.usage, "prompt_tokens_details").get("cache_write_tokens"),
+        part(said.usage, "completion_tokens_details").get("reasoning_tokens"),
+    )
+    if not said.choices:
+        return Reply(None, None, "", counts, said.model, str(said.error or ""))
+    choice = said.choices[0]
+    message = choice.message
+    calls = [call.function.arguments for call in message.tool_calls or [] if call.function is not None]
+    finish = "refusal" if message.refusal else _CHAT_FINISH.get(choice.finish_reason or "")
+    text = (calls[0] if calls else None) or message.content or message.refusal or ""
+    logprobs = read_logprobs(part(choice.logprobs).get("content"))
+    return Reply(text, finish, f"finish_reason={choice.finish_reason!r}", counts, said.model, logprobs=logprobs)
 
-    def _completion(self, answer: Answer, request: Request, seconds: float) -> Completion:
-        reply = read_reply(_Reply, answer, self._endpoint)
-        place, redact = self._endpoint.place, self._endpoint.redact
-        if not reply.choices:
-            said = clean(str(reply.error or answer.body[:400].decode("utf-8", "replace")), redact)
-            raise LLMReplyError(
-                f"{place} answered without a reply of model {self._endpoint.model!r} ({said}); check base_url, or ask again"
-            )
-        choice = reply.choices[0]
-        finish = "refusal" if choice.message.refusal else _FINISH.get(choice.finish_reason or "")
-        if finish is None:
-            raise LLMReplyError(
-                f"{place} does not say why its reply ended (finish_reason="
-                f"{clean(str(choice.finish_reason), redact, 40)!r}): it may be cut; ask again"
-            )
-        text = choice.message.content or choice.message.refusal or ""
-        usage = reply.usage if isinstance(reply.usage, dict) else {}
-        details = usage.get("prompt_tokens_details")
-        details = details if isinstance(details, dict) else {}
-        billed = bill(
-            self.price,
-            request,
-            text,
-            input_tokens=usage.get("prompt_tokens"),
-            output_tokens=usage.get("completion_tokens"),
-            cached_tokens=details.get("cached_tokens"),
-            written_tokens=details.get("cache_write_tokens"),
-        )
-        model = clean(reply.model or self._endpoint.model, redact, 100)
-        return Completion(text, billed, model, finish, seconds)
 
-    def _open(self) -> openai.OpenAI:
-        with self._lock:
-            if self._client is None:
-                self._client = openai.OpenAI(
-                    api_key=self._endpoint.key,
-                    base_url=self._endpoint.base_url,
-                    default_headers=self._headers,
-                    max_retries=0,
-                    http_client=self._transport.http_client(),
-                )
-            return self._client
+def _connect(endpoint: Endpoint, headers: Mapping[str, str], http_client: httpx2.Client) -> openai.OpenAI:
+    return openai.OpenAI(
+        api_key=endpoint.key,
+        base_url=endpoint.base_url,
+        default_headers=headers,
+        max_retries=0,
+        http_client=http_client,
+    )
+
+
+SERVICE = Service(
+    "openai",
+    "https://api.openai.com/v1",
+    (
+        Wire("responses", _ask_responses, attrgetter("responses.with_streaming_response.create"), _read_response),
+        Wire("chat", _ask_chat, attrgetter("chat.completions.with_streaming_response.create"), _read_chat),
+    ),
+    _SUSPECTS,
+    frozenset({"effort", "cache_key"}),
+    openai.OpenAIError,
+    _connect,
+)
 
 
 def strict(schema: JSONSchema) -> JSONSchema:
@@ -209,17 +225,50 @@ def strict(schema: JSONSchema) -> JSONSchema:
     return kept
 
 
+class _Piece(BaseModel):
+    text: str | None = None
+    refusal: str | None = None
+    logprobs: list[JsonValue] | None = None
+
+
+class _Item(BaseModel):
+    type: str
+    content: list[_Piece] | None = None
+    arguments: str | None = None
+
+
+class _Response(BaseModel):
+    """What is read of a response; usage is looked at leniently."""
+
+    output: list[_Item] | None = None
+    status: str | None = None
+    incomplete_details: JsonValue = None
+    model: str | None = None
+    usage: JsonValue = None
+    error: JsonValue = None
+
+
+class _Function(BaseModel):
+    arguments: str | None = None
+
+
+class _Call(BaseModel):
+    function: _Function | None = None
+
+
 class _Message(BaseModel):
     content: str | None = None
     refusal: str | None = None
+    tool_calls: list[_Call] | None = None
 
 
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
+    logprobs: JsonValue = None
 
 
-class _Reply(BaseModel):
+class _Completion(BaseModel):
     """What is read of a chat completion; usage is looked at leniently."""
 
     choices: list[_Choice] | None = None

@@ -37,11 +37,11 @@ _CONTEXT = re.compile(
 
 
 class RejectedError(LLMRequestError):
-    """A 400 or 422: the clients look whether an optional argument of theirs is to blame, and go on without it."""
+    """A 400, 404, 405 or 422: the clients look whether an option of theirs is to blame, and go on without it."""
 
     def __init__(self, message: str, complaint: str) -> None:
         super().__init__(message)
-        self.complaint = complaint  # the service's words, redacted
+        self.complaint = complaint  # the status and the service's words, redacted
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +131,17 @@ class Transport:
 
     def _knock(self) -> None:
         """Ask for the bare address, without a key: whatever comes back says that there is life, long before a model answers."""
+        connections = _Connections()
+        end = threading.Timer(_KNOCK_S, connections.cut)  # the client's own time-out is per read
+        end.daemon = True
+        end.start()
         with (
             contextlib.suppress(*self._faults),
-            httpx2.stream("GET", self._endpoint.base_url, timeout=_KNOCK_S, follow_redirects=False),
+            httpx2.Client(timeout=_KNOCK_S) as client,
+            client.stream("GET", self._endpoint.base_url, extensions={"trace": connections.trace}),
         ):
             self.health.hear()
+        end.cancel()
 
     def http_client(self) -> httpx2.Client:
         """The HTTP client that the SDK must use, so that the deadline can reach its connections.
@@ -271,7 +277,7 @@ class Transport:
             )
         if status in (400, 422):
             message = f"{place} rejects the request to model {model!r} {said}; check the model and its options"
-            return _Failure(RejectedError(message, self._endpoint.redact(complaint)))
+            return self._rejected(message, status, complaint)
         refusals = {
             401: f"{place} refuses the key {said}; set {key_name} to a valid key",
             403: f"{place} does not let the key of {key_name} use model {model!r} {said}; change one of them",
@@ -279,7 +285,12 @@ class Transport:
         }
         redirect = f"{place} sends the request elsewhere {said}; give that address as base_url"
         other = redirect if status < 400 else f"{place} refuses the request to model {model!r} {said}; check base_url"
+        if status in (404, 405):
+            return self._rejected(refusals.get(status, other), status, complaint)
         return _Failure(LLMRequestError(refusals.get(status, other)))
+
+    def _rejected(self, message: str, status: int, complaint: str) -> _Failure:
+        return _Failure(RejectedError(message, f"{status}: {self._endpoint.redact(complaint)}"))
 
     def _said(self, text: str) -> str:
         return f"({clean(text, self._endpoint.redact)})"

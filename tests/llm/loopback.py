@@ -14,7 +14,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Body = dict[str, Any]
-REPLY = '{"lr": 0.1}'
+REPLY = '{"lr": 0.1, "maximum": 3}'
+FORMS = ("response_format", "text", "output_config")
+LOGPROBS = [
+    {
+        "token": "{",
+        "logprob": -0.25,
+        "bytes": [123],
+        "top_logprobs": [{"token": "{", "logprob": -0.25, "bytes": [123]}],
+    },
+    {"token": "}", "logprob": -0.5, "bytes": [125], "top_logprobs": []},
+]
 _BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "maxItems"}
 
 
@@ -38,7 +48,14 @@ class Service:
     text: str = REPLY
     finish: str = "stop"
     usage: object = "documented"
+    has_responses: bool = True  # of OpenAI's two protocols
+    ignores: set[str] = field(default_factory=set)  # "format", "tools": taken without a word, and without an effect
     seen: list[Seen] = field(default_factory=list)
+
+    @property
+    def asked(self) -> Body:
+        """The request that is being answered."""
+        return self.seen[-1].body
 
     def error(self, message: str, **more: str) -> Body:
         """An error's body as the service documents it."""
@@ -48,36 +65,78 @@ class Service:
 
     def reply(self, asked: Body) -> Body:
         """A good reply's body."""
-        return self._chat() if self.style == "openai" else self._message(asked)
+        if self.style == "anthropic":
+            return self._message(asked)
+        return self._response(asked) if "input" in asked else self._chat(asked)
 
-    def _chat(self) -> Body:
-        refused = self.finish == "refusal"
-        message = {
-            "role": "assistant",
-            "content": None if refused else self.text,
-            "refusal": self.text if refused else None,
+    def _text(self, asked: Body) -> str:
+        formed = any("format" in part(asked, name) or name == "response_format" for name in FORMS if name in asked)
+        ignored = ("format" in self.ignores and formed) or ("tools" in self.ignores and "tools" in asked)
+        return "I would try 0.1." if ignored else self.text
+
+    def _response(self, asked: Body) -> Body:
+        reasons = {"length": "max_output_tokens", "content_filter": "content_filter"}
+        text, refused = self._text(asked), self.finish == "refusal"
+        logprobs = LOGPROBS if "message.output_text.logprobs" in asked.get("include", []) else []
+        piece: Body = {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+        if refused:
+            piece = {"type": "refusal", "refusal": text}
+        output: list[Body] = [
+            {"type": "reasoning", "id": "rs_1", "summary": []},
+            {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [piece]},
+        ]
+        if "tools" in asked and "tools" not in self.ignores:
+            output[1] = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "reply", "arguments": self.text}
+        usage = {
+            "input_tokens": 100,
+            "input_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 0},
+            "output_tokens": 20,
+            "output_tokens_details": {"reasoning_tokens": 8},
+            "total_tokens": 120,
         }
+        if self.finish in ("stop", "refusal"):
+            ended: Body = {"status": "completed", "incomplete_details": None}
+        elif self.finish in reasons:
+            ended = {"status": "incomplete", "incomplete_details": {"reason": reasons[self.finish]}}
+        else:
+            ended = {"status": self.finish or None, "incomplete_details": None}
+        return {"id": "resp_1", "object": "response", "model": "m-1", "output": output, **ended, **self._usage(usage)}
+
+    def _chat(self, asked: Body) -> Body:
+        refused, text = self.finish == "refusal", self._text(asked)
+        message: Body = {
+            "role": "assistant",
+            "content": None if refused else text,
+            "refusal": text if refused else None,
+        }
+        if "tools" in asked and "tools" not in self.ignores:
+            call = {"id": "c", "type": "function", "function": {"name": "reply", "arguments": self.text}}
+            message |= {"content": None, "tool_calls": [call]}
         usage = {
             "prompt_tokens": 100,
             "completion_tokens": 20,
             "total_tokens": 120,
             "prompt_tokens_details": {"cached_tokens": 60},
+            "completion_tokens_details": {"reasoning_tokens": 8},
         }
         reason = "stop" if refused else self.finish or None
+        logprobs = {"content": LOGPROBS, "refusal": None} if asked.get("logprobs") else None
         return {
             "id": "chatcmpl-1",
             "object": "chat.completion",
             "created": 0,
             "model": "m-1",
-            "choices": [{"index": 0, "message": message, "finish_reason": reason, "logprobs": None}],
+            "choices": [{"index": 0, "message": message, "finish_reason": reason, "logprobs": logprobs}],
             **self._usage(usage),
         }
 
     def _message(self, asked: Body) -> Body:
         reasons = {"stop": "end_turn", "length": "max_tokens", "": None}
-        content: list[Body] = [{"type": "text", "text": self.text}]
+        content: list[Body] = [{"type": "text", "text": self._text(asked)}]
         reason = reasons.get(self.finish, self.finish)
-        if "tools" in asked:
+        if "thinking" in asked:
+            content.insert(0, {"type": "thinking", "thinking": "", "signature": "x"})
+        if "tools" in asked and "tools" not in self.ignores:
             content = [{"type": "tool_use", "id": "t", "name": "reply", "input": json.loads(self.text)}]
             reason = "tool_use"
         usage = {
@@ -85,6 +144,7 @@ class Service:
             "output_tokens": 20,
             "cache_read_input_tokens": 60,
             "cache_creation_input_tokens": 10,
+            "output_tokens_details": {"thinking_tokens": 8},
         }
         return {
             "id": "msg_1",
@@ -119,13 +179,23 @@ class _Handler(BaseHTTPRequestHandler):
         if self.service.style == "anthropic" and _bounded(body.get("output_config", {}).get("format", {})):
             send(self, 400, self.service.error("output_config.format.schema: 'maximum' is not supported"))
             return
-        if self.service.style == "openai" and not _strict(body.get("response_format", {}).get("json_schema", {})):
-            send(self, 400, self.service.error("Invalid schema for response_format 'reply'", param="response_format"))
+        if self.path.endswith("/responses") and not self.service.has_responses:
+            send(self, 404, {"detail": "Not Found"})
             return
+        if self.service.style == "openai":
+            for name in ("response_format", "text", "tools"):
+                if not _strict(body.get(name, {})):
+                    send(self, 400, self.service.error(f"Invalid schema for {name} 'reply'", param=name))
+                    return
         send(self, 200, self.service.reply(body))
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
+
+
+def part(body: Body, name: str) -> Body:
+    inner = body.get(name)
+    return inner if isinstance(inner, dict) else {}
 
 
 def _holds(body: Body, argument: str) -> bool:
@@ -252,20 +322,20 @@ def slow(seconds: float) -> Fault:
 
     def answer(handler: BaseHTTPRequestHandler, service: Service) -> None:
         time.sleep(seconds)
-        send(handler, 200, service.reply({}))
+        send(handler, 200, service.reply(service.asked))
 
     return answer
 
 
 def cut_stream(handler: BaseHTTPRequestHandler, service: Service) -> None:
     """Half of a body, then the end of the connection."""
-    data = json.dumps(service.reply({})).encode()
+    data = json.dumps(service.reply(service.asked)).encode()
     send(handler, 200, data[: len(data) // 2], length=len(data))
 
 
 def cut_json(handler: BaseHTTPRequestHandler, service: Service) -> None:
     """Half of a body that claims to be whole."""
-    data = json.dumps(service.reply({})).encode()
+    data = json.dumps(service.reply(service.asked)).encode()
     send(handler, 200, data[: len(data) // 2])
 
 

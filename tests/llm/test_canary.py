@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import secrets
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -43,6 +45,7 @@ def echo(code: int, content_type: str = "application/json") -> Fault:
         said = service.error(f"you sent {seen}", code=KEY, param=KEY)
         said |= {"headers": seen, "model": KEY, "choices": [{"message": {"content": KEY}, "finish_reason": KEY}]}
         said |= {"content": [{"type": "text", "text": KEY}], "stop_reason": KEY}
+        said |= {"output": [{"type": "message", "content": [{"type": "output_text", "text": KEY}]}], "status": KEY}
         data = json.dumps(said).encode()
         handler.send_response(code)
         handler.send_header("Content-Type", content_type)
@@ -58,7 +61,7 @@ def echo(code: int, content_type: str = "application/json") -> Fault:
 def says_the_key(handler: BaseHTTPRequestHandler, service: Service) -> None:
     """A proper reply whose text and model are the key."""
     service.text = f'{{"lr": "{KEY}"}}'
-    body = json.dumps(service.reply({})).replace("m-1", KEY)
+    body = json.dumps(service.reply(service.asked)).replace("m-1", KEY)
     loopback.send(handler, 200, body.encode())
 
 
@@ -125,7 +128,7 @@ def test_an_answer_without_end_is_not_read_to_its_end(service: Service) -> None:
         except OSError:
             return
 
-    service.faults = [flood]
+    service.faults = [flood] * 2  # one for each protocol
     model = make_llm(f"{service.style}:m")
     assert model is not None
     with pytest.raises(LLMReplyError, match="bytes"):
@@ -140,14 +143,13 @@ def test_an_answer_without_end_is_not_read_to_its_end(service: Service) -> None:
 @pytest.fixture
 def hosted(service: Service, monkeypatch: pytest.MonkeyPatch) -> Service:
     """The scripted server in the place of the service's own address."""
-    monkeypatch.setattr(f"llmhpo.llm.{service.style}_api._URL", service.url)
+    module = importlib.import_module(f"llmhpo.llm.{service.style}_api")
+    monkeypatch.setattr(module, "SERVICE", replace(module.SERVICE, url=service.url))
     return service
 
 
 def effort(service: Service, body: dict[str, object]) -> object:
-    if service.style == "openai":
-        return body.get("reasoning_effort")
-    config = body.get("output_config", {})
+    config = body.get({"openai": "reasoning", "anthropic": "output_config"}[service.style], {})
     assert isinstance(config, dict)
     return config.get("effort")
 
@@ -159,7 +161,7 @@ def test_a_hosted_model_is_asked_for_low_effort_and_given_room_to_think(hosted: 
     model.close()
     body = hosted.seen[0].body
     assert effort(hosted, body) == "low"
-    assert body.get("max_completion_tokens", body.get("max_tokens")) == ASK.max_tokens + model.overhead_tokens
+    assert body.get("max_output_tokens", body.get("max_tokens")) == ASK.max_tokens + model.overhead_tokens
     assert model.overhead_tokens > 1000
 
 
@@ -173,7 +175,7 @@ def test_another_server_is_not_asked_for_effort(service: Service) -> None:
 
 
 def test_a_hosted_model_that_knows_no_effort_is_asked_without_from_then_on(hosted: Service) -> None:
-    field = {"openai": "reasoning_effort", "anthropic": "output_config.effort"}[hosted.style]
+    field = {"openai": "reasoning.effort", "anthropic": "output_config.effort"}[hosted.style]
     hosted.rejects = {field: f"Unsupported parameter: '{field}' is not supported with this model."}
     model = make_llm(f"{hosted.style}:m")
     assert model is not None
@@ -212,7 +214,7 @@ def test_openai_itself_is_sent_types_beside_enums_and_no_lengths(
     assert model is not None
     model.complete(Request(ASK.messages, reply_schema(space, 4, reasons=reasons), deadline_s=5.0))
     model.close()
-    nodes = list(every_node(hosted.seen[0].body["response_format"]["json_schema"]["schema"]))
+    nodes = list(every_node(hosted.seen[0].body["text"]["format"]["schema"]))
     assert all("type" in node for node in nodes if "enum" in node)
     assert any("enum" in node for node in nodes)
     assert any("maximum" in node for node in nodes)

@@ -16,7 +16,7 @@ from llmhpo.errors import LLMError, LLMUnavailableError
 from llmhpo.llm.base import Message, Request
 from llmhpo.llm.health import Health, health_of
 from llmhpo.llm.logged import LoggedModel
-from llmhpo.llm.openai_api import OpenAIModel
+from llmhpo.llm.openai_api import openai_model
 from llmhpo.llm.scripted import ScriptedModel
 
 ASK = Request((Message("user", "Propose."),), deadline_s=5.0)
@@ -160,14 +160,14 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
 
 
 def test_the_log_does_not_hide_a_models_health(service: Service) -> None:
-    model = OpenAIModel("m", base_url=service.url)
+    model = openai_model("m", base_url=service.url)
     assert health_of(LoggedModel(model, lambda *_: None)) is model.health
     model.close()
 
 
 def test_a_service_is_heard_long_before_its_model_answers(service: Service) -> None:
     service.faults = [loopback.slow(1.0)]
-    model = OpenAIModel("m", base_url=service.url)
+    model = openai_model("m", base_url=service.url)
     asking = threading.Thread(target=model.complete, args=(ASK,))
     asking.start()
     until = time.monotonic() + 0.8
@@ -180,7 +180,7 @@ def test_a_service_is_heard_long_before_its_model_answers(service: Service) -> N
 
 def test_a_knock_carries_no_key(service: Service) -> None:
     with loopback.silence() as (url, received):
-        model = OpenAIModel("m", base_url=url)
+        model = openai_model("m", base_url=url)
         with pytest.raises(LLMUnavailableError):
             model.complete(Request(ASK.messages, deadline_s=0.5))
         model.close()
@@ -191,7 +191,7 @@ def test_a_knock_carries_no_key(service: Service) -> None:
 
 def test_trouble_is_known_before_the_last_attempt_is_over(service: Service) -> None:
     service.faults = [status(500), loopback.slow(1.0)]
-    model = OpenAIModel("m", base_url=service.url)
+    model = openai_model("m", base_url=service.url)
     asking = threading.Thread(target=model.complete, args=(ASK,))
     asking.start()
     until = time.monotonic() + 1.0
@@ -205,7 +205,7 @@ def test_trouble_is_known_before_the_last_attempt_is_over(service: Service) -> N
 
 def test_a_failing_service_is_asked_once_a_request(service: Service) -> None:
     service.faults = [status(500, headers={"Retry-After": "0"})] * 20
-    model = OpenAIModel("m", base_url=service.url)
+    model = openai_model("m", base_url=service.url)
     for _ in range(2):
         with pytest.raises(LLMError):
             model.complete(ASK)
@@ -215,7 +215,7 @@ def test_a_failing_service_is_asked_once_a_request(service: Service) -> None:
 
 def test_a_refusal_that_says_why_is_a_sign_of_health(service: Service) -> None:
     service.faults = [status(401)]
-    model = OpenAIModel("m", base_url=service.url)
+    model = openai_model("m", base_url=service.url)
     with pytest.raises(LLMError):
         model.complete(ASK)
     assert model.health.is_answering

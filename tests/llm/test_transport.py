@@ -183,7 +183,7 @@ def test_a_bug_of_ours_is_not_taken_for_a_fault_of_the_service(endpoint: Endpoin
     [
         (status(401), LLMRequestError, "OPENAI_API_KEY"),
         (status(403), LLMRequestError, "OPENAI_API_KEY"),
-        (status(404), LLMRequestError, "model's name"),
+        (status(404), RejectedError, "model's name"),
         (status(402), LLMRequestError, "credit"),
         (status(429, {"message": "x", "code": "insufficient_quota"}), LLMRequestError, "credit"),
         (status(400, {"error": {"message": "Your credit balance is too low"}}), LLMRequestError, "credit"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import pytest
 from loopback import Fault, Service, send, serving, status
@@ -24,13 +25,17 @@ def service(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         yield service
 
 
+def _loss(params: Mapping[str, Any]) -> float:
+    return sum((float(v) - 0.3) ** 2 for v in params.values())
+
+
 def run(
-    service: Service, n_trials: int = 14, space: dict[str, object] | None = None
+    service: Service, n_trials: int = 14, space: Mapping[str, Mapping[str, object]] | None = None
 ) -> tuple[llmhpo.Result, list[str]]:
     """A study, and the errors of its consultations as they were told."""
     events: list[Event] = []
     result = llmhpo.optimize(
-        lambda p: sum((float(v) - 0.3) ** 2 for v in p.values()), space or SPACE, llm=f"{service.style}:m", base_url=service.url, n_trials=n_trials,
+        _loss, space or SPACE, llm=f"{service.style}:m", base_url=service.url, n_trials=n_trials,
         seed=1, on_event=events.append,
     )  # fmt: skip
     return result, [e.batch.error for e in events if isinstance(e, Consulted) and e.batch.error]
@@ -82,8 +87,9 @@ def test_a_prompt_that_is_too_long_is_asked_with_less_history_once_and_so_from_t
     def picky(handler: BaseHTTPRequestHandler, service: Service) -> None:
         """Takes repair turns, questions without a history, and those that are shorter than the first that had one."""
         body = service.seen[-1].body
-        text = json.dumps(body["messages"])
-        if "finished" in text and all(m["role"] != "assistant" for m in body["messages"]):
+        messages = body.get("messages") or body["input"]
+        text = json.dumps(messages)
+        if "finished" in text and all(m["role"] != "assistant" for m in messages):
             lengths.append(len(text))
             if len(text) >= lengths[0] - 200:
                 send(handler, 400, service.error(LONG))
