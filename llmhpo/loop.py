@@ -267,7 +267,7 @@ class Loop:
         """The study is over and the model still writes: its bill is waited for, but not for long."""
         if self._consultation is None:
             return
-        wait([self._consultation], timeout=min(_LAST_WORDS_S, patience_s(self.portfolio.model)))
+        wait([self._consultation], timeout=self._last_words_s())
         if self._consultation.done():
             batch = self._consultation.result()
         else:
@@ -281,6 +281,13 @@ class Loop:
         self._consultation = None
         self.store.record(batch)
         yield Consulted(batch)
+
+    def _last_words_s(self) -> float:
+        """A model that never answered, and that a worker has waited for in vain, hangs for all we know: no second wait."""
+        in_vain = self._patience_end is not None and self._patience_left() <= 0
+        if in_vain and all(b.error for b in self.store.batches):
+            return 0.0
+        return min(_LAST_WORDS_S, patience_s(self.portfolio.model))
 
     def _patience_left(self) -> float:
         """Seconds that a free worker still waits for the model's answer; the first one to be free starts the clock."""

@@ -296,3 +296,26 @@ def test_no_worker_waits_for_a_model_that_will_most_likely_be_late(answers: tupl
     loop = Loop(store, Portfolio(), executor, n_trials=5, directory=Path())
     assert (loop._patience_s() > 0) == waits
     store.close()
+
+
+class Hanging(ScriptedModel):
+    """Takes a request, and says nothing."""
+
+    def complete(self, request):  # type: ignore[no-untyped-def]
+        time.sleep(3.0)
+        return super().complete(request)
+
+
+def test_a_model_that_never_answered_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmhpo.loop._PATIENCE_S", (0.2, 0.2))
+    times: list[float] = []
+    events: list[Event] = []
+
+    def note(event: Event) -> None:
+        events.append(event)
+        times.append(time.monotonic())
+
+    study(Hanging(replies(0)), n=3, on_event=note)
+    assert [e.batch.kind for e in events if isinstance(e, Consulted)] == ["unused"]
+    last = max(k for k, e in enumerate(events) if isinstance(e, Finished))
+    assert times[-1] - times[last] < 1.0

@@ -161,7 +161,7 @@ FAULTS: dict[str, Fault | None] = {
     "greets, then hangs": _greeting,
     "body, a byte a second": _dribble,
 }
-# Told from a model that thinks by nobody: a worker waits for it once, for a tenth of a trial's time or 2 s.
+# Told from a model that thinks by nobody: a worker waits for it once, for a tenth of a trial's time or 2 s, and nobody at the end.
 LIKE_A_THINKER = ("greets, then hangs", "body, a byte a second")
 
 
