@@ -17,10 +17,12 @@ from llmhpo.llm.health import Health, ToldHealth
 from llmhpo.revision import Revision
 from llmhpo.rules import StopRules, check
 from llmhpo.space import SearchSpace
+from llmhpo.steering import Steering
 from llmhpo.store.journal import Entry, Reading, read_journal
 from llmhpo.store.ledger import Ledger, Record, batch_from_dict, outcome_from_dict, proposal_from_dict, proposal_record
 from llmhpo.trial import Batch, Context, Task, Trial
 from llmhpo.usage import Caps, Price
+from llmhpo.view import steered
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,10 @@ class _Known:
         ledger.apply(entry)
         if entry.kind == "open" and self._about != ledger.about:
             self._about = ledger.about
-            self._task, self._space = Task(**ledger.about["task"]), SearchSpace.from_dict(ledger.about["space"])
+            self._task, self._began = Task(**ledger.about["task"]), SearchSpace.from_dict(ledger.about["space"])
+            self._steer()
+        elif entry.kind == "steered":
+            self._steer()
         elif entry.kind in ("decision", "result"):
             number = int(entry.data["number"])
             self._trials[number] = _trial(number, ledger)
@@ -167,8 +172,15 @@ class _Known:
             self._trials |= {n: _trial(n, ledger) for n in map(int, entry.data["trials"])}
         elif entry.kind == "snapshot":
             self._trials = {n: _trial(n, ledger) for n in sorted(ledger.proposals)}
+            self._steer()
         self._batches = self._batches if entry.kind != "snapshot" else []
         self._batches += [batch_from_dict(b) for b in ledger.batches[len(self._batches) :]]
+
+    def _steer(self) -> None:
+        if not self._about:  # a snapshot stands before the event that opens the store
+            return
+        self._steering = Steering.from_dict(self._ledger.steering)
+        self._space = steered(self._began, self._steering)
 
     def context(self, budget_left: int | None, at: int | None = None, pending: Sequence[int] = ()) -> Context:
         """The context then; of its first `at` trials, where it is older, and with `pending` ones as running."""
@@ -178,7 +190,8 @@ class _Known:
             trials = tuple(Trial(t.number, t.proposal) if t.outcome and t.number in running else t for t in trials)
         baseline = None if self._ledger.baseline is None else Revision.from_dict(self._ledger.baseline)
         seed = self._about["seed"]
-        return Context(self._task, self._space, trials, budget_left, seed, tuple(self._batches), baseline)
+        batches, steering = tuple(self._batches), self._steering
+        return Context(self._task, self._space, trials, budget_left, seed, batches, baseline, steering=steering)
 
 
 def _trial(number: int, state: Ledger) -> Trial:

@@ -9,8 +9,9 @@ from llmhpo.transfer import Transfer
 from llmhpo.trial import Batch, Trial
 from llmhpo.usage import Usage
 
-# budget: n_trials. hopeless: the first trials all failed, for one reason. The others are the rules of `StopRules`.
-StopReason = Literal["budget", "hopeless", "target", "stale", "gain", "wall"]
+# budget: n_trials. hopeless: the first trials all failed, for one reason. paused: somebody asked for it. steered: a parameter was
+# added, which the executor must be made anew for. The others are the rules of `StopRules`.
+StopReason = Literal["budget", "hopeless", "target", "stale", "gain", "wall", "paused", "steered"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from llmhpo.executors.base import Executor
 from llmhpo.llm.health import patience_s
 from llmhpo.rules import Stop, StopRules, Stopwatch, check
 from llmhpo.store import MOST_TOGETHER, Store
+from llmhpo.store.wishes import Wishes, take_in
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Batch, Context, Outcome, Trial
 from llmhpo.usage import Usage
@@ -36,11 +37,14 @@ _UNKNOWN_TRIAL_S = 100.0
 _LAST_WORDS_S = 2.0
 _LEAVING_S = 1.0  # that a program's end waits for an unfinished consultation
 _LOOK_S = 0.1  # how often a worker that waits for the model looks whether that is still worth while
+_LISTEN_S = 0.5  # how often a loop whose workers are all busy looks whether the person wants something
 _MANY_FREE = 8  # free workers beyond which trials are begun in groups
 _HOPELESS = 5  # so many first trials that fail alike end a session
 _HOPELESS_STOP = Stop(
     "hopeless", "the first trials all failed for the same reason; mend it, and run the same command again"
 )
+_PAUSED = Stop("paused", "as asked; what has ended is kept, and the same command goes on")
+_STEERED = Stop("steered", "a parameter was added: the session begins anew with it")
 _SET_UP = re.compile(
     r"ModuleNotFoundError|ImportError|SyntaxError|IndentationError|No such file or directory|Permission denied"
     r"|unrecognized arguments|arguments are required|left no result|has no metric|matches nothing in the output"
@@ -54,7 +58,8 @@ class Loop:
 
     A session whose first trials all fail with the same message ends early: a missing package is no matter of tuning.
 
-    `directory`, `retries` and `command` (a note on what is run): see `Attempts`.
+    `directory`, `retries` and `command` (a note on what is run): see `Attempts`. `wishes` is where the person asks for changes
+    while it runs.
     """
 
     def __init__(
@@ -68,8 +73,10 @@ class Loop:
         retries: int = RETRIES,
         command: str = "",
         rules: StopRules | None = None,
+        wishes: Wishes | None = None,
     ) -> None:
-        self.store, self.portfolio, self.executor, self.n_trials = store, portfolio, executor, n_trials
+        self.store, self.portfolio, self.executor = store, portfolio, executor
+        self._asked_trials, self._wishes = n_trials, wishes
         self._attempts = Attempts(store, executor, directory, retries=retries, command=command)
         self._running: dict[Future[Outcome], Trial] = {}
         self._consultation: Future[Batch] | None = None
@@ -77,9 +84,12 @@ class Loop:
         self._question = store.open_question()  # asked by a session that was stopped before the answer came
         self._rules = rules or StopRules()
         self._watch = Stopwatch(self._rules.max_wall_s, store.wall_s, store.keep_wall)
+        self._names = store.space.names  # that the executor was made for
         self._stop: Stop | None = None  # why no more trials are begun, as far as is known now
         self._ended: list[str | None] = []  # of each trial that ended in this session: None if well, else why not
         self._best: Trial | None = None
+        self._leaving: Stop | None = None  # no more trials are begun, because the person wants so
+        self._leaves_now = False  # and running ones are ended
         self._patience_end: float | None = None  # when free workers stop waiting for this consultation
 
     def run(self) -> Generator[Event, None, None]:
@@ -90,6 +100,7 @@ class Loop:
         """
         done = sum(t.outcome is not None for t in self.store.trials) - self.store.imported
         ended, orphans = self._attempts.recover([t for t in self.store.trials if t.outcome is None])
+        self._take_in()
         start = self._context()
         self._log_session()
         self._best = incumbent(start)
@@ -113,7 +124,10 @@ class Loop:
                 yield from self._maybe_consult()
             while not hopeless and self._watch.stop is None:
                 yield from self._fill()
-                if clean := not self._running and (self._stop is not None or self._begun >= self.n_trials):
+                over = self._stop is not None or self._leaving is not None or self._begun >= self.n_trials
+                if clean := not self._running and over:
+                    break
+                if self._leaving is not None and self._leaves_now:
                     break
                 yield from self._collect()
                 hopeless = self._is_hopeless()
@@ -135,7 +149,26 @@ class Loop:
         """Why a session that was not hopeless is over; it is not `clean` where its time was up."""
         spent = f"all {self.n_trials} trials of n_trials have been run; a larger n_trials goes on"
         late = None if clean else self._watch.stop
-        return late or check(self._rules, self._context()) or Stop("budget", spent)
+        return late or self._leaving or check(self._rules, self._context()) or Stop("budget", spent)
+
+    # --- the person -----------------------------------------------------------------------------------------------------
+
+    @property
+    def n_trials(self) -> int:
+        """How many trials there are to be in all."""
+        return self.store.steering.budget.n_trials or self._asked_trials
+
+    def _take_in(self) -> None:
+        """Commit what the person has asked for since we last looked."""
+        if self._wishes is None:
+            return
+        if self._wishes.changed:
+            take_in(self.store, self._wishes, consulting=self._consultation is not None)
+            self._watch.limit_s = self.store.steering.budget.max_wall_s or self._rules.max_wall_s
+        if self.store.space.names != self._names:
+            self._leaving = _STEERED
+        elif how := self._wishes.pause(self.store.epoch):
+            self._leaving, self._leaves_now = _PAUSED, how == "now"
 
     def _log_session(self) -> None:
         """What a replay must know of this session besides the store."""
@@ -162,7 +195,8 @@ class Loop:
 
     def _fill(self) -> Generator[Event, None, None]:
         """Give every free worker a job."""
-        while len(self._running) < self.executor.workers and self._begun < self.n_trials:
+        self._take_in()
+        while len(self._running) < self.executor.workers and self._begun < self.n_trials and not self._leaving:
             context = self._context()
             self._stop = check(self._rules, context)
             if self._stop is not None:
@@ -196,6 +230,7 @@ class Loop:
         if self._consultation is not None:
             pending.add(self._consultation)
         free = len(self._running) < self.executor.workers and self._begun < self.n_trials and self._stop is None
+        free = free and self._leaving is None
         self._wait(pending, free=free)
         if self._consultation is not None and self._consultation.done():
             batch = self._consultation.result()
@@ -208,9 +243,17 @@ class Loop:
         """Until something is done, the clock is to be kept, or a `free` worker has waited long enough for the model."""
         end = time.monotonic() + self._watch.save_if_due()
         while (left := end - time.monotonic()) > 0 and not (free and self._patience_left() <= 0):
-            look_s = min(_LOOK_S, self._patience_left()) if free else left
-            if wait(pending, timeout=min(left, look_s), return_when=FIRST_COMPLETED).done:
+            look_s = min(_LOOK_S, self._patience_left()) if free else _LISTEN_S
+            if wait(pending, timeout=min(left, look_s), return_when=FIRST_COMPLETED).done or self._is_called:
                 return
+
+    @property
+    def _is_called(self) -> bool:
+        """Whether the person has asked for something that was not looked at yet."""
+        if self._wishes is None or self._leaves_now:
+            return False
+        how = self._wishes.pause(self.store.epoch)
+        return self._wishes.changed or (how != "" and self._leaving is None) or how == "now"
 
     def _record_outcomes(self, *, cancelled: bool = False) -> list[Finished]:
         """Commit every outcome there is, in the order of trial numbers, before anybody is told of one.

@@ -143,7 +143,7 @@ class Stopwatch:
         keep: Callable[[float], None],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._limit_s, self._before_s, self._keep, self._now = limit_s, before_s, keep, now
+        self.limit_s, self._before_s, self._keep, self._now = limit_s, before_s, keep, now
         self._start = self._kept_at = now()
 
     @property
@@ -154,16 +154,16 @@ class Stopwatch:
     @property
     def left_s(self) -> float:
         """Until the limit, negative after it; infinite where there is none."""
-        return math.inf if self._limit_s is None else self._limit_s - self.seconds
+        return math.inf if self.limit_s is None else self.limit_s - self.seconds
 
     @property
     def stop(self) -> Stop | None:
         """Whether the time is up."""
-        if self._limit_s is None or self.left_s > 0:
+        if self.limit_s is None or self.left_s > 0:
             return None
         return Stop(
             "wall",
-            f"the study has taken {self.seconds:.0f} s, and max_wall_s={self._limit_s:g}; a larger max_wall_s, or none, goes on",
+            f"the study has taken {self.seconds:.0f} s, and max_wall_s={self.limit_s:g}; a larger max_wall_s, or none, goes on",
         )
 
     def save_if_due(self) -> float:

@@ -69,7 +69,9 @@ class SearchSpace:
         self.late = tuple(late)
         for name in self.late:
             if not self[name].has_default:
-                raise SpaceError(f"parameter {name!r} joins a study that runs; give it the default that was used so far")
+                raise SpaceError(
+                    f"parameter {name!r} joins a study that runs; give it the default that was used so far"
+                )
 
     def _check_condition(self, param: Param, when: When) -> None:
         parent = self._by_name.get(when.parent)

@@ -110,6 +110,25 @@ def steered(space: SearchSpace, steering: Steering) -> SearchSpace:
     return SearchSpace([*params, *added], late=[p.name for p in added])
 
 
+def undone(began: SearchSpace, now: Steering, before: Steering) -> Steering:
+    """The state `before` a change, where trials have run since: what was added is held at its default, what was widened is
+    narrowed again, and what talking has cost stays.
+    """
+    was, limits = steered(began, before), dict(before.limits)
+    for param in steered(began, now).params:
+        if param.name not in was:
+            assert param.default is not UNSET, "what joins a study has a default"
+            limits[param.name] = Limit(values=(param.default,))
+        elif param != was[param.name] and param.name not in limits:
+            limits[param.name] = as_limit(was[param.name])
+    return replace(before, limits=limits, params=now.params, added=now.added, arguments=now.arguments, talk=now.talk)
+
+
+def as_limit(param: Param) -> Limit:
+    """The range of a parameter as a limit."""
+    return Limit(values=param.choices) if param.choices else Limit(param._low, param._high)
+
+
 def narrowed(param: Param, limit: Limit) -> Param:
     """A parameter within a limit; its default goes where that is outside. Raises: SpaceError where no value is left."""
     if param.choices or limit.values:

@@ -18,6 +18,7 @@ from llmhpo.space import Params, SearchSpace
 from llmhpo.surrogates.screen import MIN_FINISHED, fit_screen
 from llmhpo.trial import Context, Proposal, Trial
 from llmhpo.trust import gains, plateaued, unknown_gain
+from llmhpo.view import view_of
 
 Array = npt.NDArray[np.float64]
 
@@ -38,7 +39,8 @@ class RandomProposer:
 
     def propose(self, context: Context, n: int) -> list[Proposal]:
         """The next `n` points of the sequence, counted from the number of trials."""
-        return [Proposal(context.space.from_unit(u), self.name) for u in _sobol(context, n)]
+        view = view_of(context)
+        return [Proposal(view.from_unit(u), self.name) for u in view.units(_sobol(context, n))]
 
 
 def _sobol(context: Context, n: int) -> Array:
@@ -73,7 +75,7 @@ class AcquisitionProposer:
         rng, table = generator(context, self.name), columns(context)
         if len(table.open) > _CROWDED:
             planned = None if context.budget_left is None else len(context.trials) + context.budget_left
-            about = ("crowd", context.seed, context.prior, planned)
+            about = ("crowd", context.seed, context.prior, planned, view_of(context).key)
             pool, rows, field = table.results.once(about, lambda: crowd(context, screen, _shared(context, self.name)))
             left = np.array(table.rows.lacks(rows), dtype=bool)
         else:
@@ -82,7 +84,8 @@ class AcquisitionProposer:
         if self._only is not None:
             left &= pool.source == self._only
         chosen = screen.pick_encoded(field, pool.log_prior, n, rng, left)
-        return [Proposal(context.space.from_unit(pool.U[k]), str(pool.source[k])) for k in chosen]
+        view = view_of(context)
+        return [Proposal(view.from_unit(pool.U[k]), str(pool.source[k])) for k in chosen]
 
 
 def _shared(context: Context, name: str) -> np.random.Generator:
@@ -108,7 +111,8 @@ class TPEProposer:
                 )
             study = optuna.create_study(direction=context.task.direction, sampler=sampler)
             study.add_trials([_frozen(context.space, t) for t in context.trials[-_TPE_TRIALS:]])
-            return [Proposal(_ask(study, context.space), self.name) for _ in range(n)]
+            view = view_of(context)
+            return [Proposal(view.confine(_ask(study, context.space)), self.name) for _ in range(n)]
         finally:
             optuna.logging.set_verbosity(level)
 
@@ -129,16 +133,18 @@ def _distribution(param: Param) -> BaseDistribution:
 
 
 def _frozen(space: SearchSpace, trial: Trial) -> optuna.trial.FrozenTrial:
+    params = space.complete(trial.params)
+
     def value(param: Param) -> ParamValue:
-        return param.index(trial.params[param.name]) if param.ordered else trial.params[param.name]
+        return param.index(params[param.name]) if param.ordered else params[param.name]
 
     state = optuna.trial.TrialState.COMPLETE
     if trial.value is None:
         state = optuna.trial.TrialState.RUNNING if trial.outcome is None else optuna.trial.TrialState.FAIL
     return optuna.trial.create_trial(
         state=state,
-        params={name: value(space[name]) for name in trial.params},
-        distributions={name: _distribution(space[name]) for name in trial.params},
+        params={name: value(space[name]) for name in params},
+        distributions={name: _distribution(space[name]) for name in params},
         values=None if trial.value is None else [trial.value],
     )
 
@@ -182,7 +188,8 @@ def _design(context: Context, n: int, beside: list[Proposal]) -> list[Proposal]:
     points = random.propose(context, n + _SPARE)
     if space.size <= GLOBAL:
         everything = everywhere(space, generator(context, random.name))
-        points += [Proposal(space.from_unit(u), random.name) for u in everything]
+        view = view_of(context)
+        points += [Proposal(view.from_unit(u), random.name) for u in view.units(everything)]
     tried, seen = columns(context).tried, {space.key(p.params) for p in beside}
     fresh: list[Proposal] = []
     for point in points:

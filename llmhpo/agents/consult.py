@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from llmhpo.agents.conversation import Conversation, shares
+from llmhpo.agents.remarks import with_remarks
 from llmhpo.agents.reply import Reading, read_reply, reply_keys, reply_schema
 from llmhpo.columns import ideas
 from llmhpo.errors import BudgetError, LLMError, LLMPromptError, LLMRequestError
@@ -49,9 +50,10 @@ class Consultant:
 
     def converse(self, context: Context, system: str, user: str) -> Conversation:
         """Begin a conversation; the deadline counts from now."""
-        messages = [Message("system", system), Message("user", user)]
+        messages = [Message("system", system), Message("user", with_remarks(user, context))]
         end = time.monotonic() + self.deadline_s
-        return Conversation(self.llm, self.caps, context.usage, end, messages, lost=context.lost)
+        caps = context.steering.budget.over(self.caps)
+        return Conversation(self.llm, caps, context.usage, end, messages, lost=context.lost)
 
     def consult(self, context: Context, question: Question, shorter: Callable[[], Question] | None = None) -> Batch:
         """Ask for a batch. Whatever happens comes back as a `Batch`, never as an exception.
@@ -68,7 +70,9 @@ class Consultant:
                 if shorter is None:
                     raise
                 question = shorter()
-                talk = _Talk(context, question, talk.conversation.anew(question.system, question.user))
+                talk = _Talk(
+                    context, question, talk.conversation.anew(question.system, with_remarks(question.user, context))
+                )
                 talk.ask(question.n, beliefs=question.beliefs)
             if talk.problems and not talk.refused and 2 * len(talk.found) <= question.n:
                 talk.repair()

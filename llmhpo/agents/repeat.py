@@ -44,7 +44,7 @@ def repeat_proposal(context: Context) -> Proposal | None:
         return None
     value = f"{chosen.value:.4g} +- {chosen.std:.2g}"
     why = f"run {chosen.n + chosen.open + 1} of trial {chosen.trial.number}'s configuration, expected at {value} so far"
-    return Proposal(chosen.trial.params, REPEAT, why)
+    return Proposal(context.space.complete(chosen.trial.params), REPEAT, why)
 
 
 def _most_doubtful(context: Context, known: list[Estimate]) -> Estimate | None:

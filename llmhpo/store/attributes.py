@@ -10,6 +10,7 @@ from typing import Any, cast
 from optuna.trial import FrozenTrial, TrialState
 
 from llmhpo.revision import Revision
+from llmhpo.steering import Steering
 from llmhpo.store.ledger import batch_from_dict, code_record, trust_record
 from llmhpo.transfer import Transfer
 from llmhpo.trial import Attempt, Batch, Outcome, Params, Proposal, Provenance, Trial
@@ -88,6 +89,12 @@ def read_batches(attrs: Mapping[str, Any]) -> list[Batch]:
     """The consultations in a study's attributes, in order."""
     names = sorted(name for name in attrs if name.startswith(PREFIX + "batch:"))
     return [batch_from_dict(attrs[name]) for name in names]
+
+
+def read_steering(attrs: Mapping[str, Any]) -> list[Steering]:
+    """What the person has said since the study began, in order; the last one holds."""
+    names = sorted(name for name in attrs if name.startswith(PREFIX + "steering:"))
+    return [Steering.from_dict(attrs[name]) for name in names]
 
 
 def read_baseline(attrs: Mapping[str, Any]) -> Revision | None:

@@ -22,7 +22,8 @@ _REDACTED = re.escape(json.dumps("[key]")[1:-1])
 class Ledger:
     """Trials and consultations by number, and `about`: name, seed, space and task of the study.
 
-    An `end` holds `outcome` and `evaluated` of a trial that has ended; `baseline` is the code that may be edited, if any.
+    An `end` holds `outcome` and `evaluated` of a trial that has ended; `baseline` is the code that may be edited, if any;
+    `steering` what the person has said last.
     `asked` is the most that a request to the model may cost which has no answer yet, `lost` the same of those that never will.
     """
 
@@ -31,6 +32,7 @@ class Ledger:
     ends: dict[int, Record] = field(default_factory=dict)
     batches: list[Record] = field(default_factory=list)
     baseline: Record | None = None
+    steering: Record = field(default_factory=dict)
     asked: Usage = field(default_factory=Usage)
     lost: Usage = field(default_factory=Usage)
 
@@ -43,6 +45,7 @@ class Ledger:
             if trial.outcome is not None:
                 ledger.ends[trial.number] = end_record(trial)
         ledger.batches = [batch_record(b) for b in context.batches]
+        ledger.steering = json.loads(json.dumps(context.steering.to_dict()))
         return ledger
 
     @classmethod
@@ -73,6 +76,8 @@ class Ledger:
                 self.asked = replace(self.asked, calls=0)
         elif entry.kind == "baseline":
             self.baseline = data["revision"]
+        elif entry.kind == "steered":
+            self.steering = data["steering"]
         elif entry.kind == "imported":
             self.proposals |= {int(n): t["proposal"] for n, t in data["trials"].items()}
             self.ends |= {int(n): {"outcome": t["outcome"], "evaluated": None} for n, t in data["trials"].items()}
@@ -81,16 +86,18 @@ class Ledger:
             self.ends = {int(n): e for n, e in data["ends"].items()}
             self.batches = list(data["batches"])
             self.baseline = data.get("baseline")
+            self.steering = data.get("steering", {})
 
     def snapshot(self) -> Record:
         """All of it, as the data of an event."""
         whole: Record = {"proposals": self.proposals, "ends": self.ends, "batches": self.batches}
+        whole |= {"steering": self.steering} if self.steering else {}
         return whole if self.baseline is None else whole | {"baseline": self.baseline}
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing has happened yet."""
-        return not (self.proposals or self.ends or self.batches)
+        return not (self.proposals or self.ends or self.batches or self.steering)
 
     def contradictions(self, kept: Self) -> list[str]:
         """What this log says and the store that is `kept` does not, one line each."""
@@ -119,6 +126,8 @@ class Ledger:
         out: list[tuple[str, Record]] = []
         if self.baseline is None and kept.baseline is not None:
             out.append(("baseline", {"revision": kept.baseline}))
+        if kept.steering and not _is_same(self.steering, kept.steering):
+            out.append(("steered", {"steering": kept.steering}))
         out += [
             ("consulted", {"number": n, "batch": batch})
             for n, batch in enumerate(kept.batches)

@@ -24,6 +24,7 @@ from llmhpo.errors import StoreError, StudyMismatchError
 from llmhpo.llm.redact import Redactor
 from llmhpo.revision import Revision
 from llmhpo.space import Params, SearchSpace
+from llmhpo.steering import Steering
 from llmhpo.store.attributes import (
     ATTEMPT,
     EVALUATED,
@@ -34,6 +35,7 @@ from llmhpo.store.attributes import (
     read_attempts,
     read_baseline,
     read_batches,
+    read_steering,
     read_transfers,
     trial_from_optuna,
     without_secrets,
@@ -56,6 +58,7 @@ from llmhpo.store.storage import (
 from llmhpo.transfer import Transfer
 from llmhpo.trial import Attempt, Batch, Context, Outcome, Proposal, Task, Trial
 from llmhpo.usage import Usage
+from llmhpo.view import View, steered
 
 __all__ = ["Launch", "Store", "batch_from_dict", "load_study"]
 
@@ -111,6 +114,8 @@ class Store:
             attrs = self._attrs()
             self.seed = int(attrs[PREFIX + "seed"])
             self._baseline, self._batches = read_baseline(attrs), read_batches(attrs)
+            self._began, self._steerings = space, read_steering(attrs)
+            self.space = steered(space, self.steering)
             self._transfers = read_transfers(attrs)
             self._trials: dict[int, Trial] = {}  # by number, in the order of numbers
             self._snapshot: tuple[Trial, ...] | None = None
@@ -140,7 +145,7 @@ class Store:
     def _open_journal(self, path: Path) -> None:
         """Open the event log, and bring it and the store together: the store is the truth."""
         self._journal = journal = Journal(path)
-        about = {"study": self.study_name, "seed": self.seed, "space": self.space.to_dict(), "task": asdict(self.task)}
+        about = {"study": self.study_name, "seed": self.seed, "space": self._began.to_dict(), "task": asdict(self.task)}
         kept, logged = Ledger.of(about, self.context()), Ledger.read(journal.entries)
         self._lost = logged.lost + logged.asked
         missing, wrong = logged.missing(kept), logged.contradictions(kept)
@@ -252,6 +257,11 @@ class Store:
         return tuple(self._batches)
 
     @property
+    def steering(self) -> Steering:
+        """What the person has said since the study began, as far as the study has taken it in."""
+        return self._steerings[-1] if self._steerings else Steering()
+
+    @property
     def transfers(self) -> tuple[Transfer, ...]:
         """What came from other studies, in order."""
         return tuple(self._transfers)
@@ -269,7 +279,15 @@ class Store:
     def context(self, budget_left: int | None = None) -> Context:
         """A snapshot of all that agents may see."""
         known = Context(
-            self.task, self.space, self.trials, budget_left, self.seed, self.batches, self._baseline, self.transfers
+            self.task,
+            self.space,
+            self.trials,
+            budget_left,
+            self.seed,
+            self.batches,
+            self._baseline,
+            self.transfers,
+            steering=self.steering,
         )
         return known if self._lost == Usage() else replace(known, lost=self._lost)
 
@@ -378,7 +396,7 @@ class Store:
     def _attempt_of(self, trial: Trial, index: int, launch: Launch) -> Attempt:
         revision = self._space_of(trial.proposal.code).revision
         folder, seed, command, code = launch
-        return Attempt(index, uuid.uuid4().hex, folder, seed, revision, command, self._epoch, code=code)
+        return Attempt(index, uuid.uuid4().hex, folder, seed, revision, command, self.epoch, code=code)
 
     def attempts(self, number: int) -> tuple[Attempt, ...]:
         """The launches of a trial that has not ended, oldest first."""
@@ -448,6 +466,24 @@ class Store:
         self._batches.append(batch)
         self._log_if("consulted", lambda: {"number": number, "batch": batch_record(batch)})
 
+    def steer(self, steering: Steering, *, consulting: bool = False) -> Steering:
+        """Commit what the person has said; what follows is decided by it. `consulting`: while the model is being asked.
+
+        Raises: SpaceError where it does not fit the space, and then nothing is taken in.
+        """
+        steering = steering.taken_in(len(self._batches) + consulting, self.steering)
+        steering = replace(steering, notes=tuple(replace(n, text=self._redact(n.text)) for n in steering.notes))
+        if steering == self.steering:
+            return steering
+        space = steered(self._began, steering)
+        View(space, steering.limits)
+        number = len(self._steerings)
+        self._write(lambda: self._set(f"steering:{number:05d}", steering.to_dict()))
+        self._steerings.append(steering)
+        self.space = self.space if space == self.space else space
+        self._log_if("steered", lambda: {"number": number, "steering": steering.to_dict()})
+        return steering
+
     def begin_edits(self, baseline: Revision) -> Revision:
         """Commit the code that edits start from, unless the study has begun with another; what it began with."""
         if self._baseline is None:
@@ -496,15 +532,16 @@ class Store:
     @property
     def wall_s(self) -> float:
         """Wall-clock seconds of the sessions before this one, as they kept them."""
-        now = f"{PREFIX}wall:{self._epoch}"
+        now = f"{PREFIX}wall:{self.epoch}"
         return float(sum(v for k, v in self._attrs().items() if k.startswith(PREFIX + "wall:") and k != now))
 
     def keep_wall(self, seconds: float) -> None:
         """Commit how long this session has lasted."""
-        self._write(lambda: self._set(f"wall:{self._epoch}", round(seconds, 3)))
+        self._write(lambda: self._set(f"wall:{self.epoch}", round(seconds, 3)))
 
     @property
-    def _epoch(self) -> int:
+    def epoch(self) -> int:
+        """Of this controller, among all that the study had; 0 in memory."""
         return 0 if self._lease is None else self._lease.epoch
 
     def _set(self, name: str, value: object) -> None:
@@ -538,8 +575,9 @@ def _ending(trial: Trial) -> Ending:
 
 def _fits(space: SearchSpace, params: Mapping[str, Any]) -> bool:
     """Whether these are the active parameters of a configuration, rounding noise on a grid aside."""
-    fitted = space.coerce(params)
-    return isinstance(fitted, dict) and fitted.keys() == params.keys()
+    whole = space.complete(dict(params))
+    fitted = space.coerce(whole)
+    return isinstance(fitted, dict) and fitted.keys() == whole.keys()
 
 
 def _difference(was: SearchSpace, now: SearchSpace) -> str:
@@ -577,7 +615,10 @@ def load_study(storage: str, study_name: str) -> Context:
             if t.state != TrialState.WAITING
         )
     task = Task(**attrs[PREFIX + "task"])
-    space = SearchSpace.from_dict(attrs[PREFIX + "space"])
-    batches = tuple(read_batches(attrs))
-    seed, transfers = int(attrs[PREFIX + "seed"]), tuple(read_transfers(attrs))
-    return Context(task, space, trials, None, seed, batches, read_baseline(attrs), transfers)
+    began, steerings = SearchSpace.from_dict(attrs[PREFIX + "space"]), read_steering(attrs)
+    steering = steerings[-1] if steerings else Steering()
+    batches, seed = tuple(read_batches(attrs)), int(attrs[PREFIX + "seed"])
+    transfers = tuple(read_transfers(attrs))
+    return Context(
+        task, steered(began, steering), trials, None, seed, batches, read_baseline(attrs), transfers, steering=steering
+    )

@@ -169,7 +169,7 @@ class EditSearch:
 def first_trial(context: Context, node: Node) -> Proposal:
     """What a new revision is tried with first: the configuration that it was made at, on the same seed."""
     return next(
-        proposal
+        replace(proposal, params=context.space_of(node.code).complete(proposal.params))
         for batch in context.batches
         if batch.kind == EDIT
         for proposal in batch.proposals

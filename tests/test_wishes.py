@@ -1,0 +1,173 @@
+"""The person changes a study while it runs: by a file that its controller looks at, kept in its store, told by its log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import llmhpo
+from llmhpo.audit import replay, verify
+from llmhpo.events import Event, Finished, Opened, Stopped
+from llmhpo.steering import Budget, Limit, Note, Steering
+from llmhpo.store import Store, load_study
+from llmhpo.store.wishes import Wishes
+from llmhpo.trial import Context, Task
+from llmhpo.view import undone
+
+SPACE = {
+    "x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9},
+    "kind": {"type": "categorical", "choices": ["a", "b"]},
+}
+Change = Callable[[Steering], Steering]
+WD = {"type": "float", "low": 0.0, "high": 1.0, "default": 0.5}
+
+
+def bowl(params: dict[str, object]) -> float:
+    return (float(params["x"]) - 0.3) ** 2 + float(params.get("wd", 0.5))  # type: ignore[arg-type]
+
+
+def run(folder: Path, n_trials: int, on_event: Callable[[Event], None] = lambda _: None) -> llmhpo.Result:
+    return llmhpo.optimize(
+        bowl, SPACE, n_trials=n_trials, llm="none", study_name="s", cwd=folder, seed=1, on_event=on_event, n_workers=1
+    )
+
+
+def wishes(folder: Path) -> Wishes:
+    return Wishes(folder / "runs" / "s")
+
+
+def ask(folder: Path, change: Change, what: str = "/x") -> None:
+    wishes(folder).add(what, change, Steering())
+
+
+def after(n: int, act: Callable[[], None]) -> Callable[[Event], None]:
+    """An act of the person, when trial `n` has ended."""
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Finished) and event.trial.number == n:
+            act()
+
+    return on_event
+
+
+def context(folder: Path) -> Context:
+    return load_study(f"sqlite:///{folder / 'runs' / 's' / 'study.db'}", "s")
+
+
+def narrow(steering: Steering) -> Steering:
+    return replace(steering, limits={"x": Limit(0.0, 0.4)})
+
+
+def widen(steering: Steering) -> Steering:
+    return replace(steering, params={"kind": {"type": "categorical", "choices": ["a", "b", "c"]}})
+
+
+def add(steering: Steering) -> Steering:
+    return replace(steering, params={"wd": WD}, added=("wd",))
+
+
+def test_limits_hold_from_the_next_trial_on_and_after_a_restart(tmp_path: Path) -> None:
+    run(tmp_path, 6, after(2, lambda: ask(tmp_path, narrow)))
+    run(tmp_path, 9)
+    assert [t.params["x"] <= 0.4 for t in context(tmp_path).trials[3:]] == [True] * 6  # type: ignore[operator]
+
+
+def test_a_replay_decides_the_same_after_all_that_the_person_changed(tmp_path: Path) -> None:
+    run(tmp_path, 8, after(1, lambda: ask(tmp_path, narrow)))
+    ask(tmp_path, lambda s: widen(replace(s, notes=(Note("try c"),))))
+    run(tmp_path, 11, after(8, lambda: ask(tmp_path, add)))
+    log = tmp_path / "runs" / "s" / "events.jsonl"
+    assert verify(log, context(tmp_path), "s").problems == ()
+    found = replay(log)
+    assert (found.problems, found.checked) == ((), 11)
+
+
+def test_a_choice_that_was_not_in_the_space_is_tried_once_it_is(tmp_path: Path) -> None:
+    run(tmp_path, 4)
+    ask(tmp_path, widen)
+    run(tmp_path, 16)
+    assert "c" in {t.params["kind"] for t in context(tmp_path).trials[4:]}
+
+
+def test_a_parameter_that_is_added_while_the_study_runs_is_in_the_next_trials(tmp_path: Path) -> None:
+    result = run(tmp_path, 8, after(2, lambda: ask(tmp_path, add)))
+    assert ["wd" in t.params for t in context(tmp_path).trials] == [False] * 3 + [True] * 5
+    assert result.stopped == "budget"
+
+
+def test_a_larger_number_of_trials_is_run_by_the_session_that_hears_of_it(tmp_path: Path) -> None:
+    ended = run(tmp_path, 4, after(1, lambda: ask(tmp_path, lambda s: replace(s, budget=Budget(n_trials=6)))))
+    assert len(ended.trials) == 6
+
+
+def test_a_session_that_is_asked_to_pause_ends_after_its_running_trials_and_the_next_goes_on(tmp_path: Path) -> None:
+    seen: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        seen.append(event)
+        after(1, lambda: wishes(tmp_path).ask_to_pause(1, "drain"))(event)
+
+    assert run(tmp_path, 5, on_event).stopped == "paused"
+    assert isinstance(seen[-1], Stopped)
+    assert len(context(tmp_path).trials) == 2
+    assert len(run(tmp_path, 5).trials) == 5
+
+
+def test_a_request_to_pause_holds_for_the_session_it_names_alone(tmp_path: Path) -> None:
+    wishes(tmp_path).ask_to_pause(7, "now")
+    assert len(run(tmp_path, 3).trials) == 3
+
+
+def test_what_does_not_fit_the_study_changes_nothing_and_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask(tmp_path, lambda s: replace(s, limits={"x": Limit(5.0, 9.0)}))
+    assert len(run(tmp_path, 3).trials) == 3
+    assert "does not fit the study" in caplog.text
+    assert context(tmp_path).steering == Steering()
+
+
+def test_lines_that_were_cut_off_or_damaged_are_left_out(tmp_path: Path) -> None:
+    ask(tmp_path, narrow)
+    path = tmp_path / "runs" / "s" / "wishes.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"what": "\xff\xfe\n[1]\n{"what":"/narrow x 0 0.1","steering":{"lim')
+    assert [w.what for w in wishes(tmp_path).all] == ["/x"]
+    ask(tmp_path, narrow, "/again")
+    assert [w.what for w in wishes(tmp_path).all] == ["/x", "/again"]
+
+
+def test_keys_in_a_note_stay_out_of_storage_and_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-0123456789abcdef0123456789")
+    where, space = f"sqlite:///{tmp_path / 'study.db'}", llmhpo.SearchSpace.from_dict(SPACE)
+    store = Store(where, "s", space, Task(), log=tmp_path / "events.jsonl")
+    store.steer(Steering(notes=(Note("my key is sk-canary-0123456789abcdef0123456789"),)))
+    store.close()
+    assert b"sk-canary" not in (tmp_path / "events.jsonl").read_bytes()
+    assert b"sk-canary" not in (tmp_path / "study.db").read_bytes()
+
+
+def test_steering_is_undone_without_a_trial_that_no_longer_fits(tmp_path: Path) -> None:
+    run(tmp_path, 5, after(1, lambda: ask(tmp_path, add)))
+    began = llmhpo.SearchSpace.from_dict(SPACE)
+    ask(tmp_path, lambda s: undone(began, s, Steering()))
+    run(tmp_path, 9)
+    trials = context(tmp_path).trials
+    assert {t.params["wd"] for t in trials[5:]} == {0.5}
+
+
+def test_opening_tells_how_many_trials_there_are_to_be_now(tmp_path: Path) -> None:
+    ask(tmp_path, lambda s: replace(s, budget=Budget(n_trials=2)))
+    seen: list[Event] = []
+    run(tmp_path, 5, seen.append)
+    assert [e.n_trials for e in seen if isinstance(e, Opened)] == [2]
+
+
+def test_the_log_tells_each_change(tmp_path: Path) -> None:
+    run(tmp_path, 3, after(0, lambda: ask(tmp_path, narrow)))
+    lines = [json.loads(line) for line in (tmp_path / "runs" / "s" / "events.jsonl").read_text().splitlines()]
+    told = [line["data"]["steering"] for line in lines if line["kind"] == "steered"]
+    assert told == [{"limits": {"x": {"low": 0.0, "high": 0.4}}}]
