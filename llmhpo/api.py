@@ -37,6 +37,7 @@ from llmhpo.space import Params, SearchSpace
 from llmhpo.store import Store
 from llmhpo.store.journal import journal_path
 from llmhpo.store.others import WarmStart, check_warm_start, take_over
+from llmhpo.store.wishes import Wishes, take_in
 from llmhpo.surrogates.incumbent import Estimate, estimates
 from llmhpo.transfer import Transfer
 from llmhpo.trial import IMPORTED, Batch, Bounds, Context, Direction, Task, Trial, best_trial
@@ -338,6 +339,21 @@ def run(
 
     Raises: as `optimize`.
     """
+    while (result := _session(config, on_event, objective, isolated=isolated)).stopped == "steered":
+        pass
+    if confirm is None and config.editing is not None and result.best is not None and result.best.proposal.code:
+        confirm = config.editing.confirm or None
+    if confirm is None or result.best is None or result.stopped in ("hopeless", "paused"):
+        return result
+    return replace(
+        result, confirmation=run_confirmation(config, result, confirm, on_event, objective, isolated=isolated)
+    )
+
+
+def _session(
+    config: RunConfig, on_event: Callable[[Event], None], objective: Objective | None, *, isolated: bool | None
+) -> Result:
+    """One session: to the end of the study, or to a change that takes a new executor."""
     check_warm_start(config.warm_start, edits_code=config.editing is not None)
     executor = None if config.editing is not None else make_executor(config, objective, isolated)
     portfolio = make_portfolio(
@@ -350,12 +366,16 @@ def run(
         command = _note_another_command(store, config)
         if config.scoring is not None:
             _note_another_scorer(store, config.scoring)
+        wishes = Wishes(config.directory)
+        take_in(store, wishes)
+        if (steered := _steered(config, store)) != config:
+            config, command, executor = steered, _command_text(steered), None
         search: Search = portfolio
         if config.editing is not None:
             workshop = config.editing.begin(store, config.directory)
             search = config.editing.search(portfolio, workshop)
             executor = make_executor(config, objective, isolated, workshop=workshop, known=store.context)
-        assert executor is not None
+        executor = executor or make_executor(config, objective, isolated)
         search.log_requests(store.log)
         loop = Loop(
             store,
@@ -366,6 +386,7 @@ def run(
             retries=config.retries,
             command=command,
             rules=config.rules,
+            wishes=wishes,
         )
         events, stopped = loop.run(), None
         try:
@@ -377,13 +398,15 @@ def run(
         result = replace(result_of(store.context(), config.study_name, config.storage), stopped=stopped)
     finally:
         store.close()
-    if confirm is None and config.editing is not None and result.best is not None and result.best.proposal.code:
-        confirm = config.editing.confirm or None
-    if confirm is None or result.best is None or stopped == "hopeless":
-        return result
-    return replace(
-        result, confirmation=run_confirmation(config, result, confirm, on_event, objective, isolated=isolated)
-    )
+    return result
+
+
+def _steered(config: RunConfig, store: Store) -> RunConfig:
+    """The configuration with what the person has added to the space, and to the command for it."""
+    extra, command = store.steering.arguments, config.command
+    if extra:
+        command = f"{command} {extra}" if isinstance(command, str) else (*(command or ()), *shlex.split(extra))
+    return config if store.space.names == config.space.names else replace(config, space=store.space, command=command)
 
 
 # --- confirming -------------------------------------------------------------------------------------------------------
