@@ -9,9 +9,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 demo: $(VENV)/demo
 	$(BIN)/llmhpo demo
 
+# Many tests wait for processes and clocks: three at a time keep two cores busy.
 test: $(VENV)/test
 	$(BIN)/llmhpo model install smollm2
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not carps and not ray and not slurm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal --durations 20 -m "not gpu and not carps and not ray and not slurm"
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
