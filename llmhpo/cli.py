@@ -9,15 +9,26 @@ import typer
 from rich.text import Text
 
 from llmhpo import __version__, stopping
-from llmhpo.commands import checking, code, confirming, isolating, lineage, models, reporting, running, serving, showing
+from llmhpo.commands import (
+    checking,
+    code,
+    confirming,
+    drafting,
+    isolating,
+    lineage,
+    models,
+    reporting,
+    running,
+    serving,
+    showing,
+)
 from llmhpo.commands.base import errors
-from llmhpo.draft import init_command
 from llmhpo.errors import LLMHPOError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 model_app = typer.Typer(no_args_is_help=True, help="Models that run on this machine.")
 app.add_typer(model_app, name="model")
-app.command("init")(init_command)
+app.command("init")(drafting.init_command)
 app.command("run")(running.run_command)
 app.command("demo")(running.demo)
 app.command("show")(showing.show)

@@ -1,37 +1,28 @@
-"""`llmhpo init`: a study.toml to edit, drafted from what static reading finds in a training script."""
+"""A drafted study as the text of a study.toml, in which every entry says where it comes from; and its first run."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, NamedTuple
 
-import typer
-
-from llmhpo.config import read_study_file
 from llmhpo.errors import ConfigError
+from llmhpo.executors.base import Job
 from llmhpo.executors.command import CommandTemplate
-from llmhpo.param import Param, param_to_dict
-from llmhpo.reading.draws import read_draws
+from llmhpo.executors.local import LOG_FILE, RESULT_FILE, LocalExecutor
+from llmhpo.executors.log import clean, read_bounded
+from llmhpo.executors.result import read_companions
+from llmhpo.param import param_to_dict
+from llmhpo.prompts import as_line
 from llmhpo.reading.fill import toml_value
-from llmhpo.reading.imports import sources_of
-from llmhpo.reading.passing import command_of, edits_of, to_passed
-from llmhpo.reading.ranges import Suggestion, suggest
-from llmhpo.reading.script import Reading, read
+from llmhpo.reading.metrics import Shown, same_name, shown_in
 from llmhpo.space import SearchSpace
-from llmhpo.trial import Direction
+from llmhpo.spec import Item, Origin, Setting, StudySpec, default_of, draft_spec
+from llmhpo.trial import Direction, Outcome, Task
 
-
-class Check(NamedTuple):
-    """What a first run with the defaults showed: whether the metric was seen, and one line for the person."""
-
-    is_good: bool
-    message: str
+_LOG_BYTES = 1 << 20
+_NO_METRIC = "(none yet)"
 
 
 def draft(script: Path, words: str, metric: str, direction: Direction) -> str:
@@ -39,70 +30,107 @@ def draft(script: Path, words: str, metric: str, direction: Direction) -> str:
 
     Raises: ConfigError where the script cannot be read, or holds nothing that a range can be given for.
     """
-    reading = read(script)
-    chosen = [to_passed(suggest(f)) for f in reading.tunable]
-    drawn = _drawn_lines(script)
-    if not drawn and not any(s.param for s in chosen):
+    spec = with_metric(draft_spec(words, script=script), metric)
+    return study_toml(replace(spec, direction=Item(direction, Origin("person"))))
+
+
+def with_metric(spec: StudySpec, name: str, seen: tuple[Shown, ...] = ()) -> StudySpec:
+    """The spec with the metric that the person names, and with the pattern that reads it where the script prints it.
+
+    `seen` is what a first run showed; it counts for more than what is written in the code.
+    """
+    shown = next((s for s in (*seen, *spec.shown) if same_name(s.name, name)), None)
+    pattern = None
+    if shown is not None and shown.pattern:
+        origin = Origin("run") if shown.where is None else Origin("script", str(shown.where), f"prints {shown.name!r}")
+        pattern = Item(shown.pattern, origin)
+    return replace(spec, metric=Item(name, Origin("person")), metric_pattern=pattern)
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def study_toml(spec: StudySpec, folder: Path | None = None) -> str:
+    """The text of a study.toml; `folder` is where it will lie, if not where the script does.
+
+    Raises: ConfigError while metric or direction are open: only the person can say them.
+    """
+    if spec.metric is None or spec.direction is None:
         raise ConfigError(
-            f"{script}: holds nothing to tune that static reading can see: {len(reading.items)} settings found; "
-            "read its config file or its saved --help text instead, draw them in the code (llmhpo.choose and the like), or write "
-            "[space.NAME] tables by hand"
+            f"{' and '.join(spec.open)} must be said by you: give --metric NAME and --direction minimize or maximize"
         )
-    command = command_of(reading, chosen)
+    names = ", ".join(file.name for file in spec.files) or "your words"
     head = [
-        f"# Drafted by llmhpo init from {script.name}, by reading it; nothing was run. Every line is yours to change.",
-        *(f"# Fill in {blank} in the command: the script needs it." for blank in command.blanks),
-        *_edit_lines(reading, chosen),
-        *drawn,
-        f"task = {toml_value(words)}",
-        f"command = {toml_value(command.text)}",
-        f"metric = {toml_value(metric)}",
-        f"direction = {toml_value(direction)}",
-        "n_trials = 20",
+        f"# Drafted by llmhpo init from {names}. Every line is yours to change; behind each stands where it comes from.",
+        *(f"# Fill in {blank} in the command: the program needs it." for blank in spec.blanks),
+        *(comment(note) for note in spec.notes),
+        *_drawn_lines(spec),
+        _entry("task", spec.task),
+        _entry("command", spec.command),
+        _entry("metric", spec.metric),
+        _entry("direction", spec.direction),
+        *([_entry("metric_pattern", spec.metric_pattern)] if spec.metric_pattern else []),
+        _entry("n_trials", spec.n_trials),
+        _entry("timeout_s", spec.timeout_s)
+        if spec.timeout_s
+        else "# timeout_s = 600.0  # of one trial; nobody gave one",
+        _entry("max_usd", spec.max_usd)
+        if spec.max_usd
+        else "# max_usd = 1.0  # cap on the model's bill; nobody gave one",
     ]
-    return "\n".join([*head, "", *(_table(s) for s in chosen), *_fixed_lines(reading)]) + "\n"
+    if folder is not None and folder.resolve() != spec.cwd:
+        head.append(f"cwd = {toml_value(str(spec.cwd))}  # the folder of {names}")
+    return "\n".join([*head, "", *(_table(s) for s in spec.settings), *_split_lines(spec), *_fixed_lines(spec)]) + "\n"
 
 
-def _edit_lines(reading: Reading, chosen: Sequence[Suggestion]) -> list[str]:
-    edits = edits_of(reading, chosen)
-    head = (
-        ["# These values are written in the code. Change its lines so that they come from the study:"] if edits else []
-    )
-    return head + [_comment(f"  {e.where}: {e.new}") for e in edits]
+def _entry(key: str, item: Item[str] | Item[Direction] | Item[int] | Item[float]) -> str:
+    return f"{key} = {toml_value(item.value)}  {comment(str(item.origin))}"
 
 
-def _drawn_lines(script: Path) -> list[str]:
+def _drawn_lines(spec: StudySpec) -> list[str]:
     """What the script and its imports draw themselves: it needs no table, and one would only narrow it."""
-    if script.suffix != ".py":
-        return []
-    drawn = [d for source in sources_of([script.name], script.resolve().parent) for d in read_draws(source)]
     lines = [
-        _comment(f"  {d.where}: {d.param.name}: {d.param.describe_range()}" if d.param else f"  {d.where}: computed")
-        for d in drawn
+        comment(f"  {d.where}: {d.param.name}: {d.param.describe_range()}" if d.param else f"  {d.where}: computed")
+        for d in spec.drawn
     ]
-    return (
-        ["# Drawn in the code; found by running it when the study starts, no table is needed:", *lines] if lines else []
-    )
+    head = "# Drawn in the code; found by running it when the study starts, no table is needed:"
+    return [head, *lines] if lines else []
 
 
-def _table(suggestion: Suggestion) -> str:
-    """A [space] table under the line that says where it comes from; commented out where no range could be given."""
-    found, param = suggestion.found, suggestion.param
-    caveat = "" if suggestion.verdict.is_sure else " Not sure: its name is not a known one."
-    origin = _comment(
-        f"{found.where}: {found.spelling}. {suggestion.verdict.reason}. Range: {suggestion.reason}.{caveat}"
-    )
+def _table(setting: Setting) -> str:
+    """A [space] table, each line with its origin; commented out where there is no range."""
+    found, param = setting.found, setting.param
+    caveat = "" if setting.verdict.is_sure else " Not sure: its name is not a known one."
+    head = comment(f"{found.where}: {found.spelling}. {setting.verdict.reason}.{caveat}")
     if param is None:
-        return f"{origin}\n# [space.{_key(found.name)}]\n"
-    return f"{origin}\n[space.{_key(param.name)}]\n{_entries(param)}"
+        return f"{head}\n# [space.{_key(found.name)}]  {comment(str(setting.origin))}\n"
+    return f"{head}\n[space.{_key(param.name)}]\n" + "".join(f"{line}\n" for line in _lines(setting))
 
 
-def _entries(param: Param) -> str:
-    return "".join(f"{key} = {toml_value(value)}\n" for key, value in param_to_dict(param).items())
+def _lines(setting: Setting) -> Iterator[str]:
+    assert setting.param is not None
+    of_file = {"type", "default", "when"} | ({"doc"} if setting.found.doc else set())
+    is_told = False
+    for key, value in param_to_dict(setting.param).items():
+        if key in of_file:
+            yield f"{key} = {toml_value(value)}  {comment(str(setting.found.where))}"
+        elif key in ("doc", "unit"):
+            yield f"{key} = {toml_value(value)}  # llmhpo's rule"
+        else:
+            yield f"{key} = {toml_value(value)}  {comment('as above' if is_told else str(setting.origin))}"
+            is_told = True
 
 
-def _fixed_lines(reading: Reading) -> list[str]:
-    lines = [_comment(f"  {f.where}: {f.spelling}: {reason}") for f, reason in reading.fixed]
+def _split_lines(spec: StudySpec) -> list[str]:
+    lines = [comment(f"  {f.where}: {f.spelling} = {default_of(f)}") for f in spec.splits]
+    return (
+        ["# How data is split and the result measured; tuned, these would move the yardstick:", *lines] if lines else []
+    )
+
+
+def _fixed_lines(spec: StudySpec) -> list[str]:
+    split = set(spec.splits)
+    lines = [comment(f"  {f.where}: {f.spelling}: {reason}") for f, reason in spec.fixed if f not in split]
     return ["# Left alone:", *lines] if lines else []
 
 
@@ -110,105 +138,76 @@ def _key(name: str) -> str:
     return name if name.isascii() and name.replace("_", "a").replace("-", "a").isalnum() else toml_value(name)
 
 
-def _comment(text: str) -> str:
-    return "# " + "".join(c if c.isprintable() else " " for c in text)
+def comment(text: str) -> str:
+    """A text as a comment that ends where its line does."""
+    return "# " + " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def try_defaults(
-    command: str | Sequence[str], space: SearchSpace, cwd: Path, metric: str, seconds: float, env: Mapping[str, str]
-) -> Check:
-    """Run the command once with its defaults, for at most `seconds`. Raises: ConfigError for a command that cannot start."""
-    template = CommandTemplate(command, space, cwd)
+# --- the first run ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRun:
+    """What a first run with the defaults showed: whether the study can start, one line for the person, the metrics seen."""
+
+    is_good: bool
+    message: str
+    seen: tuple[Shown, ...] = ()
+    seconds: float = 0.0
+
+
+def first_run(spec: StudySpec, seconds: float, space: SearchSpace | None = None) -> FirstRun:
+    """Run the command once with the defaults, for at most `seconds`, as a trial is run: its processes end with it.
+
+    The metric need not be known yet. `space` is what the code draws, where it has been found.
+
+    Raises: ConfigError for a command that cannot start.
+    """
+    if spec.blanks:
+        return FirstRun(
+            False, f"not run yet: fill in {', '.join(spec.blanks)} in the command (or give --command) first"
+        )
+    space = space or spec.space
+    metric = spec.metric.value if spec.metric else _NO_METRIC
+    pattern = spec.metric_pattern.value if spec.metric_pattern else None
+    executor = LocalExecutor(CommandTemplate(spec.command.value, space, spec.cwd), metric_pattern=pattern, grace_s=1.0)
     with tempfile.TemporaryDirectory() as folder:
-        result, params = Path(folder) / "result.json", Path(folder) / "params.json"
-        params.write_text(json.dumps(space.default()), encoding="utf-8")
-        words = template.render(
-            space.default(),
-            trial=0,
-            seed=0,
-            params_file=params,
-            result_file=result,
-            report_file=Path(folder) / "report",
-        )
-        files = {"LLMHPO_RESULT": str(result), "LLMHPO_PARAMS": str(params)}
+        job = Job(0, {} if space is None else space.default(), Task(metric=metric, timeout_s=seconds), Path(folder))
         try:
-            run = subprocess.run(
-                words, cwd=cwd, env={**env, **files}, timeout=seconds, capture_output=True, check=False
+            outcome = executor.submit(job).result()
+        finally:
+            executor.shutdown(kill=True)
+        log, _ = read_bounded(Path(folder) / LOG_FILE, _LOG_BYTES)
+        reported = read_companions(Path(folder) / RESULT_FILE, _NO_METRIC)
+    handed = tuple(Shown(name, "", value=value) for name, value in reported.items())
+    return _judged(outcome, metric, seconds, (*handed, *shown_in(clean(log))))
+
+
+def _judged(outcome: Outcome, metric: str, seconds: float, seen: tuple[Shown, ...]) -> FirstRun:
+    names = ", ".join(f"{s.name} = {s.value:g}" for s in seen if s.value is not None)
+    match outcome.status:
+        case "ok" | "pruned":
+            return FirstRun(
+                True, f"it ends well with the defaults: {metric} = {outcome.value!r}", seen, outcome.seconds
             )
-        except subprocess.TimeoutExpired:
-            return Check(
-                True, f"it still runs after {seconds:g} s with the defaults, so it starts; the metric was not seen"
+        case "timeout":
+            saw = f"it showed {names}" if names else "the metric was not seen yet"
+            return FirstRun(
+                True, f"it still runs after {seconds:g} s with the defaults, so it starts; {saw}", seen, seconds
             )
-        except OSError as error:
-            raise ConfigError(
-                f"command {words[0]!r} cannot be started: {error.strerror}; correct the command"
-            ) from None
-        if run.returncode:
-            last = run.stderr.decode(errors="replace").strip().rpartition("\n")[2][:300]
-            return Check(False, f"it ends with status {run.returncode} with the defaults: {_comment(last)[2:]}")
-        return _metric_seen(result, metric)
-
-
-def _metric_seen(result: Path, metric: str) -> Check:
-    try:
-        values = json.loads(result.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        remedy = f'write {{"{metric}": number}} to the path in LLMHPO_RESULT, or set metric_pattern in study.toml'
-        return Check(False, f"it ends well with the defaults, but hands in no result: {remedy}")
-    if isinstance(values, dict) and metric not in values:
-        return Check(False, f"it hands in {', '.join(map(repr, values))}, but no {metric!r}; correct `metric`")
-    value = values[metric] if isinstance(values, dict) else values
-    return Check(True, f"it ends well with the defaults: {metric} = {value!r}")
-
-
-def environment() -> dict[str, str]:
-    """The variables that a first run gets: what a program needs to start, and nothing that may hold a key."""
-    return {k: os.environ[k] for k in ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "OMP_NUM_THREADS") if k in os.environ}
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
-
-
-def init_command(
-    words: Annotated[str, typer.Argument(help="what is trained, in your own words")] = "",
-    script: Annotated[Path, typer.Option(help="training script, config file or saved --help text")] = Path("train.py"),
-    metric: Annotated[str | None, typer.Option(help="key under which a run reports its result")] = None,
-    direction: Annotated[str | None, typer.Option(help="minimize or maximize; asked for, never guessed")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="file to write")] = Path("study.toml"),
-    check_s: Annotated[float, typer.Option(help="seconds for one run with the defaults; 0 leaves it out")] = 10.0,
-) -> None:
-    """Draft a study.toml from a training script, by reading it, and try it once with its defaults."""
-    if output.exists():
-        raise ConfigError(f"--output {output}: exists already; give another name, or move it away")
-    read(script)  # before anything is asked
-    name = metric or _ask("metric", "Which metric does a run report (such as val_loss)?")
-    sense = direction or _ask("direction", f"Is {name} to be minimized or maximized (minimize/maximize)?")
-    if sense not in ("minimize", "maximize"):
-        raise ConfigError(f"direction {sense!r} is neither minimize nor maximize; give one of them")
-    try:
-        output.write_text(
-            draft(script, words, name, "minimize" if sense == "minimize" else "maximize"), encoding="utf-8"
-        )
-    except OSError as error:
-        raise ConfigError(f"--output {output}: {error.strerror}; give a file that can be written") from None
-    in_place = {"cwd": str(script.resolve().parent)}
-    if check_s <= 0 and _drawn_lines(script):
-        typer.echo(
-            f"{output}: its space is drawn by {script.name}, and found when the study starts: llmhpo run {output}"
-        )
-        return
-    config = read_study_file(output, in_place, tell=lambda text: typer.echo(text, err=True))
-    typer.echo(
-        f"{output}: {len(config.space)} parameters, each with its origin. Read it, change it, then: llmhpo run {output}"
+        case "invalid" if metric == _NO_METRIC:
+            return FirstRun(
+                True,
+                f"it ends well with the defaults; {f'it showed {names}' if names else 'it showed no metric'}",
+                seen,
+                outcome.seconds,
+            )
+        case "invalid":
+            showed = f"; it showed {names}: name one of these as metric" if names else ""
+            return FirstRun(
+                False, f"it ends well with the defaults, but {outcome.message}{showed}", seen, outcome.seconds
+            )
+    last = "\n  ".join(as_line(line, 200) for line in outcome.log_tail.strip().splitlines()[-5:])
+    return FirstRun(
+        False, f"it fails with the defaults: {as_line(outcome.message, 300)}\n  {last}", seen, outcome.seconds
     )
-    if output.resolve().parent != script.resolve().parent:
-        typer.echo(f'note: add cwd = "{script.resolve().parent}" to {output}, the folder of {script.name}', err=True)
-    if check_s > 0 and config.command is not None:
-        check = try_defaults(config.command, config.space, config.cwd, name, check_s, environment())
-        typer.echo(f"{'checked' if check.is_good else 'warning'}: {check.message}", err=not check.is_good)
-
-
-def _ask(what: str, question: str) -> str:
-    if not sys.stdin.isatty():
-        raise ConfigError(f"--{what} is missing; give it, as no person is there to ask")
-    return str(typer.prompt(question)).strip()

@@ -15,7 +15,7 @@ LAYERS = [
     {"errors"},
     {"bare", "param", "space", "steering", "view", "prior", "revision", "usage", "transfer", "trial", "tripwires", "columns", "trust", "prompts", "cards", "history", "events", "job", "callbacks", "disk", "draws", "conditions"},
     {"store", "llm", "reading", "code", "sandbox", "scoring"},
-    {"surrogates", "executors", "agents"},
+    {"surrogates", "executors", "agents", "spec"},
     {"attempts", "audit", "loop", "confirmation", "discovery", "drawn", "editing", "rules"},
     {"config", "execution", "api", "report", "study", "sampler", "sklearn", "mcp", "progress", "stopping", "draft", "commands", "cli", "__main__"},
 ]  # fmt: skip

@@ -77,10 +77,16 @@ def _argument(source: Source, call: ast.Call, owner: str) -> Found | None:
     off = ""
     if action in ("store_true", "store_false"):
         kind, passing, raw = "bool", "switch", action == "store_false" if raw is None else raw
+        off = spelling if action == "store_false" else ""
+        choices = (
+            (raw,) if isinstance(raw, bool) and raw == (action == "store_true") else ()
+        )  # given or not, it is that
     elif dotted(keyword(call, "action")).endswith("BooleanOptionalAction"):
         kind, passing, off = "bool", "pair", f"--no-{spelling.lstrip('-')}"
     elif action in _NOTHING:
         kind = "list"
+    elif dotted(keyword(call, "type")) == "bool" and flags:  # bool("false") is true: only an empty word is false
+        passing, spelling, off = "pair", f"{spelling}=1", f"{spelling}="
     required = scope.value(keyword(call, "required")) is True or (not flags and keyword(call, "default") is None)
     return Found(
         name, kind, source.place(call.lineno), passing, spelling,

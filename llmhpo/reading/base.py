@@ -16,7 +16,7 @@ Passing = Literal["flag", "switch", "pair", "positional", "override", "key", "en
 
 flag: `--lr 0.1`; switch: a flag without value, which can only be given or left out; pair: `--nesterov` / `--no-nesterov`;
 positional; override: Hydra's `optimizer.lr=0.1`; key: an entry of a config file; env: an environment variable; constant
-and keyword: written in the code, so that the code needs a small edit.
+and keyword: written in the code, which `reading.fill` runs with other values in their places.
 """
 IN_CODE: Final[tuple[Passing, ...]] = ("constant", "keyword")
 
@@ -38,7 +38,7 @@ class Found:
     """A setting of a script, tunable or not (`names.judge` says which).
 
     `name` is what the search space calls it, `spelling` what the script does: the flag, the dotted key, the variable.
-    `off` is the second flag of a pair. `default` is UNSET where the script has none or computes it; `is_computed` tells
+    `off` is the second flag of a pair, and of a switch the flag itself where it stands for false. `default` is UNSET where the script has none or computes it; `is_computed` tells
     these apart. `low` and `high` are bounds that the script itself states (inclusive). `owner` is the subcommand, the
     class or the config file that the setting belongs to. `when`: the choices under which it exists.
     """

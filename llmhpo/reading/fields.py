@@ -177,8 +177,12 @@ def _field(source: Source, cls: ast.ClassDef, node: ast.AnnAssign, use: _Use, pa
         "env": f"{use.prefix}{name}".upper(),
         "constant": f"{cls.name}.{name}",
     }.get(use.passing, bare)
+    passing, off = use.passing, ""
+    if kind == "bool" and use.dashes:  # tyro's own pair; it puts the "no" before the last part
+        outer, _, last = spelling.removeprefix("--").rpartition(".")
+        passing, off = "pair", f"--{outer}{'.' * bool(outer)}no-{last}"
     return Found(
-        bare, kind, source.place(node.lineno), use.passing, spelling, default=fit(kind, scalar(given.raw)),
+        bare, kind, source.place(node.lineno), passing, spelling, off=off, default=fit(kind, scalar(given.raw)),
         choices=hint.choices or given.choices, doc=given.doc, low=given.bounds.low, high=given.bounds.high,
         owner=cls.name if use.passing == "constant" else "", is_computed=given.raw is UNKNOWN,
     )  # fmt: skip

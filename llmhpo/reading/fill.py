@@ -1,25 +1,43 @@
-"""Run a script with its config file filled in: `python -m llmhpo.reading.fill config.yaml PARAMS.json -- python train.py CONFIG`.
+"""Run a script with values filled in, in its config file or in its code: `python -m llmhpo.reading.fill FILE PARAMS.json NAME ... -- COMMAND`.
 
-The config file is read, the parameters of PARAMS.json are put at their dotted keys, the result is written beside
-PARAMS.json, and the command is run in place of this process with the word CONFIG replaced by its path.
+FILE is a config file: the values of PARAMS.json are put at their dotted keys, the result is written beside PARAMS.json, and the
+command is run in place of this process with the word CONFIG replaced by its path; where the command has no such word, by the path of
+the file that its script names. FILE is a script or notebook: it is run with the values in the places where its code has its own.
+Only the named values are filled in; without names all.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import yaml
 
 from llmhpo.errors import ConfigError
+from llmhpo.reading.base import IN_CODE, Source
 from llmhpo.reading.configs import entries, load_plain
+from llmhpo.reading.literals import Span, in_code, literals, replaced, span_of
+from llmhpo.reading.script import read
 from llmhpo.reading.source import read_source
 
 WORD = "CONFIG"
+_SCRIPTS = (".py", ".ipynb")
+# Takes the place of `python train.py`: the same file, folder and arguments, other text. Processes that it spawns see the file as it is.
+_START: Final = """
+import linecache, sys
+text, path = open(sys.argv[1], encoding="utf-8").read(), sys.argv[2]
+sys.argv[:] = sys.argv[2:]
+sys.path[0] = path.rpartition("/")[0]
+linecache.cache[path] = (len(text), None, text.splitlines(True), path)
+__file__ = path
+exec(compile(text, path, "exec"))
+"""
 
 
 def filled(path: Path, params: Mapping[str, object]) -> str:
@@ -73,19 +91,83 @@ def toml_value(value: object) -> str:
     return repr(value) if isinstance(value, int | float) else str(value)
 
 
-def main(argv: list[str]) -> None:
-    """Fill, write and become the command. Raises: ConfigError."""
-    if len(argv) < 4 or argv[2] != "--":
-        raise ConfigError(f"fill {argv!r}: expected CONFIG_FILE PARAMS_FILE -- COMMAND WORDS")
-    config, params_file = Path(argv[0]), Path(argv[1])
+def filled_code(path: Path, params: Mapping[str, object]) -> str:
+    """The code of a script or notebook with other values in the places where it has its own.
+
+    Raises: ConfigError for a value that the code does not hold under its name, or holds twice.
+    """
+    source = read_source(path)
+    known = {f.name: f for f, _ in read(path).items}
+    values: dict[Span, object] = {}
+    for name, value in params.items():
+        places = [one.span for one in literals(source) if one.name == name]
+        if (found := known.get(name)) is not None and found.passing in IN_CODE:
+            values[in_code(source, found)] = value
+        elif len(places) == 1:
+            values[places[0]] = value
+        else:
+            how = "twice" if places else "no more"
+            raise ConfigError(
+                f"{path}: gives {name!r} a value {how}; draft the study anew, or take it out of the search space"
+            )
+    return replaced(source.text, values)
+
+
+def _with_path(source: Source, name: str, path: Path) -> str | None:
+    """The code of a script with `path` for each text that names the file `name`; None where there is none."""
+    texts = [
+        n
+        for n in ast.walk(source.tree)
+        if isinstance(n, ast.Constant)
+        and isinstance(n.value, str)
+        and n.lineno == n.end_lineno
+        and Path(n.value).name == name
+    ]
+    return replaced(source.text, {span_of(n): str(path) for n in texts}) if texts else None
+
+
+def main(argv: Sequence[str]) -> None:
+    """Fill in, write, and become the command. Raises: ConfigError."""
+    if len(argv) < 4 or "--" not in argv[2:-1]:
+        raise ConfigError(f"fill {list(argv)!r}: expected FILE PARAMS_FILE NAME ... -- COMMAND WORDS")
+    file, params_file, at = Path(argv[0]), Path(argv[1]), argv.index("--", 2)
+    names, words = argv[2:at], list(argv[at + 1 :])
     params = json.loads(params_file.read_text(encoding="utf-8"))
-    target = params_file.resolve().with_name(f"config{config.suffix}")
-    target.write_text(filled(config, params), encoding="utf-8")
-    words = [str(target) if word == WORD else word for word in argv[3:]]
+    params = {n: v for n, v in params.items() if n in names or not names}
+    beside = params_file.resolve()
+    if file.suffix in _SCRIPTS:
+        words = _started(words, file, filled_code(file, params), beside)
+    else:
+        target = beside.with_name(f"config{file.suffix}")
+        target.write_text(filled(file, params), encoding="utf-8")
+        if WORD in words:
+            words = [str(target) if word == WORD else word for word in words]
+        else:
+            words = _with_config(words, file, target, beside)
     program = sys.executable if words[0] in ("python", "python3") else shutil.which(words[0])
     if program is None:
         raise ConfigError(f"program {words[0]!r} is not on PATH; install it or correct the name")
     os.execv(program, [program, *words[1:]])
+
+
+def _with_config(words: list[str], config: Path, target: Path, beside: Path) -> list[str]:
+    """The command with its script reading `target`, which it names in its code as `config`."""
+    script = next((Path(w) for w in words if w.endswith(_SCRIPTS)), None)
+    code = None if script is None else _with_path(read_source(script), config.name, target)
+    if script is None or code is None:
+        raise ConfigError(
+            f"{config}: no flag of the command takes it, and its script does not name it; write {WORD} in its place"
+        )
+    return _started(words, script, code, beside)
+
+
+def _started(words: list[str], script: Path, code: str, beside: Path) -> list[str]:
+    """`python train.py ARGUMENTS` with other code in place of the script's own. Raises: ConfigError for any other command."""
+    if len(words) < 2 or not Path(words[0]).name.startswith("python") or Path(words[1]).resolve() != script.resolve():
+        raise ConfigError(f"{script}: values in its code can be filled in where the command is: python {script} ...")
+    text = beside.with_name(f"filled-{script.stem}.py")
+    text.write_text(code, encoding="utf-8")
+    return [words[0], "-c", _START, str(text), str(script.resolve()), *words[2:]]
 
 
 if __name__ == "__main__":

@@ -131,6 +131,8 @@ _BOOSTER = re.compile(r"XGB|LGBM|CatBoost|GradientBoosting|xgb|lgb|catboost|Boos
 
 def judge(found: Found) -> Verdict:
     """Whether `found` is tuned, and why or why not."""
+    if len(found.choices) == 1:
+        return Verdict(False, "choice", f"has one value only, {found.choices[0]!r}")
     name = snake(found.name)
     for spelled in dict.fromkeys((name, re.sub(r"_\d+_$", "_", name))):  # dropout_2 is a dropout, beta_2 is none
         role = _role(spelled, found, _FIRST)

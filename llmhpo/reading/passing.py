@@ -1,20 +1,21 @@
-"""How tuned values reach the script: the command's template, or the lines of the code to change."""
+"""How tuned values reach the script: the template of its command."""
 
 from __future__ import annotations
 
-import ast
-import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
-from llmhpo.param import UNSET, Param, param_from_dict, param_to_dict
-from llmhpo.reading.base import IN_CODE, Found, Source
+from llmhpo.param import UNSET
+from llmhpo.reading.base import IN_CODE, Found
+from llmhpo.reading.fill import WORD
 from llmhpo.reading.ranges import Suggestion
 from llmhpo.reading.script import Reading
 from llmhpo.reading.shell import fill, read_calls
 from llmhpo.reading.source import read_source
+
+_FILL: Final = ("python", "-m", "llmhpo.reading.fill")
 
 
 class Command(NamedTuple):
@@ -24,70 +25,97 @@ class Command(NamedTuple):
     blanks: tuple[str, ...] = ()
 
 
-class Edit(NamedTuple):
-    """A line of the code to change."""
+def command_of(reading: Reading, chosen: Sequence[Suggestion], start: Sequence[str] | None = None) -> Command:
+    """The command that passes the chosen settings, in the script's own way.
 
-    where: str
-    old: str
-    new: str
-
-
-def command_of(reading: Reading, chosen: Sequence[Suggestion]) -> Command:
-    """The command that passes the chosen settings, in the script's own way."""
+    `start` is how the person starts the program; by default as the reading says.
+    """
     found = [s.found for s in chosen if s.param is not None]
-    words = _base(reading)
     blanks: list[str] = []
-    if reading.subcommand:
-        words.append(reading.subcommand)
-    for f, _ in reading.items:
-        if f.passing == "positional":
-            words.append(f"{{{f.name}}}" if f in found else _blank(f, blanks))
-        elif (
-            f.passing == "flag" and f not in found and f.default is UNSET and not f.is_computed and reading.call is None
-        ):
-            words += [f.spelling, _blank(f, blanks)]
+    words = _base(reading, found) if start is None else _without(start, found)
+    if start is None:
+        blanks += [w for w in words if w.startswith("<")]
+        words += [reading.subcommand] if reading.subcommand else []
+        words += _needed(reading, found, blanks)
     words += [w for f in found for w in _words(f)]
-    if reading.config is not None and any(f.passing == "key" for f in found):
-        words = [*_filled(reading), *words, *((reading.config_flag, "CONFIG") if reading.config_flag else ())]
+    words = _filled(reading, found, words)
     if environment := [f"{f.spelling}={{{f.name}}}" for f in found if f.passing == "env"]:
         words = ["env", *environment, *words]
     return Command(" ".join(_quote(w) for w in words), tuple(blanks))
 
 
-def _base(reading: Reading) -> list[str]:
+def _base(reading: Reading, found: Sequence[Found]) -> list[str]:
     if reading.call is not None:
-        return _shell_words(reading)
-    if reading.path.suffix == ".py":
+        return _shell_words(reading, found)
+    if reading.path.suffix in (".py", ".ipynb"):
         return ["python", reading.path.name]
-    if reading.path.suffix == ".ipynb":
-        return ["python", f"{reading.path.stem}.py"]
+    if reading.program:
+        return ["python", reading.program] if reading.program.endswith(".py") else [reading.program]
     return ["python", "<train.py>"]
 
 
-def _shell_words(reading: Reading) -> list[str]:
+def _needed(reading: Reading, found: Sequence[Found], blanks: list[str]) -> Iterator[str]:
+    """Positional arguments, and flags without a default: those that are not tuned are the person's to fill in."""
+    for f, _ in reading.items:
+        if f.passing == "positional":
+            yield f"{{{f.name}}}" if f in found else _blank(f, blanks)
+        elif (
+            f.passing == "flag" and f.kind != "list" and f not in found and f.default is UNSET and not f.is_computed
+            and reading.call is None and not reading.program
+        ):  # fmt: skip
+            yield f.spelling
+            yield _blank(f, blanks)
+
+
+def _shell_words(reading: Reading, found: Sequence[Found]) -> list[str]:
     """The shell script itself where only its variables are tuned; else its Python command, without the tuned flags."""
-    tuned = [f for f in reading.tunable if f.passing != "env"]
+    tuned = [f for f in found if f.passing != "env"]
     if not tuned:
         return ["bash", reading.path.name]
     assert reading.call is not None
     _, variables = read_calls(read_source(reading.path))
-    words, skip = [], False
-    for word in reading.call.words:
-        flag = word.partition("=")[0]
-        if not skip and any(flag == f.spelling for f in tuned):
-            skip = "=" not in word and not any(flag == f.spelling and f.passing == "switch" for f in tuned)
-            continue
-        if not skip and (filled := fill(word, variables)) is not None:
+    words: list[str] = []
+    for word in _without(reading.call.words, tuned):
+        if (filled := fill(word, variables)) is not None:
             words.append(filled)
-        elif not skip and words and words[-1].startswith("-"):  # a value that only a running shell knows
+        elif words and words[-1].startswith("-"):  # a value that only a running shell knows
             words.pop()
-        skip = False
     return words
 
 
-def _filled(reading: Reading) -> list[str]:
-    assert reading.config is not None
-    return ["python", "-m", "llmhpo.reading.fill", reading.config.name, "{params_file}", "--"]
+def _without(words: Sequence[str], tuned: Sequence[Found]) -> list[str]:
+    """The words of a command less the flags that are tuned, and their values."""
+    switches = {s for f in tuned if f.passing in ("switch", "pair") for s in (f.spelling, f.off)}
+    flags = {f.spelling for f in tuned} | switches
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if not skip and flag in flags:
+            skip = not equals and flag not in switches
+            continue
+        if not skip:
+            kept.append(word)
+        skip = False
+    return kept
+
+
+def _filled(reading: Reading, found: Sequence[Found], words: list[str]) -> list[str]:
+    """The command behind what fills a config file, or values in the code, in for each trial."""
+    coded = [f.name for f in found if f.passing in IN_CODE]
+    if coded:
+        words = [*_FILL, reading.path.name, "{params_file}", *coded, "--", *words]
+    keys = [f.name for f in found if f.passing == "key"]
+    if keys and reading.config is not None:
+        words = [*words, *((reading.config_flag, WORD) if reading.config_flag else ())]
+        words = [*_FILL, _from_folder(reading.config, reading.path), "{params_file}", *keys, "--", *words]
+    return words
+
+
+def _from_folder(file: Path, script: Path) -> str:
+    """A file as it is named from the script's folder, which the command runs in."""
+    folder = script.resolve().parent
+    return str(file.resolve().relative_to(folder)) if file.resolve().is_relative_to(folder) else str(file.resolve())
 
 
 def _words(f: Found) -> list[str]:
@@ -95,7 +123,9 @@ def _words(f: Found) -> list[str]:
         return [f"{f.spelling}={{{f.name}}}"] if f.spelling.startswith("--") else [f.spelling, f"{{{f.name}}}"]
     if f.passing == "override":
         return [f"{f.spelling}={{{f.name}}}"]
-    return [f"{{{f.name}}}"] if f.passing == "pair" else []
+    if f.passing == "switch":
+        return [f"{{{f.name}?:{f.off}}}" if f.off else f"{{{f.name}?{f.spelling}}}"]
+    return [f"{{{f.name}?{f.spelling}:{f.off}}}"] if f.passing == "pair" else []
 
 
 def _blank(f: Found, blanks: list[str]) -> str:
@@ -104,63 +134,4 @@ def _blank(f: Found, blanks: list[str]) -> str:
 
 
 def _quote(word: str) -> str:
-    return word if all(c.isalnum() or c in "-_./={}:<>,+@" for c in word) else shlex.quote(word)
-
-
-def to_passed(suggestion: Suggestion) -> Suggestion:
-    """The suggestion with values as the command passes them: of a pair, the two flags; a switch can take none."""
-    found, param = suggestion.found, suggestion.param
-    if param is None or found.kind != "bool":
-        return suggestion
-    if found.passing == "switch":
-        remedy = f"{found.spelling} takes no value: change it to action=argparse.BooleanOptionalAction at {found.where}"
-        return replace(suggestion, param=None, reason=f"{remedy}, then read the script again")
-    if found.passing != "pair":
-        return suggestion
-    return replace(suggestion, param=_as_flags(found, param))
-
-
-def _as_flags(found: Found, param: Param) -> Param:
-    table = param_to_dict(param) | {"choices": [found.spelling, found.off]}
-    if param.has_default:
-        table["default"] = found.spelling if found.default is True else found.off
-    return param_from_dict(param.name, table)
-
-
-def edits_of(reading: Reading, chosen: Sequence[Suggestion]) -> tuple[Edit, ...]:
-    """The lines to change so that values written in the code come from the study: each keeps its value outside of one."""
-    return tuple(_edits(reading, [s.found for s in chosen if s.param is not None]))
-
-
-def _edits(reading: Reading, found: Sequence[Found]) -> Iterator[Edit]:
-    coded = [f for f in found if f.passing in IN_CODE]
-    if coded:
-        yield Edit(f"{reading.path.name}:1", "", "from llmhpo import job; PARAMS = job.params()  # below the imports")
-    source = read_source(reading.path) if coded else None
-    for f in coded:
-        assert source is not None
-        start, end, line = _literal(source, f)
-        old = line[start:end].decode()
-        new = line[:start] + f'PARAMS.get("{f.name}", {old})'.encode() + line[end:]
-        yield Edit(str(f.where), line.decode().strip(), new.decode().strip())
-
-
-def _literal(source: Source, found: Found) -> tuple[int, int, bytes]:
-    """(start, end, line) of the expression that gives a setting its value, in bytes as `ast` counts; the last that fits."""
-    first = source.cells[found.where.cell - 1] - 1 if found.where.cell is not None else 0
-    at = found.where.line + first
-    line = source.text.split("\n")[at - 1].encode()
-    name = (found.spelling if found.passing == "keyword" else found.spelling.rpartition(".")[2]).encode()
-    behind = line.find(re.sub(rb'.*["(](\w+)(?:=\)|"\])$', rb"\1", name))
-    types = {id(n) for s in ast.walk(source.tree) if isinstance(s, ast.AnnAssign) for n in ast.walk(s.annotation)}
-    fits = [
-        (n.col_offset, n.end_col_offset or n.col_offset)
-        for n in ast.walk(source.tree)
-        if isinstance(n, ast.expr)
-        and id(n) not in types
-        and n.lineno == n.end_lineno == at
-        and not isinstance(n, ast.Name)
-        and repr(source.scope.value(n)) == repr(found.default)
-    ]
-    after = [span for span in fits if span[0] > behind] or fits or [(len(line), len(line))]
-    return (*min(after, key=lambda span: (span[0], -span[1])), line)
+    return word if all(c.isalnum() or c in "-_./={}:?<>,+@" for c in word) else shlex.quote(word)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from llmhpo.reading.configs import SUFFIXES as CONFIG_SUFFIXES
 from llmhpo.reading.configs import read_config
 from llmhpo.reading.constants import read_constants, read_environment
 from llmhpo.reading.fields import read_fields
-from llmhpo.reading.helptext import is_help, read_help
+from llmhpo.reading.helptext import is_help, program, read_help
 from llmhpo.reading.hydra import read_hydra
 from llmhpo.reading.keywords import read_keywords
 from llmhpo.reading.names import Verdict, judge
@@ -26,6 +27,7 @@ from llmhpo.reading.source import read_source
 
 _FROM_OUTSIDE: Final[tuple[Reader, ...]] = (read_arguments, read_options, read_hydra, read_fields, read_environment)
 _FROM_CODE: Final[tuple[Reader, ...]] = (read_constants, read_keywords)
+_CONFIG_FLAG = re.compile(r"\w*(config|cfg|conf|hparams|params)(_?(file|path|name))?")
 _TRAINING_COMMANDS = ("train", "fit", "run", "training", "finetune", "main")
 
 
@@ -34,7 +36,8 @@ class Reading:
     """What was found in a file, in its order, each with its verdict.
 
     `config` is the config file that the script reads, and `config_flag` the flag that names it ("" where the code does).
-    `call` is the Python command of a shell script, `subcommand` the one whose arguments were taken.
+    `call` is the Python command of a shell script, `subcommand` the one whose arguments were taken, `program` what a help text
+    says that it is the help of.
     """
 
     path: Path
@@ -43,6 +46,7 @@ class Reading:
     config_flag: str = ""
     call: Call | None = None
     subcommand: str = ""
+    program: str = ""
 
     @property
     def tunable(self) -> tuple[Found, ...]:
@@ -55,29 +59,39 @@ class Reading:
         return tuple((f, v.reason) for f, v in self.items if not v.is_tunable)
 
 
-def read(path: str | Path) -> Reading:
+def read(path: str | Path, *, config: Path | None = None) -> Reading:
     """Read a script (.py, .ipynb, .sh), a config file (.yaml, .toml, .json) or a saved --help text. Nothing is run.
+
+    `config` is the file that a script reads, where it cannot be told from the code.
 
     Raises: ConfigError, naming file, line and remedy, for what cannot be read or is none of these.
     """
     path = Path(path)
     source = read_source(path)
     try:
-        return _read(source)
+        return _read(source, config)
     except RecursionError:
         raise ConfigError(f"{path}: is nested too deeply to be read; give the script that trains") from None
 
 
-def _read(source: Source) -> Reading:
+def merged(readings: Sequence[Reading]) -> Reading:
+    """Several readings of one program as one: what an earlier one has found under a name counts."""
+    first = readings[0]
+    items = {f.name: (f, v) for reading in reversed(readings) for f, v in reading.items}
+    order = dict.fromkeys(f.name for reading in readings for f, _ in reading.items)
+    return replace(first, items=tuple(items[name] for name in order))
+
+
+def _read(source: Source, config: Path | None) -> Reading:
     path = source.path
     if path.suffix in (".py", ".ipynb"):
-        return _python(source)
+        return _python(source, config)
     if path.suffix in CONFIG_SUFFIXES:
         return _reading(path, read_config(source), config=path)
     if path.suffix in SHELL_SUFFIXES:
         return _shell(source)
     if is_help(source.text):
-        return _reading(path, read_help(source))
+        return _reading(path, read_help(source), program=program(source.text))
     raise ConfigError(
         f"{path}: is neither a script (.py, .ipynb, .sh), nor a config file ({', '.join(CONFIG_SUFFIXES)}), nor the text "
         "that --help prints; give one of these"
@@ -89,16 +103,17 @@ def _reading(path: Path, found: Sequence[Found], **more: object) -> Reading:
     return Reading(path, items[::-1], **more)  # type: ignore[arg-type]
 
 
-def _python(source: Source) -> Reading:
+def _python(source: Source, given: Path | None) -> Reading:
     """The command line, config files and environment first; values in the code only where these hold nothing to tune."""
     found = [f for reader in _FROM_OUTSIDE for f in reader(source)]
     found, subcommand = _one_subcommand(found)
-    config, flag = _config_of(source, found)
+    config, flag = _config_of(source, found) if given is None else (given, _config_flag(found))
     if config is not None:
         found += [replace(f, where=replace(f.where, file=config.name)) for f in read_config(read_source(config))]
     outside = [f for f in found if f.passing not in IN_CODE]
     if any(judge(f).is_tunable for f in outside):
-        return _reading(source.path, outside, config=config, config_flag=flag, subcommand=subcommand)
+        uses = any(f.passing == "key" for f in outside)
+        return _reading(source.path, outside, config=config if uses else None, config_flag=flag, subcommand=subcommand)
     found += [f for reader in _FROM_CODE for f in reader(source)]
     return _reading(source.path, found)
 
@@ -135,6 +150,15 @@ def _config_of(source: Source, found: Sequence[Found]) -> tuple[Path | None, str
         ):
             return path, ""
     return None, ""
+
+
+def _config_flag(found: Sequence[Found]) -> str:
+    """The flag that takes a config file, "" where there is none."""
+    flags = [f for f in found if f.passing in ("flag", "positional") and _CONFIG_FLAG.fullmatch(f.name.lower())]
+    named = [
+        f for f in found if f.passing == "flag" and isinstance(f.default, str) and f.default.endswith(CONFIG_SUFFIXES)
+    ]
+    return next((f.spelling for f in [*named, *flags] if f.passing == "flag"), "")
 
 
 def _beside(folder: Path, name: str) -> Path | None:

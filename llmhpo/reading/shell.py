@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from llmhpo.reading.base import Found, Kind, Source, number, scalar, to_kind
+from llmhpo.reading.base import Found, Kind, Place, Source, number, scalar, to_kind
 from llmhpo.reading.values import UNKNOWN
 
 SUFFIXES = (".sh", ".bash", ".zsh", ".slurm", ".sbatch")
@@ -114,32 +115,35 @@ def _variable(name: str, text: str, line: int, known: dict[str, Variable]) -> Va
     return Variable(fill(text, known), line, is_open=False)
 
 
-def fill(text: str, variables: dict[str, Variable]) -> str | None:
+def fill(text: str, variables: Mapping[str, Variable]) -> str | None:
     """`text` with variables replaced by their values; None where one is not known."""
     if "$(" in text or "`" in text:
         return None
     missing = False
 
-    def replace(match: re.Match[str]) -> str:
+    def value_of(match: re.Match[str]) -> str:
         nonlocal missing
         known = variables.get(match[1] or match[3])
         value = known.value if known is not None else match[2]
         missing = missing or value is None
         return value or ""
 
-    filled = _VARIABLE.sub(replace, text)
+    filled = _VARIABLE.sub(value_of, text)
     return None if missing else filled
 
 
 def _flags(source: Source, call: Call, variables: dict[str, Variable]) -> Iterator[Found]:
     """The flags of one command, variables in their values filled in."""
-    words = list(call.words)
+    for found in flags_of(call.words, source.place(call.line), variables):
+        yield replace(found, where=source.place(_line(source, call, found.spelling)), owner=call.script)
+
+
+def flags_of(words: Sequence[str], place: Place, variables: Mapping[str, Variable] | None = None) -> Iterator[Found]:
+    """The flags and overrides among the words of a command, with their values."""
     for at, word in enumerate(words):
         flag, equals, value = word.partition("=")
         is_flag = flag.startswith("--") and len(flag) > 2
-        is_override = (
-            bool(equals) and re.fullmatch(r"\+{0,2}[A-Za-z_][\w./]*", flag) is not None and words.index(word) > 1
-        )
+        is_override = bool(equals) and re.fullmatch(r"\+{0,2}[A-Za-z_][\w./]*", flag) is not None and at > 1
         if not is_flag and not is_override:
             continue
         if not equals:
@@ -147,13 +151,13 @@ def _flags(source: Source, call: Call, variables: dict[str, Variable]) -> Iterat
             has_value = not following.startswith("-") or number(following) is not None
             value = following if has_value else ""
         name = flag.lstrip("-+").replace("-", "_")
-        filled = fill(value, variables)
+        filled = fill(value, variables or {})
         is_switch = is_flag and not equals and not value
         raw = True if is_switch else UNKNOWN if filled is None else _value(filled)
         yield Found(
-            name, "bool" if is_switch else to_kind(raw), source.place(_line(source, call, flag)),
+            name, "bool" if is_switch else to_kind(raw), place,
             "override" if is_override else "switch" if is_switch else "flag", flag, default=scalar(raw),
-            owner=call.script, is_computed=raw is UNKNOWN,
+            is_computed=raw is UNKNOWN,
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmhpo.executors.command import CommandTemplate
-from llmhpo.reading.passing import command_of, to_passed
+from llmhpo.reading.passing import command_of
 from llmhpo.reading.ranges import suggest
 from llmhpo.reading.script import read
 from llmhpo.space import SearchSpace
@@ -88,7 +88,7 @@ def test_the_suggested_space_holds_every_default(name: str) -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_command_is_one_that_the_executor_takes(name: str) -> None:
     reading = read(ROOT / name)
-    chosen = [to_passed(suggest(f)) for f in reading.tunable]
+    chosen = [suggest(f) for f in reading.tunable]
     space = SearchSpace([s.param for s in chosen if s.param is not None])
     CommandTemplate(command_of(reading, chosen).text, space, (ROOT / name).parent)
 
@@ -100,7 +100,7 @@ def test_the_command_runs_the_script_with_its_defaults(name: str, tmp_path: Path
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs {module}: pip install 'llmhpo[examples]'")
     reading = read(ROOT / name)
-    chosen = [to_passed(suggest(f)) for f in reading.tunable]
+    chosen = [suggest(f) for f in reading.tunable]
     space = SearchSpace([s.param for s in chosen if s.param is not None])
     folder = (ROOT / name).parent
     params = {p.name: p.default for p in space.params if not p.when or p.name != "optimizer.momentum"}

@@ -1,0 +1,196 @@
+"""`llmhpo init`: from words, and what can be read of the job, to a study.toml to edit."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from llmhpo.agents.spec import refine
+from llmhpo.commands.base import console, errors
+from llmhpo.config import read_study_file
+from llmhpo.draft import FirstRun, first_run, study_toml, with_metric
+from llmhpo.errors import ConfigError
+from llmhpo.llm import make_llm
+from llmhpo.prompts import as_line
+from llmhpo.reading.metrics import same_name
+from llmhpo.spec import Item, Origin, StudySpec, draft_spec
+from llmhpo.store import load_study
+from llmhpo.trial import Context, Direction
+from llmhpo.usage import Caps
+
+_DIRECTIONS: dict[str, Direction] = {
+    "min": "minimize", "minimize": "minimize", "minimise": "minimize", "max": "maximize", "maximize": "maximize", "maximise": "maximize",
+}  # fmt: skip
+_KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+
+
+def init_command(
+    words: Annotated[str, typer.Argument(help="what is trained, in your own words")] = "",
+    script: Annotated[
+        Path | None, typer.Option(help="training script: .py, .ipynb, .sh (train.py, where it is there)")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="the config file it reads: .yaml, .toml, .json")] = None,
+    help_text: Annotated[Path | None, typer.Option(help="a file with what the program prints on --help")] = None,
+    command: Annotated[str | None, typer.Option(help="how you start it; {placeholders} are allowed")] = None,
+    metric: Annotated[str | None, typer.Option(help="name of the result that a run reports or prints")] = None,
+    direction: Annotated[str | None, typer.Option(help="minimize or maximize; asked for, never guessed")] = None,
+    n_trials: Annotated[int | None, typer.Option(help="trials in all")] = None,
+    timeout_s: Annotated[float | None, typer.Option(help="seconds that one trial may take")] = None,
+    max_usd: Annotated[float | None, typer.Option(help="cap on the model's bill, that of this draft too")] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="study.toml of an earlier study, to check ranges against")
+    ] = None,
+    llm: Annotated[str, typer.Option(help="model that may set ranges, as for run; none: by reading alone")] = "auto",
+    output: Annotated[Path, typer.Option("--output", "-o", help="file to write")] = Path("study.toml"),
+    check_s: Annotated[float, typer.Option(help="seconds for one run with the defaults; 0 leaves it out")] = 20.0,
+) -> None:
+    """Draft a study.toml from a training script, config file or help text, and try it once with its defaults."""
+    _may_write(output)
+    sense = None if direction is None else _direction(direction)
+    if (script, config, help_text, command) == (None, None, None, None) and Path("train.py").is_file():
+        script = Path("train.py")
+    spec = draft_spec(words, script=script, config=config, help_text=help_text, command=command)
+    spec = _given(spec, n_trials, timeout_s, max_usd)
+    if sense is None and not sys.stdin.isatty():  # before anything is run
+        raise ConfigError("--direction is missing; give minimize or maximize, as no person is there to ask")
+    spec = _refined(spec, llm, history)
+    if metric is not None:
+        spec = with_metric(spec, metric)
+    run = _first_run(spec, check_s) if check_s > 0 and not spec.drawn else None
+    seen = () if run is None else run.seen
+    spec = with_metric(spec, metric or _ask_metric(spec, run), seen)
+    assert spec.metric is not None
+    sense = sense or _direction(_ask(f"Is {spec.metric.value} to be minimized or maximized?"))
+    spec = replace(spec, direction=Item(sense, Origin("person")))
+    _write(output, study_toml(spec, output.parent))
+    if spec.drawn:
+        run = _found_drawn(spec, output, check_s)
+    else:
+        read_study_file(output)
+        count = len(spec.space or ())
+        _say(f"{output}: {count} parameters, each with its origin. Read it, change it, then: llmhpo run {output}")
+    if run is not None:
+        _tell(spec, run)
+
+
+# --- asking -------------------------------------------------------------------------------------------------------------
+
+
+def _may_write(output: Path) -> None:
+    if not output.exists():
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"--output {output}: exists already; give another name, or move it away")
+    if not typer.confirm(f"{output} exists already. Write over it?", default=False):
+        raise ConfigError(f"--output {output}: left as it was; give another name")
+
+
+def _ask(question: str) -> str:
+    return str(typer.prompt(question)).strip()
+
+
+def _ask_metric(spec: StudySpec, run: FirstRun | None) -> str:
+    shown = {s.name: s for s in (*spec.shown, *(run.seen if run else ()))}
+    names = [f"{as_line(s.name, 60)} ({s.where or f'{s.value:g}'})" for s in shown.values()]
+    found = f"; the job shows {', '.join(names)}" if names else ""
+    if not sys.stdin.isatty():
+        tried = f"; tried once, {run.message}" if run is not None and not names else ""
+        raise ConfigError(f"--metric is missing; give it, as no person is there to ask{found}{tried}")
+    return _ask(f"Which metric does a run report{found}?")
+
+
+def _direction(text: str) -> Direction:
+    if (known := _DIRECTIONS.get(text.lower())) is None:
+        raise ConfigError(f"--direction {text!r} is neither minimize nor maximize; give one of them")
+    return known
+
+
+def _given(spec: StudySpec, n_trials: int | None, timeout_s: float | None, max_usd: float | None) -> StudySpec:
+    you = Origin("person")
+    return replace(
+        spec,
+        n_trials=spec.n_trials if n_trials is None else Item(n_trials, you),
+        timeout_s=None if timeout_s is None else Item(timeout_s, you),
+        max_usd=None if max_usd is None else Item(max_usd, you),
+    )
+
+
+# --- the model ----------------------------------------------------------------------------------------------------------
+
+
+def _refined(spec: StudySpec, llm: str, history: Path | None) -> StudySpec:
+    """The spec with the model's ranges, where there is a model; what it said wrong is told."""
+    name = "none" if llm == "auto" and not any(os.environ.get(key) for key in _KEYS) else llm
+    earlier = None if history is None else _earlier(history)
+    model = make_llm(name)
+    if model is None or model.compact:
+        if llm != "auto" and model is not None:
+            errors.print(
+                Text(f"note: {name} is too small to draft a study; ranges are by llmhpo's rules"), soft_wrap=True
+            )
+        return spec
+    try:
+        done = refine(spec, model, Caps(max_usd=spec.max_usd.value if spec.max_usd else None), history=earlier)
+    finally:
+        model.close()
+    for line in (*done.dropped, *([f"the model did not draft: {done.error}"] if done.error else [])):
+        errors.print(Text(f"note: {as_line(line, 300)}"), soft_wrap=True)
+    money = "price unknown" if done.usage.usd is None else f"${done.usage.usd:.4f}"
+    _say(f"{model.name}: {done.usage.tokens} tokens, {money}")
+    return done.spec
+
+
+def _earlier(history: Path) -> Context:
+    config = read_study_file(history)
+    return load_study(str(config.storage), config.study_name)
+
+
+# --- running and writing -------------------------------------------------------------------------------------------------
+
+
+def _first_run(spec: StudySpec, seconds: float) -> FirstRun:
+    if spec.command.origin.by == "help":
+        return FirstRun(False, "not run: its name stands in a help text alone; give --command, as you start it")
+    _say(f"running it once with the defaults, for at most {seconds:g} s")
+    return first_run(spec, seconds)
+
+
+def _found_drawn(spec: StudySpec, output: Path, check_s: float) -> FirstRun | None:
+    """A run with what the code draws, which is found by running it; nothing is run where no run is wanted."""
+    if check_s <= 0:
+        _say(f"{output}: its space is drawn by the code, and found when the study starts: llmhpo run {output}")
+        return None
+    config = read_study_file(output, tell=lambda text: errors.print(Text(text), soft_wrap=True))
+    _say(f"{output}: {len(config.space)} parameters, drawn by the code. Read it, change it, then: llmhpo run {output}")
+    return first_run(spec, check_s, config.space)
+
+
+def _tell(spec: StudySpec, run: FirstRun) -> None:
+    assert spec.metric is not None
+    metric = spec.metric.value
+    value = next((s.value for s in run.seen if same_name(s.name, metric)), None)
+    is_good, message = run.is_good, run.message
+    if value is not None and not is_good and spec.metric_pattern is not None:
+        is_good, message = True, f"it ends well with the defaults: {metric} = {value!r}, read from its output"
+    elif value is None and is_good and f"{metric} = " not in message and "still runs" not in message:
+        is_good, message = False, f"{message}; no {metric!r} among it: correct `metric`, or set metric_pattern"
+    (console if is_good else errors).print(
+        Text(f"{'checked' if is_good else 'warning'}: {message}"), soft_wrap=True, highlight=False
+    )
+
+
+def _write(output: Path, text: str) -> None:
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--output {output}: {error.strerror}; give a file that can be written") from None
+
+
+def _say(text: str) -> None:
+    console.print(Text(text), soft_wrap=True, highlight=False)

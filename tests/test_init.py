@@ -1,0 +1,113 @@
+"""`llmhpo init` as it is started: it asks or fails, writes one file, tries it, and never guesses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmhpo.config import read_study_file
+
+TRAIN = """
+import argparse, json, os
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float, default=0.1)
+lr = parser.parse_args().lr
+open(os.environ["LLMHPO_RESULT"], "w").write(json.dumps({"loss": lr}))
+"""
+SAID = ("--metric", "loss", "--direction", "minimize", "--check-s", "60")
+
+
+def run_init(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "llmhpo", "init", "--llm", "none", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "train.py").write_text(TRAIN)
+    return tmp_path
+
+
+def test_init_writes_a_study_of_the_script_that_lies_there_and_tries_it(here: Path) -> None:
+    run = run_init("words", *SAID, cwd=here)
+    assert run.returncode == 0, run.stderr
+    assert "checked: it ends well with the defaults: loss = 0.1" in run.stdout
+    assert read_study_file(here / "study.toml").space.names == ("lr",)
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (("--metric", "loss"), "--direction is missing"),
+        (("--direction", "minimize", "--check-s", "60"), "the job shows loss (0.1)"),
+        (("--metric", "loss", "--direction", "upwards"), "neither minimize nor maximize"),
+    ],
+)
+def test_init_never_guesses(here: Path, given: tuple[str, ...], message: str) -> None:
+    run = run_init(*given, cwd=here)
+    assert run.returncode != 0
+    assert message in run.stderr.replace("\n", " ")
+    assert not (here / "study.toml").exists()
+
+
+def test_init_never_writes_over_a_file(here: Path) -> None:
+    (here / "study.toml").write_text("mine")
+    run = run_init(*SAID, cwd=here)
+    assert run.returncode != 0
+    assert "exists already" in run.stderr
+    assert (here / "study.toml").read_text() == "mine"
+
+
+def test_init_finds_the_metric_in_the_output(tmp_path: Path) -> None:
+    code = (
+        "lr = 0.1\nfor step in range(3):\n    loss = lr / (step + 1)\n    print(f'step {step}: val loss {loss:.3f}')\n"
+    )
+    (tmp_path / "t.py").write_text(code)
+    words = ("--script", "t.py", "--metric", "val_loss", "--direction", "minimize", "--check-s", "60")
+    run = run_init(*words, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "val_loss = 0.033" in run.stdout
+    assert read_study_file(tmp_path / "study.toml").metric_pattern is not None
+
+
+def test_init_needs_no_tables_for_what_the_script_draws(tmp_path: Path) -> None:
+    code = "import llmhpo\nfrom llmhpo import job\njob.result({'loss': llmhpo.uniform('x', 0, 1, default=0.25)})\n"
+    (tmp_path / "t.py").write_text(code)
+    run = run_init("words", "--script", "t.py", *SAID, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "checked: it ends well with the defaults: loss = 0.25" in run.stdout
+    text = (tmp_path / "study.toml").read_text()
+    assert "# t.py:3: x: a float from 0 to 1" in text
+    assert "[space" not in text
+    assert read_study_file(tmp_path / "study.toml").space.names == ("x",)
+
+
+def test_init_runs_no_script_where_no_first_run_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text("import llmhpo\nopen('ran', 'w')\nllmhpo.uniform('x', 0, 1)\n")
+    run = run_init("words", "--script", "t.py", *SAID[:4], "--check-s", "0", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_program_whose_name_only_a_help_text_gives_is_not_started(tmp_path: Path) -> None:
+    (tmp_path / "evil").write_text("#!/bin/sh\ntouch ran\n")
+    (tmp_path / "evil").chmod(0o755)
+    (tmp_path / "help.txt").write_text(
+        "usage: ./evil [options]\n\noptions:\n  --lr FLOAT  learning rate (default: 0.1)\n"
+    )
+    run = run_init("--help-text", "help.txt", *SAID, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "not run: its name stands in a help text alone" in run.stderr.replace("\n", " ")
+    assert not (tmp_path / "ran").exists()
+    run = run_init("--help-text", "help.txt", "--command", "./evil", *SAID, "-o", "b.toml", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "ran").exists()
