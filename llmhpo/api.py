@@ -17,7 +17,7 @@ from llmhpo.agents.base import Search
 from llmhpo.agents.portfolio import make_portfolio, warn_if_fatal
 from llmhpo.attempts import RETRIES
 from llmhpo.config import RunConfig, file_name, scoring_of
-from llmhpo.confirmation import Confirmation, check_rounds, open_plan, run_plan
+from llmhpo.confirmation import FOLDERS, Confirmation, Held, check_rounds, open_plan, run_plan
 from llmhpo.drawn import Drawing, space_of_callable
 from llmhpo.editing import Editing
 from llmhpo.errors import ConfigError, MissingExtraError
@@ -430,6 +430,7 @@ def confirm(
     scorer: str | None = None,
     splits: Mapping[str, object] | None = None,
     predictions: str = "predictions.npy",
+    split: Held = "promotion",
     on_event: Callable[[Event], None] | None = None,
 ) -> Confirmation:
     """Run the best configuration of `result` and the space's default again, `k` times each, on seeds the search never used.
@@ -437,7 +438,8 @@ def confirm(
     Both are run on the same seeds and compared in pairs, so the objective must use its seed (`llmhpo.job.seed()`, `{seed}`,
     LLMHPO_SEED): where it ignores it, repeated runs show the noise alone that is left. The runs are kept beside the
     study, as `NAME:confirm`, and the same call goes on where it stopped. Arguments as for `optimize`. A best trial whose code was
-    edited is compared with the code as it stood, in its best configuration, on the promotion split where there is one.
+    edited is compared with the code as it stood, in its best configuration, on the promotion split where there is one. `split`
+    "test" opens the sealed test split instead, on seeds of its own, and keeps the runs as `NAME:test`: once, when all is decided.
 
     Raises: ConfigError where no trial of `result` ended well, StoreError. A failing run is counted, not raised.
     """
@@ -463,7 +465,8 @@ def confirm(
             scoring=scoring_of(scorer, splits, predictions, Path(cwd).resolve()),
         )
         function = objective if callable(objective) else None
-        return run_confirmation(config, result, k, on_event or (lambda _: None), function, isolated=isolated)
+        tell = on_event or (lambda _: None)
+        return run_confirmation(config, result, k, tell, function, isolated=isolated, held=split)
 
 
 def _edited(result: Result, editable: Sequence[str], root: Path) -> Editing | None:
@@ -485,29 +488,38 @@ def run_confirmation(
     objective: Objective | None = None,
     *,
     isolated: bool | None = None,
+    held: Held = "promotion",
 ) -> Confirmation:
     """Confirm the best of `result` with the executor that `config` describes, telling `on_event` of every run.
 
-    Raises: as `confirm`.
+    Raises: as `confirm`; ConfigError for a split `held` "test" that is not declared.
     """
-    folder = config.directory / "confirm"
-    plan = open_plan(config.storage, config.study_name, result.context, k, folder)
+    splits = {} if config.scoring is None else config.scoring.splits
+    if held == "test" and held not in splits:
+        raise ConfigError(
+            "there is no split 'test' to score on; add [splits.test] with inputs and labels, and a scorer"
+        )
+    split = held if held in splits else "search"
+    folder = config.directory / FOLDERS[held]
+    plan = open_plan(config.storage, config.study_name, result.context, k, folder, held)
+    if held == "test" and plan.earlier:
+        _log.warning(
+            "the test split of study %r was opened before, for another winner: what is chosen after a look at it is not tested by it",
+            config.study_name,
+        )
     try:
-        promotes = config.scoring is not None and "promotion" in config.scoring.splits
         workshop = None
         if config.editing is not None and result.baseline is not None:
             workshop = config.editing.workshop(config.directory, result.baseline.id)
         executor = make_executor(config, objective, isolated, workshop=workshop)
         command = _command_text(config)
-        events = run_plan(
-            plan, executor, folder, retries=config.retries, command=command, split="promotion" if promotes else "search"
-        )
+        events = run_plan(plan, executor, folder, retries=config.retries, command=command, split=split)
         try:
             for event in events:
                 on_event(event)
         finally:
             events.close()
-        return plan.confirmation()
+        return plan.confirmation(split)
     finally:
         plan.store.close()
 

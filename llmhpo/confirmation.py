@@ -1,15 +1,16 @@
 """Is the winner better than the default? Both are run again on seeds that the search never used, and compared in pairs.
 
 A winner whose code was edited is compared with the code as it stood, in its own best configuration. The runs are recorded in a
-study of their own, `NAME:confirm` in the storage of the study NAME, and never count as trials of the search. A confirmation that
-was killed goes on where it stopped; asked for more rounds, it runs what is missing.
+study of their own, `NAME:confirm` in the storage of the study NAME, and never count as trials of the search; those on the sealed
+test split in `NAME:test`, on seeds of their own. A confirmation that was killed goes on where it stopped; asked for more rounds,
+it runs what is missing.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,11 @@ from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial, confirm
 
 Verdict = Literal["better", "not distinguishable", "worse"]
 Which = Literal["best", "default", "baseline"]
+Held = Literal["promotion", "test"]  # the splits that the search never sees
 LEVEL = 0.95
 LEAST_FOR_EDITS = 3  # rounds that an edit is confirmed in
+FOLDERS: Mapping[Held, str] = {"promotion": "confirm", "test": "test"}  # of the runs, in that of the study
+_TEST_ROUNDS = 1 << 20  # the rounds on the test split count from here, which gives them seeds that no promotion had
 _JOB_NUMBERS = 1_000_000  # numbers of confirming jobs start here: what a job names by {trial} is not overwritten
 
 
@@ -61,7 +65,7 @@ class Confirmation:
 
     `trial` is the number of the trial that the winner is, `code` its revision of the code ("": as the user wrote it). Where that
     was edited, `default` is the unedited code in its best configuration. `default` is None where there is nothing to compare
-    with, and `note` says why.
+    with, and `note` says why. `split` is what they were scored on. `self_reported`: the edited code computed the values itself.
     """
 
     task: Task
@@ -71,6 +75,8 @@ class Confirmation:
     default: Reruns | None = None
     note: str = ""
     code: str = ""
+    split: str = "search"
+    self_reported: bool = False
 
     @property
     def difference(self) -> Interval | None:
@@ -96,8 +102,32 @@ class Confirmation:
 
     @property
     def confirmed(self) -> bool:
-        """Whether all runs have ended, and show that the winner is better."""
-        return self.complete and self.verdict == "better"
+        """Whether all runs have ended, and trusted ones show that the winner is better."""
+        return not self.objection
+
+    @property
+    def objection(self) -> str:
+        """Why the winner is not confirmed; "" where it is. A winner that fails on some seeds is not, nor one that measures itself."""
+        other = "the code as it stood" if self.code else "the default"
+        pairs = 0 if self.default is None else _pairs(self.best.values, self.default.values)
+        if self.default is None:
+            return self.note
+        if not self.complete:
+            return "not all runs have ended"
+        if self.best.failed:
+            return f"{self.best.failed} of its {len(self.seeds)} runs failed"
+        if self.verdict == "worse":
+            return f"on {self.where} it is worse than {other}"
+        if self.verdict != "better":
+            return f"on {self.where} it is not distinguishable from {other}"
+        if self.code and pairs < LEAST_FOR_EDITS:
+            return f"only {pairs} runs of {other} ended well"
+        return "it computed its values itself; have a scorer do that (scorer = ...)" if self.self_reported else ""
+
+    @property
+    def where(self) -> str:
+        """What the two were compared on, in words."""
+        return f"{len(self.seeds)} new seeds" + (f" and the {self.split} split" if self.split != "search" else "")
 
     @property
     def complete(self) -> bool:
@@ -116,6 +146,10 @@ class Rerun:
     seed: int
     round: int
     code: str = ""
+
+
+def _pairs(one: Sequence[float | None], other: Sequence[float | None]) -> int:
+    return sum(a is not None and b is not None for a, b in zip(one, other, strict=True))
 
 
 def interval(values: Sequence[float]) -> Interval | None:
@@ -149,17 +183,19 @@ class Arm(NamedTuple):
 class Plan:
     """The runs that confirm the winner of `context`, `k` of each arm, and the study that records them.
 
-    Which of them is an arm's first, second, ... run follows from their order in `store`, and so does the seed.
+    Which of them is an arm's first, second, ... run follows from their order in `store`, and so does the seed, which is another
+    one on the `held` out split "test" than on "promotion".
 
     Raises: ConfigError where `k` is no whole number from 1 on (from 3 on for edited code), and where no trial has ended well.
     """
 
-    def __init__(self, store: Store, context: Context, k: int) -> None:
+    def __init__(self, store: Store, context: Context, k: int, held: Held = "promotion") -> None:
         check_rounds(k)
         winner = incumbent(context)
         if winner is None:
             raise ConfigError("there is nothing to confirm: no trial has ended well yet; run the study first")
         self.store, self.k = store, k
+        self._first_round = _TEST_ROUNDS if held == "test" else 0
         self._context, self._winner = context, winner
         self._arms: dict[Which, Arm] = {"best": Arm(winner.params, winner.proposal.code)}
         self._note = self._oppose(winner)
@@ -205,6 +241,15 @@ class Plan:
         """The runs that have begun and not ended."""
         return [t for arm in self._arms.values() for t in self._runs(arm) if t.outcome is None]
 
+    @property
+    def earlier(self) -> list[Trial]:
+        """Runs of what led when the same was asked before."""
+        mine = {t.number for arm in self._arms.values() for t in self._runs(arm)}
+        return [t for t in self.store.trials if t.number not in mine]
+
+    def _seed(self, round_: int) -> int:
+        return confirm_seed(self._context.seed, self._first_round + round_)
+
     def _runs(self, arm: Arm) -> list[Trial]:
         same = [t for t in self.store.trials if t.proposal.code == arm.code and t.params == arm.params]
         return same[: self.k]
@@ -223,15 +268,24 @@ class Plan:
         """The run that a trial of `store` is."""
         which, arm = next((w, a) for w, a in self._arms.items() if trial.number in [t.number for t in self._runs(a)])
         round_ = [t.number for t in self._runs(arm)].index(trial.number)
-        seed = confirm_seed(self._context.seed, round_)
-        return Rerun(trial.number, which, arm.params, seed, round_, arm.code)
+        return Rerun(trial.number, which, arm.params, self._seed(round_), round_, arm.code)
 
-    def confirmation(self) -> Confirmation:
-        """What the runs that have ended say."""
+    def confirmation(self, split: str = "search") -> Confirmation:
+        """What the runs that have ended, on `split`, say."""
         arms = [self._reruns(arm) for arm in self._arms.values()]
-        seeds = tuple(confirm_seed(self._context.seed, round_) for round_ in range(self.k))
-        other, code = arms[1] if len(arms) > 1 else None, self._winner.proposal.code
-        return Confirmation(self._context.task, seeds, self._winner.number, arms[0], other, self._note, code)
+        winner = self._winner
+        says_itself = any(t.outcome is not None and t.outcome.self_reported for t in self._runs(self._arms["best"]))
+        return Confirmation(
+            self._context.task,
+            tuple(self._seed(round_) for round_ in range(self.k)),
+            winner.number,
+            arms[0],
+            arms[1] if len(arms) > 1 else None,
+            self._note,
+            winner.proposal.code,
+            split,
+            says_itself,
+        )
 
     def _reruns(self, arm: Arm) -> Reruns:
         runs = self._runs(arm)
@@ -239,18 +293,25 @@ class Plan:
         return Reruns(arm.params, tuple(values), sum(t.outcome is not None and t.value is None for t in runs))
 
 
-def open_plan(storage: str | None, study_name: str, context: Context, k: int, folder: Path | None = None) -> Plan:
+def open_plan(
+    storage: str | None,
+    study_name: str,
+    context: Context,
+    k: int,
+    folder: Path | None = None,
+    held: Held = "promotion",
+) -> Plan:
     """The plan for the study `study_name` as it stands in `context`; close its `store` afterwards.
 
     `folder` is the confirmation's own, where it has one: its event log lies there.
 
     Raises: as `Plan` and `Store`.
     """
-    name = f"{study_name}:confirm"
+    name = f"{study_name}:{FOLDERS[held]}"
     log = None if folder is None else journal_path(storage, name, folder)
     store = Store(storage, name, context.space, context.task, seed=context.seed, log=log)
     try:
-        return Plan(store, context, k)
+        return Plan(store, context, k, held)
     except BaseException:
         store.close()
         raise

@@ -4,6 +4,7 @@ import json
 import random
 import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -63,6 +64,29 @@ def test_the_verdict_follows_from_the_pairs(
     best: list[float | None], default: list[float | None], direction: str, verdict: str
 ) -> None:
     assert made(best, default, direction).verdict == verdict
+
+
+GOOD, BAD = [1.0, 1.1, 0.9], [2.0, 2.2, 1.9]
+
+
+@pytest.mark.parametrize(
+    "found, words",
+    [
+        (made(GOOD, BAD), ""),
+        (made([1.0, 1.1, None], BAD), "1 of its 3 runs failed"),
+        (made(BAD, GOOD), "on 3 new seeds it is worse than the code as it stood"),
+        (made([1.0, 3.0, 0.0], BAD), "on 3 new seeds it is not distinguishable from the code as it stood"),
+        (replace(made(GOOD, BAD), default=Reruns({}, (2.0, 2.2, None), 1)), "only 2 runs of the code as it stood"),
+        (replace(made(GOOD, BAD), default=Reruns({}, (2.0, 2.2, None), 0)), "not all runs have ended"),
+        (replace(made(GOOD, BAD), self_reported=True), "it computed its values itself"),
+    ],
+)
+def test_an_edit_is_confirmed_by_runs_that_all_ended_well_were_measured_from_outside_and_are_better(
+    found: Confirmation, words: str
+) -> None:
+    found = replace(found, code="a" * 40)
+    assert found.objection.startswith(words)
+    assert found.confirmed == (not words)
 
 
 def test_winner_and_default_run_on_the_same_new_seeds() -> None:

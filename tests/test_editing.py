@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,18 @@ import numpy as np
 
 def score(predictions, labels):
     return float(np.mean((predictions - labels) ** 2))
+"""
+SELF_REPORTED = """\
+import sys
+
+from llmhpo import job
+
+
+def features(x):
+    return x
+
+
+job.result(features(float(sys.argv[1])) + 1.0)
 """
 SPACE = {"ridge": {"type": "float", "low": 1e-3, "high": 10.0, "log": True, "default": 1.0}}
 SPLITS = {
@@ -138,6 +151,56 @@ def test_an_edit_that_changes_nothing_is_not_confirmed(project: Path) -> None:
     assert result.best is not None
     assert result.best.proposal.code == ""
     assert result.confirmation is None
+
+
+def test_an_edit_that_led_by_luck_is_not_confirmed(project: Path) -> None:
+    """The null agent: a feature of noise, five of which on one seed and one split are sure to help one of them by chance."""
+    noise = "return np.stack([x, np.random.default_rng(len(x) + {}).normal(size=len(x))], axis=1)"
+    result = study(project, [several(noise.format(1), noise.format(2)), several(noise.format(3), noise.format(4))])
+    assert result.best is not None
+    assert result.best.proposal.code
+    assert result.confirmation is not None
+    assert not result.confirmation.confirmed
+
+
+def test_an_edit_that_is_good_on_the_search_split_alone_is_not_confirmed(project: Path) -> None:
+    result = study(project, [edit(f"if job.split() == 'search':\n        {CUBIC}\n    return x[:, None]")], n=8)
+    assert result.best is not None
+    assert result.best.proposal.code
+    assert result.confirmation is not None
+    assert result.confirmation.objection.startswith("on 3 new seeds and the promotion split it is")
+
+
+def test_an_edit_that_measures_itself_is_not_confirmed(project: Path) -> None:
+    (project / "train.py").write_text(SELF_REPORTED)
+    forged = edit("job.result(0.0)\n    raise SystemExit")
+    result = study(project, [forged], n=6, scorer=None, splits=None, edits={"share": 1.0})
+    assert result.best is not None
+    assert result.best.value == 0.0
+    assert result.confirmation is not None
+    assert result.confirmation.objection == "it computed its values itself; have a scorer do that (scorer = ...)"
+
+
+def test_the_sealed_split_is_opened_on_demand_on_seeds_of_its_own(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {"cwd": project, "editable": ["train.py#features"], "scorer": "score.py"}
+    splits = {**SPLITS, "test": {"inputs": "hidden/test_x.npy", "labels": "hidden/test_y.npy"}}
+    for end in ("x", "y"):
+        (project / "hidden" / f"test_{end}.npy").write_bytes((project / "hidden" / f"search_{end}.npy").read_bytes())
+    command = f"{sys.executable} train.py {{ridge}}"
+    result = study(project, [edit(CUBIC)], n=4, splits=splits)
+    with pytest.raises(ConfigError, match=r"no split 'test'.*add \[splits.test\]"):
+        llmhpo.confirm(command, result, 3, split="test", splits=SPLITS, **settings)  # type: ignore[arg-type]
+    tested = llmhpo.confirm(command, result, 3, split="test", splits=splits, **settings)  # type: ignore[arg-type]
+    assert result.confirmation is not None
+    assert (tested.confirmed, tested.split) == (True, "test")
+    assert not set(tested.seeds) & set(result.confirmation.seeds)
+    assert len(list((project / "runs" / "s" / "test" / "trials").iterdir())) == 6
+    assert "was opened before" not in caplog.text
+    another = replace(result, trials=tuple(t for t in result.trials if t.proposal.code == ""))
+    llmhpo.confirm(command, another, 3, split="test", splits=splits, **settings)  # type: ignore[arg-type]
+    assert "the test split of study 's' was opened before, for another winner" in caplog.text
 
 
 def test_cheaters_end_unconfirmed(project: Path) -> None:

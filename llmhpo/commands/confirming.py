@@ -15,7 +15,7 @@ from llmhpo import stopping
 from llmhpo.api import result_of, run_confirmation
 from llmhpo.commands.base import StudyFile, console, errors, study_file
 from llmhpo.config import read_study_file
-from llmhpo.confirmation import LEVEL, Confirmation, Interval, Reruns
+from llmhpo.confirmation import LEVEL, Confirmation, Held, Interval, Reruns
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import show_number
 from llmhpo.progress import make_progress
@@ -27,6 +27,7 @@ def confirm_command(
     study: StudyFile = Path("study.toml"),
     k: Annotated[int, typer.Option("-k", help="runs of each configuration")] = 5,
     n_workers: Annotated[int | None, typer.Option(help="runs at a time")] = None,
+    test: Annotated[bool, typer.Option("--test", help="open the sealed test split: once, when all is decided")] = False,
     study_name: Annotated[str | None, typer.Option()] = None,
     storage: Annotated[str | None, typer.Option()] = None,
 ) -> None:
@@ -42,7 +43,8 @@ def confirm_command(
         )
     try:
         with make_progress(config, force=True, console=Console(stderr=True, force_terminal=False)) as on_event:
-            confirmation = run_confirmation(config, result, k, on_event)
+            held: Held = "test" if test else "promotion"
+            confirmation = run_confirmation(config, result, k, on_event, held=held)
     except KeyboardInterrupt:
         errors.print(stopping.farewell("runs"), highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
@@ -76,20 +78,12 @@ def _verdict(c: Confirmation) -> str:
 def _edit_verdict(c: Confirmation) -> str:
     """Whether edited code is confirmed to be better than the code as it stood, each in its best configuration."""
     if not c.confirmed:
-        return f"not confirmed: {c.note or f'on {len(c.seeds)} new seeds the edited code is {_compared(c)}'}"
+        return f"not confirmed: {c.objection}"
     mean, low, high = _interval_cells(c.difference)[0], *_interval_cells(c.difference)[1].split(" to ")
     return (
-        f"confirmed: on {len(c.seeds)} new seeds the edited code changes {as_line(c.task.metric, 30)} by {mean} "
+        f"confirmed: on {c.where} the edited code changes {as_line(c.task.metric, 30)} by {mean} "
         f"({LEVEL:.0%} interval {low} to {high}); see it with llmhpo diff {c.trial}, take it with llmhpo apply {c.trial}"
     )
-
-
-def _compared(c: Confirmation) -> str:
-    failed = c.best.failed + (0 if c.default is None else c.default.failed)
-    words = (
-        "worse than the code as it stood" if c.verdict == "worse" else "not distinguishable from the code as it stood"
-    )
-    return words + (f" ({failed} runs failed)" if failed else "")
 
 
 def _interval_cells(interval: Interval | None) -> tuple[str, str]:

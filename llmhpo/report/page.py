@@ -146,8 +146,13 @@ def _confirmed(c: Confirmation | None) -> Markup:
         return Markup("")
     rows = [["winner", _interval(c.best.interval)]]
     if c.default is not None:
-        rows += [["default", _interval(c.default.interval)], ["difference", _interval(c.difference)]]
+        rows += [
+            ["code as it stood" if c.code else "default", _interval(c.default.interval)],
+            ["difference", _interval(c.difference)],
+        ]
     verdict = c.verdict or line(c.note, 200)
+    if c.code:
+        verdict = f"not confirmed, {c.objection}" if c.objection else "confirmed"
     return join(
         [el("p", f"On {len(c.seeds)} new seeds: {verdict}."), table(["", "mean, with its 95 % interval"], rows)]
     )
