@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
@@ -20,6 +22,23 @@ _TAIL_TOKENS = 24
 _LONG_NUMBER = re.compile(rb"(?:\.0*[1-9]\d{3}|[1-9]\d*\.\d{3}|\.\d{12}|\d{16}|\d[eE][+-]?\d{2})$")
 
 
+@dataclass(frozen=True, slots=True)
+class Constraints:
+    """What every grammar of one tokenizer shares; it takes half a second to make."""
+
+    tokens: LLTokenizer
+    digits: NDArray[np.bool_]  # (vocabulary,): which tokens begin with a digit
+
+    @classmethod
+    def of(cls, tokenizer: Any, vocabulary: int) -> Constraints:
+        """Of a tokenizer and the size of the model's vocabulary."""
+        from llguidance.hf import from_tokenizer
+
+        tokens = from_tokenizer(tokenizer, n_vocab=vocabulary)
+        begins = [tokens.decode_bytes([i])[:1].isdigit() for i in range(tokens.vocab_size)]
+        return cls(tokens, np.array(begins, dtype=np.bool_))
+
+
 class Grammar:
     """What a reply of one schema may look like, token by token.
 
@@ -27,12 +46,11 @@ class Grammar:
     after a few digits wherever the range lets them, as small models would go on for dozens.
     """
 
-    def __init__(self, schema: JSONSchema, tokens: LLTokenizer, digits: NDArray[np.bool_]) -> None:
+    def __init__(self, schema: JSONSchema, constraints: Constraints) -> None:
         grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_TIGHT)
-        self._matcher = LLMatcher(tokens, grammar, log_level=0)
-        self._tokens = tokens
-        self._digits = digits
-        self._bits = allocate_token_bitmask(1, tokens.vocab_size)
+        self._tokens, self._digits = constraints.tokens, constraints.digits
+        self._matcher = LLMatcher(self._tokens, grammar, log_level=0)
+        self._bits = allocate_token_bitmask(1, self._tokens.vocab_size)
         self._check("the JSON schema of the request cannot be turned into a grammar")
 
     def forced(self) -> list[int]:
@@ -66,11 +84,6 @@ class Grammar:
     def _check(self, what: str) -> None:
         if self._matcher.is_error():
             raise LLMRequestError(f"{what}: {self._matcher.get_error().splitlines()[0][:300]}; simplify the schema")
-
-
-def leading_digits(tokens: LLTokenizer) -> NDArray[np.bool_]:
-    """Which tokens begin with a digit; (vocabulary,)."""
-    return np.array([tokens.decode_bytes([i])[:1].isdigit() for i in range(tokens.vocab_size)], dtype=np.bool_)
 
 
 def draw(
