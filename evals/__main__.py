@@ -1,4 +1,4 @@
-"""The command line: python -m evals run | score | report | benchmark."""
+"""The command line: python -m evals run | score | report | benchmark | prompts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,44 @@ def _parser() -> argparse.ArgumentParser:
     whole.add_argument("--fresh", action="store_true", help="run everything again")
     whole.add_argument("--jobs", type=_positive, default=1, help="processes at a time")
     whole.add_argument("--quiet", action="store_true")
+    _add_prompts(commands.add_parser("prompts", help="compare versions of a prompt template"))
     return parser
+
+
+def _add_prompts(lab: argparse.ArgumentParser) -> None:
+    lab.add_argument(
+        "--versions", type=_words, required=True, help="the old one first, by commas: propose.v1,propose.v2"
+    )
+    lab.add_argument("--llm", required=True, help="spec of a model: smollm2, openai:MODEL, scripted:FILE, ...")
+    lab.add_argument("--data", type=Path, help="data folder, as for run")
+    lab.add_argument("--suite", choices=SUITES, default="mini")
+    lab.add_argument("--half", choices=["a", "b"], default="a", help="a: the tasks to tune on")
+    lab.add_argument("--tasks", default="*", help="glob over task ids")
+    lab.add_argument("--seeds", type=_positive, default=2)
+    lab.add_argument("--trials", type=_positive, default=8, help="trials of the history that is shown")
+    lab.add_argument("--batch", type=_positive, default=4, help="configurations that are asked for")
+    lab.add_argument("--short", action=argparse.BooleanOptionalAction, help="ask without reasons, as small models are")
+    lab.add_argument("--record", type=Path, help="cassette to write; --llm scripted:FILE plays it")
+    lab.add_argument("--out", type=Path, required=True, help="folder of what has been asked already")
+    lab.add_argument("--quiet", action="store_true")
+
+
+def _prompts(args: argparse.Namespace) -> int:
+    from evals.prompts import Lab, compare_prompts, prompt_table, verdict
+    from evals.score import to_text
+    from llmhpo import LLMHPOError
+
+    names = ("versions", "llm", "suite", "half", "seeds", "trials", "batch", "short")
+    lab = Lab(data=data_folder(args.data), pattern=args.tasks, **{name: getattr(args, name) for name in names})
+    try:
+        answers = compare_prompts(lab, args.out, record=args.record, show=not args.quiet)
+    except LLMHPOError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(to_text(prompt_table(answers)))
+    for version in lab.versions[1:]:
+        print(verdict(answers, lab.versions[0], version))
+    return 0
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -99,6 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         problems = benchmark(data_folder(args.data), args.out, fresh=args.fresh, jobs=args.jobs, show=not args.quiet)
         return int(bool(problems))
+    if args.command == "prompts":
+        return _prompts(args)
     from evals.record import read_runs
     from evals.score import compare, tables
 

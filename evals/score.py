@@ -284,7 +284,7 @@ def tables(comparisons: Sequence[Comparison], *, markdown: bool = False, per_tas
     parts = [provenance(comparisons)]
     for c in comparisons:
         parts.append(("## " if markdown else "\n=== ") + c.title)
-        parts += [(to_markdown if markdown else _plain)(table) for table in all_tables(c, per_task=per_task)]
+        parts += [(to_markdown if markdown else to_text)(table) for table in all_tables(c, per_task=per_task)]
     return "\n\n".join(parts)
 
 
@@ -297,7 +297,8 @@ def provenance(comparisons: Sequence[Comparison]) -> str:
     return "; ".join(f"{name} {', '.join(sorted(values))}" for name, values in seen.items()) + mixed
 
 
-def _plain(table: Table) -> str:
+def to_text(table: Table) -> str:
+    """A table in columns, numbers to the right."""
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = []
     for row in table:
