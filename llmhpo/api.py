@@ -26,7 +26,7 @@ from llmhpo.execution import make_executor
 from llmhpo.executors.base import Objective
 from llmhpo.executors.cluster import Placement
 from llmhpo.executors.limits import Limits
-from llmhpo.llm.base import LLM
+from llmhpo.llm import ModelSpec
 from llmhpo.llm.redact import Redactor
 from llmhpo.loop import Loop
 from llmhpo.revision import Revision
@@ -175,7 +175,7 @@ def optimize(
     n_workers: int = 1,
     noisy: bool = False,
     confirm: int | None = None,
-    llm: str | LLM | None = "auto",
+    llm: ModelSpec = "auto",
     storage: str | None = None,
     study_name: str | None = None,
     seed: int | None = None,
@@ -215,7 +215,8 @@ def optimize(
     (see `CommandTemplate`). `space` is a `SearchSpace`, or `{name: table or Optuna distribution}`; where the code draws its
     hyperparameters (`llmhpo.choose(...)` and the like), these are found by running it and need no `space`. `task` tells the
     model in plain words what is trained on what. `llm` is a spec ("openai:MODEL", "anthropic:MODEL", "local:PATH",
-    "smollm2", "none"), an `LLM`, or "auto": a hosted model whose key is set, else the embedded one, else none.
+    "smollm2", "none"), an `LLM`, or "auto": a hosted model whose key is set, else the embedded one, else none. A mapping gives the spec as
+    "model" with options of `make_llm` beside it; a list of models shares each batch among them, by what pays off for its tokens.
 
     A study with a `study_name` or a `storage` is kept, and the same call goes on where it stopped; a callable without
     either is kept in memory only. `n_trials` counts the trials of all sessions. Callables run in this process, unless

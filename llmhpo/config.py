@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -19,7 +20,7 @@ from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.executors.base import check_retries
 from llmhpo.executors.cluster import Placement
 from llmhpo.executors.limits import Limits
-from llmhpo.llm.base import LLM
+from llmhpo.llm import ModelSpec
 from llmhpo.rules import StopRules
 from llmhpo.sandbox.base import Level
 from llmhpo.sandbox.choose import check_level
@@ -49,7 +50,7 @@ class RunConfig:
     cwd: Path = Path()
     n_trials: int = 20
     n_workers: int = 1
-    llm: str | LLM | None = "auto"
+    llm: ModelSpec = "auto"
     base_url: str | None = None
     deadline_s: float = 120.0
     price: Price | None = None
@@ -128,7 +129,7 @@ class _StudyFile(BaseModel):
     writable: list[str] = []
     slurm: dict[str, JsonValue] = {}
     retries: int = RETRIES
-    llm: str = "auto"
+    llm: JsonValue = "auto"
     base_url: str | None = None
     deadline_s: float = 120.0
     price: _PriceTable | None = None
@@ -199,7 +200,7 @@ def _to_config(path: Path, parsed: _StudyFile, tell: Tell | None) -> RunConfig:
         cwd=cwd,
         n_trials=parsed.n_trials,
         n_workers=parsed.n_workers,
-        llm=_absolute(_absolute(parsed.llm, "scripted:", folder), "local:", folder),
+        llm=_models(parsed.llm, folder),
         base_url=parsed.base_url,
         deadline_s=parsed.deadline_s,
         price=None if parsed.price is None else Price(parsed.price.input, parsed.price.output, parsed.price.cached),
@@ -251,6 +252,22 @@ def scoring_of(
     if splits:
         raise ConfigError('splits are scored by the file that `scorer` names; write scorer = "score.py"')
     return None
+
+
+def _models(llm: JsonValue, folder: Path) -> Any:
+    """The models that study.toml names, with the files of their specs and records taken from its folder."""
+    if isinstance(llm, list):
+        return tuple(_models(one, folder) for one in llm)
+    if isinstance(llm, dict):
+        kept = {name: str(folder / str(value)) for name, value in llm.items() if name == "record"}
+        return {**llm, **kept, "model": _models(llm.get("model", ""), folder)}
+    if not isinstance(llm, str):
+        raise ConfigError(
+            f"llm = {llm!r} names no model; give a string such as 'openai:gpt-5-mini', a table with model = '...', or a list of these"
+        )
+    for prefix in ("scripted:", "replay:", "local:"):
+        llm = _absolute(llm, prefix, folder) or llm
+    return llm
 
 
 def _absolute(spec: str | None, prefix: str, folder: Path) -> str | None:

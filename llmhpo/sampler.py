@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from llmhpo.agents.portfolio import make_portfolio, warn_if_fatal
 from llmhpo.errors import SpaceError
-from llmhpo.llm.base import LLM
+from llmhpo.llm import ModelSpec
 from llmhpo.param import Param
 from llmhpo.space import Params, SearchSpace
 from llmhpo.store import batch_from_dict
@@ -35,7 +35,7 @@ _PARAMS = "llmhpo:params"  # user attribute: the proposed configuration, of whic
 class LLMSampler(BaseSampler):
     """An Optuna sampler whose candidates come from a language model and a classical optimizer, screened together.
 
-    `llm` is a spec ("openai:MODEL", "anthropic:MODEL", "smollm2", "local:PATH", "none", "auto") or an `LLM`. `task`
+    `llm` is a spec ("openai:MODEL", "anthropic:MODEL", "smollm2", "local:PATH", "none", "auto"), an `LLM`, a mapping or a list (see `make_llm`). `task`
     describes the job in words. With `search_space` (ours, or Optuna distributions by name) the model is asked from the
     first trial on, and conditional parameters are known; without it the space is the intersection of what past trials
     used, and parameters outside it (or with names or choices that fit no prompt) are sampled by TPE. Several objectives
@@ -52,7 +52,7 @@ class LLMSampler(BaseSampler):
 
     def __init__(
         self,
-        llm: str | LLM | None = "auto",
+        llm: ModelSpec = "auto",
         *,
         task: str = "",
         search_space: SearchSpace | Mapping[str, object] | None = None,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmhpo.errors import ConfigError, MissingExtraError, SpaceError
-from llmhpo.llm.base import LLM
+from llmhpo.llm import ModelSpec
 from llmhpo.param import Param, param_from_dict
 from llmhpo.space import Params, SearchSpace
 from llmhpo.study import Study
@@ -51,7 +51,7 @@ class LLMSearchCV(BaseSearchCV):  # type: ignore[misc]
         *,
         n_iter: int = 25,
         task: str = "",
-        llm: str | LLM | None = "auto",
+        llm: ModelSpec = "auto",
         max_tokens: int | None = None,
         max_usd: float | None = None,
         storage: str | None = None,

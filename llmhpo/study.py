@@ -15,7 +15,7 @@ from llmhpo.config import file_name
 from llmhpo.confirmation import Confirmation, Plan, Rerun, open_plan
 from llmhpo.editing import Editing
 from llmhpo.errors import ConfigError
-from llmhpo.llm.base import LLM
+from llmhpo.llm import ModelSpec
 from llmhpo.rules import Stop, StopRules, Stopwatch, check
 from llmhpo.space import Params
 from llmhpo.store import MOST_TOGETHER, Store
@@ -47,7 +47,7 @@ class Study:
         direction: Direction = "minimize",
         n_trials: int | None = None,
         noisy: bool = False,
-        llm: str | LLM | None = "auto",
+        llm: ModelSpec = "auto",
         storage: str | None = None,
         study_name: str | None = None,
         seed: int | None = None,

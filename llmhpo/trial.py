@@ -224,6 +224,21 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What one model of several gave to a consultation.
+
+    `name` is the model's spec; its requests have the numbers from `first` to before `first + usage.calls`, by which its proposals
+    are known. `error` is set where no reply came of it.
+    """
+
+    name: str
+    first: int
+    usage: Usage
+    tally: Tally | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What one consultation of the model gave, good or not; recorded before any of it is used.
 
@@ -231,7 +246,7 @@ class Batch:
     configurations were asked for. `problems` lists what was wrong with the replies; `error` is set where no reply came,
     and `fatal` where asking again is pointless (a wrong key). `prior` is what the model said it believes, if it did.
     `revisions` are the edits that came of it, `code` the revision that it was asked to edit. `tally` counts what its replies were
-    worth; None for edits, for a consultation that got no reply, and in studies of old.
+    worth; None for edits, for a consultation that got no reply, and in studies of old. `parts` says which of several models gave what.
     """
 
     kind: str
@@ -247,6 +262,7 @@ class Batch:
     revisions: tuple[Revision, ...] = ()
     code: str = ""
     tally: Tally | None = None
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

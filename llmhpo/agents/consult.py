@@ -12,6 +12,7 @@ from llmhpo.agents.reply import Reading, read_reply, reply_keys, reply_schema
 from llmhpo.columns import ideas
 from llmhpo.errors import BudgetError, LLMError, LLMPromptError, LLMRequestError
 from llmhpo.llm.base import LLM, Message
+from llmhpo.llm.logged import LoggedModel, Note
 from llmhpo.prior import Prior
 from llmhpo.prompts import Prompt, load
 from llmhpo.trial import Batch, Context, Proposal, Provenance, Tally
@@ -47,6 +48,10 @@ class Consultant:
     def __init__(self, llm: LLM, *, caps: Caps, deadline_s: float = 120.0) -> None:
         self.llm, self.caps, self.deadline_s = llm, caps, deadline_s
         self.silenced = False
+
+    def log(self, note: Note) -> None:
+        """Tell `note` of every request from now on."""
+        self.llm = LoggedModel(self.llm, note)
 
     def converse(self, context: Context, system: str, user: str) -> Conversation:
         """Begin a conversation; the deadline counts from now."""

@@ -8,6 +8,7 @@ call these three and nothing else.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from llmhpo.agents import questions
@@ -18,12 +19,14 @@ from llmhpo.agents.outlook import outlook
 from llmhpo.agents.quality import needs_short, usable
 from llmhpo.agents.remarks import is_unheard, wanted_ideas
 from llmhpo.agents.repeat import repeat_proposal
+from llmhpo.agents.team import Team
 from llmhpo.columns import columns
 from llmhpo.errors import ConfigError
-from llmhpo.llm import make_llm
+from llmhpo.llm import ModelSpec, make_llm
 from llmhpo.llm.base import LLM
+from llmhpo.llm.ensemble import Ensemble
 from llmhpo.llm.health import Health, health_of
-from llmhpo.llm.logged import LoggedModel, Note
+from llmhpo.llm.logged import Note
 from llmhpo.llm.redact import Redactor
 from llmhpo.surrogates.incumbent import settled
 from llmhpo.surrogates.screen import fit_screen
@@ -46,7 +49,7 @@ _MIN_TRUST = 0.5
 class Portfolio:
     """Combines the proposers. `consultant` None means that there is no model."""
 
-    def __init__(self, consultant: Consultant | None = None) -> None:
+    def __init__(self, consultant: Consultant | Team | None = None) -> None:
         self.consultant = consultant
         self._is_brief = False  # a history of the usual length was too long for the model
 
@@ -67,7 +70,7 @@ class Portfolio:
     def log_requests(self, note: Note) -> None:
         """Tell `note` of every request to the model from now on."""
         if self.consultant is not None:
-            self.consultant.llm = LoggedModel(self.consultant.llm, note)
+            self.consultant.log(note)
 
     # --- the model ----------------------------------------------------------------------------------------------------
 
@@ -86,7 +89,11 @@ class Portfolio:
         if self.consultant is None or self.consultant.silenced or (left is not None and left < 2):
             return 0
         last = context.batches[-1] if context.batches else None
-        if last is not None and not is_unheard(context) and len(context.trials) < last.at + self._distance(context, last):
+        if (
+            last is not None
+            and not is_unheard(context)
+            and len(context.trials) < last.at + self._distance(context, last)
+        ):
             return 0
         early = len(context.trials) < _WARM_MAX
         size = _warm_size(context) if early and not any(b.proposals for b in context.batches) else _BATCH
@@ -108,24 +115,31 @@ class Portfolio:
         """Ask the model for the batch that `wants` announced. Slow: seconds to minutes. Never raises."""
         assert self.consultant is not None
         n = self._wanted(context)
-        reasons = not needs_short(context, compact=self.consultant.llm.compact)
         try:
-            if any(t.outcome is not None for t in context.trials):
-                shown, view = settled(context), None if self._is_brief else outlook(context)
-
-                def shorter() -> Question:
-                    self._is_brief = True
-                    return questions.propose(shown, n, reasons=reasons, brief=True)
-
-                question = questions.propose(shown, n, reasons=reasons, view=view, brief=self._is_brief)
-                batch = self.consultant.consult(context, question, None if self._is_brief else shorter)
+            if isinstance(self.consultant, Team):
+                batch = self.consultant.consult(context, n, self._question)
             else:
-                batch = self.consultant.consult(context, questions.warmstart(context, n, reasons=reasons))
+                question, shorter = self._question(context, n, self.consultant.llm.compact)
+                batch = self.consultant.consult(context, question, shorter)
         except Exception as error:  # noqa: BLE001 - somebody's own LLM: no model may end a study
             words = Redactor.from_environment()(f"{type(error).__name__}: {error}")
             batch = Batch("failed", len(context.trials), n, usage=Usage(calls=1), error=words, fatal=True)
         self.consultant.silenced |= batch.fatal
         return batch
+
+    def _question(self, context: Context, n: int, compact: bool) -> tuple[Question, Callable[[], Question] | None]:
+        """What to ask, and what instead where that is too long."""
+        reasons = not needs_short(context, compact=compact)
+        if all(t.outcome is None for t in context.trials):
+            return questions.warmstart(context, n, reasons=reasons), None
+        shown, view = settled(context), None if self._is_brief else outlook(context)
+
+        def shorter() -> Question:
+            self._is_brief = True
+            return questions.propose(shown, n, reasons=reasons, brief=True)
+
+        question = questions.propose(shown, n, reasons=reasons, view=view, brief=self._is_brief)
+        return question, None if self._is_brief else shorter
 
     # --- the next trials ----------------------------------------------------------------------------------------------
 
@@ -197,7 +211,7 @@ class Portfolio:
 
 
 def make_portfolio(
-    llm: str | LLM | None, *, base_url: str | None, price: Price | None, caps: Caps, deadline_s: float
+    llm: ModelSpec, *, base_url: str | None, price: Price | None, caps: Caps, deadline_s: float
 ) -> Portfolio:
     """The proposers around the model that `llm` names (see `make_llm`), which keeps to `caps`.
 
@@ -222,6 +236,8 @@ def make_portfolio(
             caps.max_tokens,
         )
         caps = replace(caps, max_usd=None)
+    if isinstance(model, Ensemble):
+        return Portfolio(Team(model, caps=caps, deadline_s=deadline_s))
     return Portfolio(Consultant(model, caps=caps, deadline_s=deadline_s))
 
 

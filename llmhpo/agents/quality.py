@@ -12,7 +12,7 @@ from optuna.distributions import FloatDistribution
 
 from llmhpo.param import Param
 from llmhpo.space import Params, SearchSpace
-from llmhpo.trial import CARRIED, Batch, Context, Proposal, Task, Trial
+from llmhpo.trial import CARRIED, Batch, Context, Part, Proposal, Tally, Task, Trial
 from llmhpo.usage import Usage
 
 _NEAR_END = 0.01  # of a range, on its scale: nearer to an end than this a value hugs it
@@ -97,9 +97,14 @@ def qualities(context: Context) -> list[Quality]:
 
     looked_at: dict[Origin, list[Params]] = defaultdict(list)
     for batch in context.batches:
-        if (origin := _origin_of_batch(batch)) is not None:
+        for part in batch.parts:
+            if part.tally is not None:
+                _add_batch(of(_origin_of_tally(part.tally)), part)
+        if (origin := _origin_of_batch(batch)) is not None and not batch.parts:
             _add_batch(of(origin), batch)
-            looked_at[origin] += [p.params for p in batch.proposals]
+        if origin is not None:
+            for proposal in batch.proposals:
+                looked_at[origin_of(proposal) if batch.parts else origin].append(proposal.params)
     for trial in context.trials:
         origin = origin_of(trial.proposal)
         of(origin)
@@ -123,11 +128,15 @@ def _origin_of_batch(batch: Batch) -> Origin | None:
     if batch.kind == "edit":
         return None
     if batch.tally is not None:
-        return Origin("llm", batch.tally.model, batch.tally.prompt)
+        return _origin_of_tally(batch.tally)
     return origin_of(batch.proposals[0]) if batch.proposals else None
 
 
-def _add_batch(quality: Quality, batch: Batch) -> None:
+def _origin_of_tally(tally: Tally) -> Origin:
+    return Origin("llm", tally.model, tally.prompt)
+
+
+def _add_batch(quality: Quality, batch: Batch | Part) -> None:
     quality.consultations += 1
     quality.usage += batch.usage
     if (tally := batch.tally) is not None:

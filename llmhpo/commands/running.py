@@ -30,7 +30,10 @@ def run_command(
     n_trials: Annotated[int | None, typer.Option(help="trials in all, earlier sessions included")] = None,
     n_workers: Annotated[int | None, typer.Option(help="trials at a time")] = None,
     llm: Annotated[
-        str | None, typer.Option(help="openai:MODEL, anthropic:MODEL, local:PATH, smollm2, none, auto")
+        list[str] | None,
+        typer.Option(
+            help="openai:MODEL, anthropic:MODEL, local:PATH, smollm2, none, auto; repeated: several share the work"
+        ),
     ] = None,
     base_url: Annotated[
         str | None, typer.Option(help="server of the model, where it is not the provider's own")
@@ -59,7 +62,7 @@ def run_command(
 ) -> None:
     """Run a study; run the same command again to go on where it stopped."""
     overrides: dict[str, object] = {
-        "n_trials": n_trials, "n_workers": n_workers, "llm": llm, "base_url": base_url, "noisy": noisy, "seed": seed,
+        "n_trials": n_trials, "n_workers": n_workers, "llm": _one_or_several(llm), "base_url": base_url, "noisy": noisy, "seed": seed,
         "max_tokens": max_tokens, "max_usd": max_usd, "max_requests": max_requests, "stop_at": stop_at,
         "stop_stale": stop_stale, "stop_gain": stop_gain, "max_wall_s": max_wall_s, "study_name": study_name, "storage": storage,
         "retries": retries, "warm_start": [_from_here(s) for s in warm_start] if warm_start else None,
@@ -112,6 +115,10 @@ def _run(config: RunConfig, *, plain: bool) -> Result:
     except KeyboardInterrupt:
         errors.print(stopping.farewell("trials"), highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
+
+
+def _one_or_several(llm: list[str] | None) -> str | list[str] | None:
+    return llm[0] if llm and len(llm) == 1 else llm or None
 
 
 def _from_here(study: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,12 @@ ANTHROPIC_DEFAULT = "claude-sonnet-5-5"
 _log = logging.getLogger(__name__)
 
 
+ModelSpec = str | LLM | Mapping[str, object] | Sequence[str | LLM | Mapping[str, object]] | None
+"""A model, or several: its spec; an `LLM`; a mapping with the spec as "model" and options of `make_llm` beside it; a list of these."""
+
+
 def make_llm(
-    spec: str | LLM | None,
+    spec: ModelSpec,
     *,
     base_url: str | None = None,
     price: Price | None = None,
@@ -30,13 +34,30 @@ def make_llm(
     """The model that `spec` names; None for "none".
 
     `openai:MODEL`, `anthropic:MODEL`, `local:PATH_OR_HUB_ID`, `smollm2`, `scripted:FILE`, `none`, or `auto` (see
-    `resolve_auto`). An `LLM` is returned as it is. `base_url` points a hosted client at another server; `price`
+    `resolve_auto`). An `LLM` is returned as it is. A mapping holds the spec as `model` and any of the other arguments, such as
+    {"model": "openai:gpt-5-mini", "effort": "high"}. A list is an `Ensemble`: its models share each batch. `base_url` points a hosted client at another server; `price`
     overrides the table for hosted models; `record` keeps every exchange in a file; `options` go to the constructor
     (`default_headers`, `effort`, `thinking_tokens`, `api`, `requests_per_minute` and `tokens_per_minute` of hosted models,
     `device`, `dtype` and `threads` of local ones).
 
     Raises: ConfigError for an unknown provider, a missing key, a missing extra, a model that is not there.
     """
+    if isinstance(spec, Mapping):
+        given = {"base_url": base_url, "price": price, "record": record, **options, **spec}
+        return _from_mapping(given)
+    if isinstance(spec, list | tuple):
+        from llmhpo.llm.ensemble import Ensemble
+
+        if base_url is not None or price is not None:
+            raise ConfigError(
+                "base_url and price are of one model, and llm is a list; give them beside their model, "
+                "as {'model': 'openai:NAME', 'base_url': '...'}"
+            )
+        models = [make_llm(one, record=record, **options) for one in spec]
+        if len(models) == 1:
+            return models[0]
+        return Ensemble([model for model in models if model is not None])
+    assert not isinstance(spec, Sequence) or isinstance(spec, str)
     if isinstance(spec, str):
         spec = resolve_auto() if spec == "auto" else spec
         model = None if spec == "none" else _make(spec, base_url, price, options)
@@ -47,6 +68,21 @@ def make_llm(
 
         return RecordingModel(model, record)
     return model
+
+
+def _from_mapping(given: Mapping[str, Any]) -> LLM | None:
+    options = {str(name): value for name, value in given.items()}
+    spec, record, price = options.pop("model", None), options.pop("record"), options.pop("price")
+    if not isinstance(spec, str):
+        raise ConfigError(f"llm = {sorted(given)} names no model; give its spec as model, such as 'openai:gpt-5-mini'")
+    if isinstance(price, Mapping):
+        try:
+            price = Price(**price)
+        except TypeError:
+            raise ConfigError(
+                f"llm: price={dict(price)!r} is not a price; give input and output, and cached if you like"
+            ) from None
+    return make_llm(spec, price=price, record=None if record is None else Path(str(record)), **options)
 
 
 def resolve_auto() -> str:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from llmhpo.prior import prior_from_dict
 from llmhpo.revision import Revision
 from llmhpo.store.journal import Entry
-from llmhpo.trial import IMPORTED, Batch, Context, Outcome, Proposal, Provenance, Tally, Trial
+from llmhpo.trial import IMPORTED, Batch, Context, Outcome, Part, Proposal, Provenance, Tally, Trial
 from llmhpo.usage import Usage
 
 Record = dict[str, Any]
@@ -206,7 +206,7 @@ def batch_record(batch: Batch) -> Record:
     """A consultation as JSON reads it back."""
     record: Record = json.loads(json.dumps(asdict(replace(batch, revisions=()))))
     record["revisions"] = [r.to_dict() for r in batch.revisions]
-    of_late = ("revisions", "code", "tally")  # left out where there are none, as in studies of old
+    of_late = ("revisions", "code", "tally", "parts")  # left out where there are none, as in studies of old
     return {name: value for name, value in record.items() if value or name not in of_late}
 
 
@@ -234,13 +234,20 @@ def batch_from_dict(raw: Mapping[str, Any]) -> Batch:
     """A consultation as it stands in an attribute of a study, read back."""
     proposals = tuple(proposal_from_dict(p) for p in raw["proposals"])
     prior = None if raw.get("prior") is None else prior_from_dict(raw["prior"])
-    tally = raw.get("tally")
     read = {
-        "tally": None if tally is None else Tally(**{**tally, "critic": Usage(**tally["critic"])}),
+        "tally": _tally_from_dict(raw.get("tally")),
         "proposals": proposals,
         "usage": Usage(**raw["usage"]),
         "problems": tuple(raw["problems"]),
         "prior": prior,
         "revisions": tuple(Revision.from_dict(r) for r in raw.get("revisions", ())),
+        "parts": tuple(
+            Part(p["name"], p["first"], Usage(**p["usage"]), _tally_from_dict(p["tally"]), p["error"])
+            for p in raw.get("parts", ())
+        ),
     }
     return Batch(**{**raw, **read})
+
+
+def _tally_from_dict(raw: Mapping[str, Any] | None) -> Tally | None:
+    return None if raw is None else Tally(**{**raw, "critic": Usage(**raw["critic"])})

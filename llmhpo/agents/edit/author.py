@@ -14,6 +14,7 @@ from llmhpo.agents.edit.request import EditRequest, edit_request
 from llmhpo.agents.edit.tree import Commission, Node, seed_number
 from llmhpo.agents.edit.workshop import Workshop, split_candidates
 from llmhpo.agents.reply import without_thinking
+from llmhpo.agents.team import Team
 from llmhpo.errors import BudgetError, LLMError, LLMRequestError
 from llmhpo.prompts import as_line, escape, load
 from llmhpo.revision import Revision
@@ -26,7 +27,7 @@ EDIT = "edit"  # the kind of the consultation, and the source of a revision's fi
 class Author:
     """Has a model write edits, within its caps and deadline. It keeps no state of a study but its repository."""
 
-    def __init__(self, consultant: Consultant, workshop: Workshop, options: EditOptions) -> None:
+    def __init__(self, consultant: Consultant | Team, workshop: Workshop, options: EditOptions) -> None:
         self.consultant, self.workshop, self.options = consultant, workshop, options
 
     @property
