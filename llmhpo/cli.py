@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from llmhpo import __version__, stopping
+from llmhpo.chat.command import chat_command
 from llmhpo.commands import (
     checking,
     code,
@@ -29,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 model_app = typer.Typer(no_args_is_help=True, help="Models that run on this machine.")
 app.add_typer(model_app, name="model")
 app.command("init")(drafting.init_command)
+app.command("chat")(chat_command)
 app.command("run")(running.run_command)
 app.command("demo")(running.demo)
 app.command("show")(showing.show)

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, insert, select, update
+from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, create_engine, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
@@ -221,6 +221,35 @@ class Lease:
                 return  # the next write says so
             except SQLAlchemyError:
                 continue  # locked, or a connection that broke: the next beat may come through
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Who runs a study, and under which epoch. `is_here`: whether that is a process of this machine that lives."""
+
+    holder: Holder
+    epoch: int
+    is_here: bool
+
+
+def who_runs(storage: str, study_name: str) -> Running | None:
+    """The live controller of a study, as far as can be seen without waiting; takes no lock.
+
+    A holder on another machine counts as live until it gives the study free.
+    """
+    engine = create_engine(storage)
+    try:
+        with engine.connect() as connection:
+            row = connection.execute(select(_LEASES).where(_LEASES.c.study_name == study_name)).mappings().first()
+    except SQLAlchemyError:  # no such table yet
+        return None
+    finally:
+        engine.dispose()
+    if row is None or not row["host"]:
+        return None
+    holder = _holder(dict(row))
+    lives = holder.lives(Holder.this_process(), one_machine=storage.startswith("sqlite:"))
+    return None if lives is False else Running(holder, int(row["epoch"]), bool(lives))
 
 
 def _holder(row: dict[str, Any]) -> Holder:

@@ -1,0 +1,183 @@
+"""`llmhpo chat`: a session in the terminal, or line by line where there is none.
+
+The line to type on is there before the study is read, which takes longer: everything heavy is imported by the watcher's thread.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmhpo.chat.base import Session, parse
+from llmhpo.errors import LLMHPOError, MissingExtraError
+
+if TYPE_CHECKING:
+    from llmhpo.chat.screen import Screen
+    from llmhpo.chat.talk import Talk
+    from llmhpo.operations import StudyFile
+    from llmhpo.trial import Context
+
+_LOOK_S, _SHARE = 1.0, 0.1  # the watcher looks once a second, and takes a tenth of the time for it at most
+
+
+def chat_command(
+    study: Annotated[Path, typer.Argument(help="study.toml, or the folder it lies in")] = Path("study.toml"),
+) -> None:
+    """Talk about a study while it runs: commands with a slash, and plain words where there is a model."""
+    path = study / "study.toml" if study.is_dir() else study
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        try:
+            from llmhpo.chat.screen import Screen
+        except ImportError:
+            raise MissingExtraError("llmhpo chat", "chat", "prompt-toolkit") from None
+        _in_terminal(path, Screen(path.parent / ".llmhpo_history"))
+    else:
+        _line_by_line(path)
+
+
+def _in_terminal(path: Path, screen: Screen) -> None:
+    with screen.open():
+        screen.say(_greeting(path))
+        session = Session(path, screen.say, lambda question: _agreed(screen, question))
+        talks = _Talks(session, screen)
+        watcher = threading.Thread(target=_watch, args=(session, screen), name="llmhpo-watch", daemon=True)
+        watcher.start()
+        while True:
+            try:
+                line = screen.read()
+            except KeyboardInterrupt:
+                screen.say("(/quit leaves; a run goes on without you)")
+                continue
+            except EOFError:
+                line = "/quit"
+            if line.strip() and _is_over(session, line, talks.answer):
+                break
+
+
+class _Talks:
+    """The talk, made when it is needed: it takes a model's client."""
+
+    def __init__(self, session: Session, screen: Screen | None = None) -> None:
+        self._session, self._screen = session, screen
+        self._talk: Talk | None = None
+
+    def answer(self, words: str) -> None:
+        """Answer the person."""
+        from llmhpo.chat.talk import Talk
+
+        if self._talk is None:
+            self._talk = Talk(self._session, self._show)
+        self._talk.answer(words)
+
+    def _show(self, thinking: bool) -> None:
+        if thinking and self._screen is not None:
+            self._screen.say("... (Ctrl-C stops the model)")
+
+
+def _is_over(session: Session, line: str, talk: Callable[[str], None]) -> bool:
+    """Do what a line says; whether it was the last."""
+    try:
+        if not line.lstrip().startswith("/"):
+            talk(line)
+            return False
+        command, words = parse(line)
+        if command.kind == "leaves":
+            return True
+        session.say(command(session, words))
+    except LLMHPOError as error:
+        session.say(f"error: {error}")
+    except KeyboardInterrupt:
+        session.say("(stopped)")
+    return False
+
+
+def _agreed(screen: Screen, question: str) -> bool:
+    screen.say(question)
+    try:
+        return screen.read().strip().lower() in ("y", "yes")
+    except (KeyboardInterrupt, EOFError):
+        return False
+
+
+def _line_by_line(path: Path) -> None:
+    """Without a terminal nobody can agree: what the model wants to change or spend is not done."""
+
+    def say(text: str) -> None:
+        sys.stdout.write(text.rstrip("\n") + "\n")
+        sys.stdout.flush()
+
+    session = Session(path, say, lambda _: False)
+    talks = _Talks(session)
+    for raw in sys.stdin.buffer:
+        line = raw.decode("utf-8", "replace").rstrip("\r\n")
+        if line.strip() and _is_over(session, line, talks.answer):
+            break
+
+
+def _greeting(path: Path) -> str:
+    """What can be said at once."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        about = (
+            f"{raw.get('direction', '?')} {raw.get('metric', '?')}: {' '.join(str(raw.get('task', '')).split())[:200]}"
+        )
+    except (OSError, ValueError):
+        about = f"there is no study in {path} yet: /task SCRIPT METRIC minimize|maximize WHAT IS TRAINED drafts one"
+    shown = "".join(c if c.isprintable() else " " for c in about)
+    return f"llmhpo chat, {path}\n{shown}\n/help lists the commands; other words go to the model."
+
+
+# --- what goes on -----------------------------------------------------------------------------------------------------
+
+
+def _watch(session: Session, screen: Screen) -> None:
+    """Keep the status line, and tell of trials that end."""
+    from llmhpo.chat.looking import headline
+
+    seen: int | None = None
+    stamp: object = None
+    study: StudyFile | None = None
+    while True:
+        start = time.monotonic()
+        try:
+            study = session.study() if study is None or not session.path.exists() else study
+            now = (study.stamp, _mtime(session.path))
+            if now != stamp or study.stamp is None:
+                study = session.study()
+                context = study.context()
+                screen.status, screen.names = headline(study, context), context.space.names
+                seen = _tell_ended(screen, context, seen)
+                stamp = now
+            else:
+                screen.status = headline(study, context)
+        except LLMHPOError as error:
+            screen.status = " ".join(str(error).split())[:200]
+            stamp = None
+        except Exception as error:  # noqa: BLE001 - the status line must not end the session
+            screen.status = f"the study cannot be read now: {type(error).__name__}"
+            stamp = None
+        time.sleep(max(_LOOK_S, (time.monotonic() - start) * (1 / _SHARE - 1)))
+
+
+def _mtime(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _tell_ended(screen: Screen, context: Context, seen: int | None) -> int:
+    """Say which trials have ended since the last look; how many have now."""
+    from llmhpo.progress import value_text
+
+    ended = [t for t in context.trials if t.outcome is not None]
+    if seen is not None:
+        best = context.best
+        for trial in ended[seen:][-5:]:
+            mark = " (best so far)" if best is not None and best.number == trial.number else ""
+            screen.say(f"trial {trial.number}: {value_text(trial)}{mark}")
+    return len(ended)

@@ -1,0 +1,39 @@
+"""/run, /resume and /pause: the study runs in a process of its own, which a closed terminal does not end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llmhpo.chat.base import Session, whole_number, wrong_use
+from llmhpo.store.wishes import Pause
+
+
+def run(session: Session, words: list[str]) -> str:
+    """Start the study, or go on with it."""
+    study = session.study()
+    if words:
+        n = whole_number("run", words)
+        study.change(f"run {n}", lambda now: replace(now, budget=replace(now.budget, n_trials=n if n else None)))
+    if study.running() is not None and words:
+        return f"the study runs already; it goes on to {words[0]} trials"
+    session.say("starting ...")
+    process = study.start()
+    return f"running, pid {process.pid}; it goes on when you leave. Its words: {study.log}"
+
+
+def resume(session: Session, words: list[str]) -> str:
+    """Go on."""
+    if words:
+        raise wrong_use("resume", words)
+    return run(session, [])
+
+
+def pause(session: Session, words: list[str]) -> str:
+    """Ask the run to end."""
+    if words not in ([], ["now"]):
+        raise wrong_use("pause", words)
+    how: Pause = "now" if words else "drain"
+    found = session.study().pause(how)
+    if how == "now":
+        return f"{found.holder} ends its running trials; they are run again. /resume goes on"
+    return f"{found.holder} begins no more trials, and ends when the running ones have. /resume goes on, /pause now waits for nothing"

@@ -1,0 +1,209 @@
+"""Plain words: a model answers, and may call the commands as tools. What changes or spends is put to the person first.
+
+Nothing but the model's own reply is ever taken for a call, and nothing but the person's own yes for leave.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from llmhpo.agents.conversation import Conversation
+from llmhpo.chat.base import COMMANDS, Session, parse, usage
+from llmhpo.errors import ConfigError, LLMHPOError
+from llmhpo.llm import make_llm
+from llmhpo.llm.base import LLM, JSONSchema, Message
+from llmhpo.llm.redact import Redactor
+from llmhpo.operations import StudyFile
+from llmhpo.prompts import as_data, as_line, load
+from llmhpo.usage import Usage
+
+_MOST_CALLS = 5  # of commands, for one message of the person
+_REPLY_TOKENS = 700
+_OUTPUT_CHARS, _WORDS_CHARS = 3000, 4000
+_KEPT_TURNS = 8  # of earlier talk, that a prompt begins with
+_UNCALLED = ("quit", "help")
+
+
+class _Reply(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+    say: str = ""
+    command: str = ""
+    arguments: str = ""
+
+
+@dataclass(slots=True)
+class Talk:
+    """A conversation about one study, kept in its folder; a later session goes on with it."""
+
+    session: Session
+    thinking: Callable[[bool], None] = lambda _: None
+    _model: LLM | None = None
+    _spec: object = None
+    _earlier: list[Message] = field(default_factory=list)
+    _read: bool = False
+
+    def answer(self, words: str) -> None:
+        """Answer the person. Raises: errors of llmhpo; KeyboardInterrupt leaves what was said before as it is."""
+        study = self.session.study()
+        model = self._model_of(study)
+        self._recall(study)
+        asked = Message("user", as_data(words, _WORDS_CHARS))
+        system = Message("system", load("chat.v1").render(commands=_commands_text()))
+        context = study.context()
+        talk = Conversation(
+            model,
+            context.steering.budget.over(study.config.caps),
+            context.usage,
+            time.monotonic() + study.config.deadline_s,
+            [system, *self._earlier[-_KEPT_TURNS:], asked],
+            lost=context.lost,
+        )
+        said: list[str] = []
+        try:
+            self._turns(study, talk, said)
+        finally:
+            self._keep(study, [asked, *([Message("assistant", _as_reply(" ".join(said)))] if said else [])])
+
+    def _turns(self, study: StudyFile, talk: Conversation, said: list[str]) -> None:
+        for left in range(_MOST_CALLS, -1, -1):
+            reply = self._ask(study, talk)
+            if reply.say.strip():
+                said.append(as_data(reply.say, _WORDS_CHARS))
+                self.session.say(said[-1])
+            if not reply.command:
+                return
+            if not left:
+                self.session.say(f"(the model has called {_MOST_CALLS} commands; say more to let it go on)")
+                return
+            output = self._call(reply.command, reply.arguments)
+            talk.say(f"Output of /{as_line(reply.command, 20)}:\n<data>\n{as_data(output, _OUTPUT_CHARS)}\n</data>")
+
+    def _ask(self, study: StudyFile, talk: Conversation) -> _Reply:
+        """One turn. What it costs is counted for the study, whatever comes of it."""
+        before = talk.usage
+        self.thinking(True)
+        try:
+            completion = talk.ask(_REPLY_TOKENS, _schema())
+        except KeyboardInterrupt:
+            talk.usage += Usage(calls=1)  # under way: what it has cost is not known
+            raise
+        finally:
+            self.thinking(False)
+            spent = _less(talk.usage, before)
+            if spent != Usage():
+                study.change("", lambda now: replace(now, talk=now.talk + spent))
+        begin, end = completion.text.find("{"), completion.text.rfind("}")
+        try:
+            return _Reply.model_validate(json.loads(completion.text[begin : end + 1]))
+        except (ValueError, ValidationError, RecursionError):
+            return _Reply(say=completion.text)  # prose: an answer that calls nothing
+
+    def _call(self, name: str, arguments: str) -> str:
+        """Do what the model asks for, where the person agrees; what it is to read about that."""
+        line = f"/{name.strip().removeprefix('/')} {arguments}".strip()
+        shown = as_line(line, 300)
+        try:
+            if "\n" in line or shown != " ".join(line.split()):
+                raise ConfigError(f"{shown}: characters that cannot be shown; write plain text")
+            command, words = parse(line)
+            if command.name in _UNCALLED:
+                raise ConfigError(f"/{command.name} is the person's alone")
+            if command.kind_of(words) != "reads" and not self.session.ask(f"the model wants: {shown}   agree?"):
+                self.session.say(f"not done: {shown}")
+                return "The person said no. Do not call it again unless they ask for it."
+            output = command(self.session, words)
+        except LLMHPOError as error:
+            output = f"error: {error}"
+        self.session.say(f"{shown}\n{output}")
+        return output
+
+    def _model_of(self, study: StudyFile) -> LLM:
+        c = study.config
+        if self._model is None or self._spec != (c.llm, c.base_url):
+            self._model, self._spec = make_llm(c.llm, base_url=c.base_url, price=c.price), (c.llm, c.base_url)
+        if self._model is None:
+            raise ConfigError(
+                "there is no model to talk to; all can be done by command: /help lists them. "
+                f'For a model: llm = "openai:MODEL" (or anthropic:MODEL, smollm2) in {self.session.path}'
+            )
+        return self._model
+
+    # --- kept ---------------------------------------------------------------------------------------------------------
+
+    def _recall(self, study: StudyFile) -> None:
+        if self._read:
+            return
+        self._read = True
+        try:
+            lines = _file(study).read_bytes().split(b"\n")[-2 * _KEPT_TURNS :]
+        except OSError:
+            return
+        for line in lines:
+            try:
+                raw = json.loads(line)
+                role, text = raw["role"], str(raw["text"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            if role in ("user", "assistant"):
+                self._earlier.append(Message(role, text))
+
+    def _keep(self, study: StudyFile, turns: list[Message]) -> None:
+        redact = Redactor.from_environment()
+        self._earlier += turns
+        lines = [json.dumps({"role": m.role, "text": redact(m.content)}) + "\n" for m in turns]
+        try:
+            _file(study).parent.mkdir(parents=True, exist_ok=True)
+            with _file(study).open("a", encoding="utf-8") as file:
+                file.write("".join(lines))
+        except OSError as error:
+            self.session.say(f"note: {_file(study)} cannot be written ({error.strerror}); this talk is not kept")
+
+
+def _file(study: StudyFile) -> Path:
+    return study.config.directory / "chat.jsonl"
+
+
+def _as_reply(text: str) -> str:
+    """Earlier words of the model in the form that is asked of it."""
+    return json.dumps({"say": text, "command": "", "arguments": ""}, ensure_ascii=False)
+
+
+def _commands_text() -> str:
+    lines = []
+    for command in COMMANDS.values():
+        if command.name not in _UNCALLED:
+            asks = "" if command.kind == "reads" else " (asks)"
+            lines.append(f"{usage(command).removeprefix('/')}: {command.help}{asks}")
+    return "\n".join(lines)
+
+
+def _schema() -> JSONSchema:
+    names = ["", *(n for n in COMMANDS if n not in _UNCALLED)]
+    return {
+        "type": "object",
+        "properties": {
+            "say": {"type": "string"},
+            "command": {"type": "string", "enum": names},
+            "arguments": {"type": "string"},
+        },
+        "required": ["say", "command", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _less(after: Usage, before: Usage) -> Usage:
+    usd = None if after.usd is None or before.usd is None else after.usd - before.usd
+    return Usage(
+        after.calls - before.calls,
+        after.input_tokens - before.input_tokens,
+        after.cached_tokens - before.cached_tokens,
+        after.output_tokens - before.output_tokens,
+        usd,
+        after.reasoning_tokens - before.reasoning_tokens,
+    )
