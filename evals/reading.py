@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 SETS = {
     "examples": ROOT / "examples" / "scripts" / "expected.toml",
     "blind": ROOT / "tests" / "reading" / "blind" / "truth.toml",
+    "second": ROOT / "tests" / "reading" / "blind" / "second" / "truth.toml",
 }
 
 

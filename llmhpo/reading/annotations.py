@@ -116,9 +116,15 @@ def _converter(name: str) -> Kind:
 
 
 def read_bounds(call: ast.Call, scope: Scope) -> Bounds:
-    """pydantic's `ge`, `gt`, `le`, `lt`, typer's `min` and `max`."""
-    low = next((v for k in ("ge", "gt", "min") if (v := _finite(scope.value(keyword(call, k)))) is not None), None)
-    high = next((v for k in ("le", "lt", "max") if (v := _finite(scope.value(keyword(call, k)))) is not None), None)
+    """pydantic's `ge`, `gt`, `le`, `lt`, typer's `min` and `max`, absl's `lower_bound` and `upper_bound`."""
+    low = next(
+        (v for k in ("ge", "gt", "min", "lower_bound") if (v := _finite(scope.value(keyword(call, k)))) is not None),
+        None,
+    )
+    high = next(
+        (v for k in ("le", "lt", "max", "upper_bound") if (v := _finite(scope.value(keyword(call, k)))) is not None),
+        None,
+    )
     return Bounds(low, high)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 
 from llmhpo.param import UNSET
 from llmhpo.reading.base import Found, Source, fit, scalar, to_kind
 from llmhpo.reading.values import UNKNOWN, assignments, dotted
 
 _CLASSES = ("config", "cfg", "args", "params", "hparams", "hyperparameters", "settings", "options")
+SACRED = "with"  # the word before what a sacred experiment is given
 _READS = ("os.environ.get", "environ.get", "os.getenv", "getenv")
 
 
@@ -53,6 +55,25 @@ def read_constants(source: Source) -> list[Found]:
     return sorted(found, key=lambda f: (f.where.cell or 0, f.where.line))
 
 
+def read_sacred(source: Source) -> list[Found]:
+    """The variables of functions under sacred's `@ex.config`, passed as `with lr=0.1`; True and False are Python's."""
+    found = []
+    for function in (n for n in ast.walk(source.tree) if isinstance(n, ast.FunctionDef)):
+        if not any(dotted(d).endswith(".config") for d in function.decorator_list):
+            continue
+        for name, node in (pair for s in function.body for pair in assignments(s)):
+            value = source.scope.value(node)
+            if scalar(value) is UNSET and not isinstance(value, tuple):
+                continue
+            one = Found(
+                name, to_kind(value), source.place(node.lineno), "override", name, default=scalar(value),
+                doc=comment_beside(source, node), owner=SACRED,
+            )  # fmt: skip
+            is_bool = one.kind == "bool"
+            found.append(replace(one, passing="pair", spelling=f"{name}=True", off=f"{name}=False") if is_bool else one)
+    return found
+
+
 def _members(source: Source, cls: ast.ClassDef) -> Iterator[Found]:
     for statement in cls.body:
         for name, node in assignments(statement):
@@ -66,12 +87,12 @@ def _constant(source: Source, name: str, spelling: str, node: ast.expr, owner: s
         return None
     return Found(
         name.lower(), to_kind(value), source.place(node.lineno), "constant", spelling, default=scalar(value),
-        doc=_comment(source, node), owner=owner,
+        doc=comment_beside(source, node), owner=owner,
     )  # fmt: skip
 
 
-def _comment(source: Source, node: ast.expr) -> str:
-    """The comment on the same line."""
+def comment_beside(source: Source, node: ast.expr | ast.stmt) -> str:
+    """The comment on the line where a node ends; "" where there is none."""
     line = source.text.split("\n")[(node.end_lineno or node.lineno) - 1]
     behind = line.encode()[node.end_col_offset or 0 :].decode(errors="replace").strip()
     return behind.lstrip("# ").strip()[:300] if behind.startswith("#") else ""

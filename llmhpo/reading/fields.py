@@ -9,6 +9,7 @@ from typing import NamedTuple
 from llmhpo.param import UNSET, ParamValue
 from llmhpo.reading.annotations import Bounds, keyword, read_annotation, read_bounds, text
 from llmhpo.reading.base import Found, Passing, Source, fit, scalar, scalars, to_kind
+from llmhpo.reading.constants import comment_beside
 from llmhpo.reading.values import UNKNOWN, dotted
 
 _FLAGGED = ("HfArgumentParser", "TrlParser", "H4ArgumentParser")  # underscores stay, fields of all classes side by side
@@ -29,6 +30,7 @@ class _Use(NamedTuple):
     passing: Passing
     dashes: bool = False
     prefix: str = ""
+    switches: bool = False  # a boolean is a flag without value
 
 
 def read_fields(source: Source) -> list[Found]:
@@ -71,7 +73,7 @@ def _members(node: ast.expr) -> list[ast.expr]:
 def _is_settings(cls: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> bool:
     lowered = cls.name.lower()
     bases = {dotted(b).rpartition(".")[2] for b in _lineage(cls, classes)}
-    if "BaseSettings" in bases:
+    if bases & {"BaseSettings", "Tap"}:
         return True
     is_record = bases & {"BaseModel", "NamedTuple"} or any("dataclass" in ast.unparse(d) for d in cls.decorator_list)
     return bool(is_record) and lowered.endswith((*_NAMES, "cfg", "conf"))
@@ -87,6 +89,8 @@ def _lineage(cls: ast.ClassDef, classes: dict[str, ast.ClassDef], depth: int = 0
 def _own_use(source: Source, cls: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> _Use:
     """How a class takes its values that no parser in the script is handed."""
     bases = {dotted(b).rpartition(".")[2] for b in _lineage(cls, classes)}
+    if "Tap" in bases:
+        return _Use("flag", switches=True)
     if "BaseSettings" not in bases:
         return _Use("constant")
     options: dict[str, object] = {}
@@ -141,9 +145,11 @@ def _given(source: Source, node: ast.expr | None) -> _Given:
     scope = source.scope
     if node is None or (isinstance(node, ast.Constant) and node.value is ...):
         return _Given()
-    if not (
-        isinstance(node, ast.Call) and dotted(node.func).rpartition(".")[2] in ("field", "Field", "HfArg", "option")
-    ):
+    func = dotted(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
+    if isinstance(node, ast.Call) and func == "choice":  # simple_parsing's: the choices are its arguments
+        raw = scope.value(keyword(node, "default"))
+        return _Given(raw, choices=scalars(tuple(scope.value(a) for a in node.args)))
+    if not isinstance(node, ast.Call) or func not in ("field", "Field", "HfArg", "option"):
         return _Given(scope.value(node))
     default = node.args[0] if node.args else keyword(node, "default")
     factory = keyword(node, "default_factory")
@@ -181,8 +187,10 @@ def _field(source: Source, cls: ast.ClassDef, node: ast.AnnAssign, use: _Use, pa
     if kind == "bool" and use.dashes:  # tyro's own pair; it puts the "no" before the last part
         outer, _, last = spelling.removeprefix("--").rpartition(".")
         passing, off = "pair", f"--{outer}{'.' * bool(outer)}no-{last}"
+    elif kind == "bool" and use.switches:
+        passing, off = "switch", spelling if given.raw is True else ""
     return Found(
         bare, kind, source.place(node.lineno), passing, spelling, off=off, default=fit(kind, scalar(given.raw)),
-        choices=hint.choices or given.choices, doc=given.doc, low=given.bounds.low, high=given.bounds.high,
+        choices=hint.choices or given.choices, doc=given.doc or comment_beside(source, node), low=given.bounds.low, high=given.bounds.high,
         owner=cls.name if use.passing == "constant" else "", is_computed=given.raw is UNKNOWN,
     )  # fmt: skip

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from llmhpo.param import UNSET, ParamValue, Unset
 from llmhpo.reading.base import Found, Kind, Passing, Source, fit, number, to_kind
+from llmhpo.reading.values import dotted
 
 _BOX = re.compile(r"[│┃|]\s{1,3}(?=[*\s-])|[│┃╭╮╰╯─━]|(?<=\s)\|$")
 _START = re.compile(r"^(\s{1,12})\*?\s*(-{1,2}[A-Za-z][\w.-]*.*)$")
 _FLAG = re.compile(r"(?:^|(?<=[\s,/]))--?[A-Za-z][\w.-]*")
 _DEFAULT = re.compile(
-    r"[(\[]default(?:s to|:| is|=)?\s*([^)\];]+?)\s*[)\];]|\bdefaults?(?: to| is|:|=)\s*([^\s,;)]+)", re.IGNORECASE
+    r"(?<![\w)])\(=([^)]*)\)|[(\[]default(?:s to|:| is|=)?\s*([^)\];]+?)\s*[)\];]|\bdefaults?(?: to| is|:|=)\s*([^\s,;)]+)",
+    re.IGNORECASE,
 )
+_BOOST = re.compile(r"(?:-\w \[ (--[\w-]+) \]|(--[\w-]+)(?= arg\b))( arg)?\s*(\(=[^)]*\))?(.*)$")
 _RANGE = re.compile(r"\[\s*(?:([-\d.e+]+)\s*<=?\s*)?x(?:\s*<=?\s*([-\d.e+]+))?\s*\]|\[x>=([-\d.e+]+)\]")
 _TYPES: dict[str, Kind] = {
     "FLOAT": "float", "FLOAT RANGE": "float", "INTEGER": "int", "INT": "int", "INTEGER RANGE": "int", "BOOLEAN": "bool",
@@ -39,6 +44,22 @@ def read_help(source: Source) -> list[Found]:
         return []
     found = [_option(source, line, spec, doc) for line, spec, doc in _blocks(source.text)]
     return [f for f in found if f is not None]
+
+
+def read_docopt(source: Source) -> list[Found]:
+    """The options of the docstring that a script hands to docopt, and the positional arguments of its usage."""
+    doc = source.tree.body[0] if source.tree.body else None
+    text = ast.get_docstring(source.tree, clean=False)
+    calls = (dotted(n.func) for n in ast.walk(source.tree) if isinstance(n, ast.Call))
+    if doc is None or text is None or not any(name.rpartition(".")[2] == "docopt" for name in calls):
+        return []
+    first = doc.lineno - 1
+    usage = re.search(r"usage:(.*?)(?:\n\s*\n|\Z)", text, re.IGNORECASE | re.DOTALL)
+    words = dict.fromkeys(re.findall(r"(?<![=\w])<([\w-]+)>", usage[1].partition("\n  ")[2] if usage else ""))
+    place = source.place(doc.lineno)
+    found = [Found(w.replace("-", "_"), "str", place, "positional", w) for w in words]
+    options = (_option(source, line, spec, help_) for line, spec, help_ in _blocks(text))
+    return found + [replace(f, where=source.place(f.where.line + first)) for f in options if f is not None]
 
 
 def _blocks(text: str) -> Iterator[tuple[int, str, str]]:
@@ -70,6 +91,9 @@ def _blocks(text: str) -> Iterator[tuple[int, str, str]]:
 
 def _option(source: Source, line: int, spec: str, doc: str) -> Found | None:
     flags = _FLAG.findall(spec)
+    if (boost := _BOOST.match(spec)) is not None:  # -l [ --learning_rate ] arg (=0.5)
+        spec, doc = f"{boost[1] or boost[2]}{' ARG' * bool(boost[3])}", f"{boost[4] or ''}{boost[5]} {doc}"
+        flags = _FLAG.findall(spec)
     on = next((f for f in flags if f.startswith("--") and not f.startswith("--no-")), flags[0] if flags else "")
     name = on.lstrip("-").replace("-", "_").replace(".", "_")
     if not name or name in (*_SWITCH_NAMES, "h"):
@@ -102,7 +126,7 @@ def _default(doc: str) -> ParamValue | Unset:
     match = _DEFAULT.search(doc)
     if match is None:
         return UNSET
-    text = (match[1] or match[2]).strip().strip("'\"")
+    text = (match[1] or match[2] or match[3] or "").strip().strip("'\"")
     words: dict[str, ParamValue] = {"True": True, "False": False, "None": None}
     if text in words:
         return words[text]

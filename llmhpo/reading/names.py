@@ -54,7 +54,7 @@ _FIRST = (
     _rule("place", r"_(init|start|load|resume|restart|initialize|warm_start|weights)_from_", _ANY),
     _rule("seed", r"_(seed|random_state|rng|manual_seed|np_seed|data_seed|random_seed)_", _ANY),
     _rule("evaluation", r"_(eval|test|val|valid|validation|metrics?|scoring|cv|folds?|kfold|n_splits|holdout|dev)_", _ANY),
-    _rule("verbosity", r"_(verbose|verbosity|verbose_eval|log_level|log_interval|log_every\w*|logging\w*|log_freq\w*|print\w*|silent|quiet|debug|progress\w*|save_\w+|save|report_to|plot|tqdm|disp|version|help|\w+_interval|display\w*|show\w*)_", _ANY),
+    _rule("verbosity", r"_(verbose|verbosity|verbose_eval|log_level|log_interval|log_every\w*|logging\w*|log_freq\w*|print\w*|silent|quiet|debug|progress\w*|save_\w+|save|report_to|plot|tqdm|disp|version|help|\w+_interval|display\w*|show\w*|capture_\w+|record_\w+|render\w*|video\w*)_", _ANY),
     _rule("device", r"(?<!_per)_(device|devices|gpu|gpus|cuda|no_cuda|use_cuda|use_cpu|use_gpu|n_gpus?|num_gpus?|gpu_ids?|no_accel|mps|no_mps|tpu|n_jobs|n_?threads?|nthread|num_threads?|workers|num_workers|dataloader_num_workers|n_workers|n_cpus?|cpus?|local_rank|rank_id|world_size|dist_\w+|distributed|backend|pin_memory|persistent_workers|prefetch\w*|fp16|bf16|tf32|amp|use_amp|mixed_precision|precision|dtype|compile|torch_compile|gradient_checkpointing|tree_method|predictor|thread_count|task_type|parallel|deterministic|benchmark|n_nodes|num_nodes|master_port|ddp\w*|nccl\w*|accelerator|strategy)_", _ANY),
     _rule("data", r"_(in|input|out|output|image|img|patch_in)_(dims?|size|features|channels|shape|units|width|height)_|_(?:n|num|nb)_(?:classes|class|labels?|features|inputs?|outputs?|tokens|actions|samples|train(?=_$)|points|examples|users|items|targets|channels_in)_|_n_(?:train|samples)\w*_|_(vocab|vocabulary)(_size)?_|_(image|img|crop)_?size_|_resolution_|_(max_)?(seq|sequence|source|target)?_?(len|length)_|_seq_len\w*_|_(block|context)_(size|length)_|_(train|test)_(size|fraction|frac|ratio|split)_|_split(_\w+)?_|_max_(train_|eval_)?samples_|_(subset|limit|fraction_of_data|sample_size)_|_(objective|eval_metric|num_class|target|targets|task|task_name|label_col\w*|feature_cols?)_|_padding_|_noise_level_", _ANY),
 )  # fmt: skip
@@ -70,7 +70,7 @@ TUNABLE = (
     _rule("mix", r"_(mixup|cutmix)(_alpha|_prob)?_|_smoothing_noise_", ("float", "unknown")),
     _rule("lora_alpha", r"_lora_alpha_", NUMBERS),
     _rule("label_smoothing", r"_(label_?)?smoothing(_factor)?_", ("float", "unknown")),
-    _rule("dropout", r"_(\w*dropout\w*|drop_?rate|drop_?path(_rate)?|droprate|p_?drop|drop_?prob|stochastic_depth\w*|skip_drop|rate_drop|\w*pdrop)_", ("float", "unknown")),
+    _rule("dropout", r"_(\w*dropout\w*|drop|drop_?rate|drop_?path(_rate)?|droprate|p_?drop|drop_?prob|stochastic_depth\w*|skip_drop|rate_drop|\w*pdrop)_", ("float", "unknown")),
     _rule("penalty", r"_(weight_?decay|wd|l2|l1|l2_reg\w*|l1_reg\w*|reg_lambda|reg_alpha|lambda_l1|lambda_l2|l2_leaf_reg|reg|reg_strength|regularization|l2_regularization|l2_penalty|l1_penalty|alpha|lambda|lam|lmbda|lambda_\w+|ridge|penalty_weight|reg_covar|var_smoothing)_", ("float", "int", "unknown")),
     _rule("beta2", r"_(adam_)?beta_?2_", ("float", "unknown")),
     _rule("beta1", r"_(adam_)?beta_?1_", ("float", "unknown")),
@@ -89,7 +89,7 @@ TUNABLE = (
     _rule("leaves", r"_(num_leaves|max_leaves|max_leaf_nodes)_", ("int", "unknown")),
     _rule("estimators", r"_(n_estimators|num_boost_rounds?|n_rounds|num_rounds?|boost_rounds?|nrounds|n_trees|num_trees|num_iterations)_", ("int", "unknown")),
     _rule("child_weight", r"_(min_child_weight|min_sum_hessian_in_leaf)_", ("float", "int", "unknown")),
-    _rule("leaf_samples", r"_(min_samples_leaf|min_child_samples|min_data_in_leaf|min_samples_in_leaf)_", ("int", "unknown")),
+    _rule("leaf_samples", r"_(min_samples_leaf|min_child_samples|min_data_in_leaf|min_samples_in_leaf|min_leaf(_size)?)_", ("int", "unknown")),
     _rule("split_samples", r"_min_samples_split_", ("int", "unknown")),
     _rule("share", r"_(subsample|bagging_fraction|max_samples|colsample\w*|feature_fraction\w*|bootstrap_fraction|rsm|max_features)_", ("float",)),
     _rule("subsample_freq", r"_(bagging_freq|subsample_freq)_", ("int",)),
@@ -109,6 +109,7 @@ TUNABLE = (
     _rule("kernel_size", r"_(kernel_size|ksize|filter_size)_", ("int",)),
     _rule("schedule_steps", r"_(lr_)?(step_size|decay_steps|lr_steps?|lr_step_size|lr_decay_(iters|steps|epochs)|lr_decay_every)_", ("int", "unknown")),
     _rule("ngram", r"_(min_df|max_df)_", ("float", "int")),
+    _rule("passes", r"_(update|ppo|opt|inner|sgd)_epochs_|_num_sgd_iter_|_n_updates_per_\w+_", ("int", "unknown")),
     _rule("schedule", r"_(lr_)?(scheduler?|schedule|sched)(_type|_name)?_|_lr_policy_|_learning_rate_schedule_|_decay_type_", _TEXT),
     _rule("choice", r"_(optimizer|optim|opt|solver|activation|act|act_fn|nonlinearity|kernel|criterion|penalty|loss|loss_fn|booster|boosting_type|boosting|grow_policy|weights|init|initializer|norm|normalization|pool|pooling|augment|augmentation|max_features|class_weight|bootstrap|nesterov|amsgrad|algorithm|splitter|gamma|learning_rate|bias|batch_?norm|layer_?norm|residual|fit_intercept|probability_calibration|centered|oob|scaler|imputer|interaction_only|sublinear_tf|use_idf|p)_", ("str", "bool")),
     _rule("power", r"^_p_$", ("int",)),
@@ -116,7 +117,7 @@ TUNABLE = (
 
 _LAST = (
     _rule("stopping", r"_(early_stop\w*|patience|tol|tolerance|n_iter_no_change|min_delta|stopping_\w+|stop_\w+|eps_stop)_", _ANY),
-    _rule("budget", r"_(epochs?|iters?|iterations?|max_iter|n_iter\w*|steps?|updates|timesteps|total_\w*steps|\w+_epochs|\w+_iters|\w*max_steps|\w*train_steps|num_steps|n_steps|time_limit|timeout|timeout_s|max_time|episodes|num_episodes|n_episodes|rounds|repeats?|n_repeats|trials|n_trials)_", _ANY),
+    _rule("budget", r"_(epochs?|iters?|iterations?|max_iter|n_iter\w*|steps?|updates|timesteps|total_\w*steps|\w+_epochs|\w+_iters|\w*max_steps|\w*train_steps|num_steps|n_steps|time_limit|timeout|timeout_s|max_time|episodes|num_episodes|n_episodes|rounds|repeats?|n_repeats|(?:n_|num_)?passes|trials|n_trials)_", _ANY),
     _rule("place", r"_(\w*paths?|\w*files?|filename|dirs?|directory|folder|root|output|outputs|out|input|inputs|saved?|load|checkpoints?|checkpoint_\w+|ckpt\w*|resume\w*|logdir|log|logs|cache\w*|url|uri|host|port|address|endpoint|config|cfg|conf|data|dataset\w*|datasets|csv|json|restore|pretrained\w*|\w*from_pretrained|export\w*|store|store_model|prefix|suffix|hub\w*|push_to_hub|token|api_key|username|user|entity|model_name_or_path|tokenizer\w*|bucket|db|database|experiment|exp|exp_name|exp_id|run|run_id|run_name|name|project|project_name|group|tags?|notes|comment|author|title|description|id|wandb\w*|tensorboard|mlflow\w*|tracking\w*|track)_", _ANY),
     _rule("mode", r"_(mode|command|cmd|action|stage|phase|do_\w+|dry_run|overwrite\w*|force|skip_\w+|download\w*|inference|evaluate|predict|train|test_only|eval_only|profile\w*|version|help|ci|smoke|fast_dev_run|interactive|remove_unused\w*|load_best\w*|greater_is_better|enable_categorical|copy\w*|warm_start|shuffle|drop_last|refit|keep_\w+|oob_score|probability|shrinking|precompute|cache_size|return_\w+|validate_parameters|include_\w+|capturable|foreach|fused|maximize|differentiable|presort|store_\w+|allow_\w+|use_label_encoder|handle_unknown|sparse\w*|strict)_", _ANY),
 )  # fmt: skip
@@ -181,7 +182,10 @@ def _by_type(found: Found) -> Verdict:
         return Verdict(False, "place", FIXED["place"])
     if found.kind == "list":
         return Verdict(False, "list", "a list of values: name the choices by hand to tune it")
-    is_declared = found.passing not in ("keyword", "env") and (found.passing != "constant" or bool(found.owner))
+    in_table = found.passing == "keyword" and found.spelling.endswith('"]')
+    is_declared = in_table or (
+        found.passing not in ("keyword", "env") and (found.passing != "constant" or bool(found.owner))
+    )
     if not is_declared:
         return Verdict(
             False, "unknown", "no known hyperparameter's name, and the code does not declare it as a setting"

@@ -1,4 +1,4 @@
-"""click's options, typer's and fire's function parameters, absl's flags."""
+"""click's options, typer's function parameters, absl's flags."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ _ABSL: dict[str, Kind] = {
     "DEFINE_float": "float", "DEFINE_integer": "int", "DEFINE_bool": "bool", "DEFINE_boolean": "bool",
     "DEFINE_string": "str", "DEFINE_enum": "str", "DEFINE_list": "list",
 }  # fmt: skip
+_MARKS = re.compile(r"mark_flags?_as_required$")
+_ABSL_ORDER, _ABSL_ENUM = ("name", "default", "help"), ("name", "default", "enum_values", "help")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def read_options(source: Source) -> list[Found]:
-    """Options of click, typer, fire and absl, whichever the script imports."""
-    imported = _imports(source.tree)
+    """Options of click, typer and absl, whichever the script imports."""
+    imported = imports(source.tree)
     found: list[Found] = []
     if imported & {"click", "rich_click", "asyncclick"}:
         found += _click(source)
-    if imported & {"typer", "fire"}:
+    if "typer" in imported:
         for function in _commands(source):
             found += _signature(source, function)
     if "absl" in imported:
@@ -32,7 +34,8 @@ def read_options(source: Source) -> list[Found]:
     return found
 
 
-def _imports(tree: ast.Module) -> set[str]:
+def imports(tree: ast.Module) -> set[str]:
+    """The top-level packages that a file imports."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -98,15 +101,15 @@ def _option(source: Source, call: ast.Call, owner: str) -> Found | None:
     )  # fmt: skip
 
 
-# --- typer and fire ---------------------------------------------------------------------------------------------------
+# --- typer ------------------------------------------------------------------------------------------------------------
 
 
 def _commands(source: Source) -> Iterator[tuple[_Function, str]]:
-    """The functions that typer or fire turns into commands, with the subcommand's name where there are several."""
+    """The functions that typer turns into commands, with the subcommand's name where there are several."""
     run = {
         dotted(a)
         for n in ast.walk(source.tree)
-        if isinstance(n, ast.Call) and dotted(n.func) in ("typer.run", "fire.Fire", "Fire")
+        if isinstance(n, ast.Call) and dotted(n.func) == "typer.run"
         for a in n.args
     }
     functions = [n for n in ast.walk(source.tree) if isinstance(n, _Function)]
@@ -163,16 +166,22 @@ def _parameter(source: Source, arg: ast.arg, default: ast.expr | None, owner: st
 
 def _absl(source: Source) -> Iterator[Found]:
     scope = source.scope
-    for call in (n for n in ast.walk(source.tree) if isinstance(n, ast.Call)):
+    calls = [n for n in ast.walk(source.tree) if isinstance(n, ast.Call)]
+    marks = [scope.value(c.args[0]) for c in calls if _MARKS.search(dotted(c.func)) and c.args]
+    required = {name for mark in marks for name in (mark if isinstance(mark, tuple) else (mark,))}
+    for call in calls:
         kind = _ABSL.get(re.sub(r"^flags\.", "", dotted(call.func)))
-        name = scope.value(call.args[0]) if call.args else UNKNOWN
-        if kind is None or not isinstance(name, str) or len(call.args) < 2:
+        given = dict(zip(_ABSL_ENUM if dotted(call.func).endswith("enum") else _MARKS = re.compile(r"mark_flags?_as_required$")
+_ABSL_ORDER, call.args, strict=False))
+        given |= {k.arg: k.value for k in call.keywords if k.arg}
+        name = scope.value(given.get("name"))
+        if kind is None or not isinstance(name, str) or "default" not in given:
             continue
-        raw = scope.value(call.args[1])
-        choices = scalars(scope.value(call.args[2])) if dotted(call.func).endswith("enum") and call.args[2:] else ()
-        doc = text(call.args[-1], scope) if len(call.args) > 2 else text(keyword(call, "help"), scope)
+        raw = UNSET if name in required else scope.value(given["default"])
+        bounds = read_bounds(call, scope)
         yield Found(
             name, kind, source.place(call.lineno), "pair" if kind == "bool" else "flag", f"--{name}",
-            default=fit(kind, scalar(raw)), choices=choices, doc=doc, off=f"--no{name}" if kind == "bool" else "",
+            default=fit(kind, scalar(raw)), choices=scalars(scope.value(given.get("enum_values"))),
+            doc=text(given.get("help"), scope), low=bounds.low, high=bounds.high, off=f"--no{name}" if kind == "bool" else "",
             is_computed=raw is UNKNOWN,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -302,7 +303,18 @@ def _documented(found: Found, default: object) -> tuple[dict[str, object] | None
         is_library = found.passing == "keyword" or found.name == "lr_scheduler_type"
         if default in choices and is_library:
             return _listed(choices, default, "the common ones of the choices that the library documents")
+    if default in (listed := _in_prose(found.doc)):
+        return _listed(listed, default, "the choices that its help lists")
     return None, "the script does not list its choices: name them by hand"
+
+
+def _in_prose(doc: str) -> tuple[str, ...]:
+    """The words of "squared, hinge or logistic", of "[adam|sgd]" and of "{relu, tanh}"; () where a text has no such list."""
+    match = re.search(r"([\w-]+(?:, [\w-]+)*),? or ([\w-]+)|[\[{(]([\w-]+(?:\s*[,|/]\s*[\w-]+)+)[\]})]", doc)
+    if match is None:
+        return ()
+    words = [*match[1].split(", "), match[2]] if match[1] else re.split(r"\s*[,|/]\s*", match[3])
+    return tuple(dict.fromkeys(words))
 
 
 def _numbers(found: Found, verdict: Verdict, default: float | None, span: Span) -> tuple[dict[str, object] | None, str]:

@@ -12,21 +12,29 @@ from typing import Final
 from llmhpo.errors import ConfigError
 from llmhpo.reading.arguments import read_arguments
 from llmhpo.reading.base import IN_CODE, Found, Reader, Source
+from llmhpo.reading.configdict import read_config_dict, read_overridden_globals
 from llmhpo.reading.configs import SUFFIXES as CONFIG_SUFFIXES
 from llmhpo.reading.configs import read_config
-from llmhpo.reading.constants import read_constants, read_environment
+from llmhpo.reading.constants import SACRED, read_constants, read_environment, read_sacred
 from llmhpo.reading.fields import read_fields
-from llmhpo.reading.helptext import is_help, program, read_help
+from llmhpo.reading.helptext import is_help, program, read_docopt, read_help
 from llmhpo.reading.hydra import read_hydra
+from llmhpo.reading.imports import sources_of
 from llmhpo.reading.keywords import read_keywords
 from llmhpo.reading.names import Verdict, judge
 from llmhpo.reading.options import read_options
 from llmhpo.reading.shell import SUFFIXES as SHELL_SUFFIXES
 from llmhpo.reading.shell import Call, read_calls, read_shell
+from llmhpo.reading.signatures import read_kept_defaults, read_signatures
 from llmhpo.reading.source import read_source
+from llmhpo.reading.trainer import read_trainer
 
-_FROM_OUTSIDE: Final[tuple[Reader, ...]] = (read_arguments, read_options, read_hydra, read_fields, read_environment)
-_FROM_CODE: Final[tuple[Reader, ...]] = (read_constants, read_keywords)
+_FROM_OUTSIDE: Final[tuple[Reader, ...]] = (
+    read_arguments, read_options, read_signatures, read_config_dict, read_docopt, read_sacred, read_hydra, read_trainer, read_fields,
+    read_overridden_globals, read_environment,
+)  # fmt: skip
+_FLAGS: Final[tuple[Reader, ...]] = (read_arguments, read_options, read_fields)
+_FROM_CODE: Final[tuple[Reader, ...]] = (read_constants, read_keywords, read_kept_defaults)
 _CONFIG_FLAG = re.compile(r"\w*(config|cfg|conf|hparams|params)(_?(file|path|name))?")
 _TRAINING_COMMANDS = ("train", "fit", "run", "training", "finetune", "main")
 
@@ -106,6 +114,8 @@ def _reading(path: Path, found: Sequence[Found], **more: object) -> Reading:
 def _python(source: Source, given: Path | None) -> Reading:
     """The command line, config files and environment first; values in the code only where these hold nothing to tune."""
     found = [f for reader in _FROM_OUTSIDE for f in reader(source)]
+    if not any(judge(f).is_tunable for f in found):
+        found += _from_imports(source)
     found, subcommand = _one_subcommand(found)
     config, flag = _config_of(source, found) if given is None else (given, _config_flag(found))
     if config is not None:
@@ -118,8 +128,17 @@ def _python(source: Source, given: Path | None) -> Reading:
     return _reading(source.path, found)
 
 
+def _from_imports(source: Source) -> list[Found]:
+    """Flags that a module declares which the script imports from beside it: `from options import get_parser`."""
+    others = sources_of([source.path.name], source.path.resolve().parent)[1:] if source.path.suffix == ".py" else []
+    found = (f for other in others for reader in _FLAGS for f in reader(other))
+    return [f for f in found if f.passing in ("flag", "switch", "pair", "positional")]
+
+
 def _one_subcommand(found: list[Found]) -> tuple[list[Found], str]:
     """The arguments of the main parser and of one subcommand: the one named like training, else the richest."""
+    if any(f.owner == SACRED for f in found):
+        return found, SACRED
     owners = list(
         dict.fromkeys(f.owner for f in found if f.owner and f.passing not in IN_CODE and f.passing != "override")
     )

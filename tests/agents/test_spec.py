@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmhpo.agents.spec import Refined, prompt, refine
@@ -140,6 +140,7 @@ def test_what_is_no_range_is_dropped_and_said(spec: StudySpec, bad: dict[str, An
     assert done.dropped[0].endswith("dropped")
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(
         st.fixed_dictionaries(
