@@ -171,8 +171,7 @@ def _absl(source: Source) -> Iterator[Found]:
     required = {name for mark in marks for name in (mark if isinstance(mark, tuple) else (mark,))}
     for call in calls:
         kind = _ABSL.get(re.sub(r"^flags\.", "", dotted(call.func)))
-        given = dict(zip(_ABSL_ENUM if dotted(call.func).endswith("enum") else _MARKS = re.compile(r"mark_flags?_as_required$")
-_ABSL_ORDER, call.args, strict=False))
+        given = dict(zip(_ABSL_ENUM if dotted(call.func).endswith("enum") else _ABSL_ORDER, call.args, strict=False))
         given |= {k.arg: k.value for k in call.keywords if k.arg}
         name = scope.value(given.get("name"))
         if kind is None or not isinstance(name, str) or "default" not in given:
