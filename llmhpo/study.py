@@ -274,6 +274,11 @@ class Study:
         """The result as far as the study has come."""
         return result_of(self._store.context(), self.study_name, self.storage)
 
+    @property
+    def n_left(self) -> int | None:
+        """How many of `n_trials` have not begun; None where that was not given."""
+        return self._context().budget_left
+
     def close(self) -> None:
         """Release the storage. May be called again."""
         if not self._is_closed:
