@@ -1,7 +1,8 @@
 """What makes the result of edited code suspicious, and what becomes of one that is: pure functions of outcomes.
 
-A suspicious result has no value yet. It is run once more on a fresh seed; where both agree, the worse value counts and the flag stays,
-else the trial is invalid. A protected file that was changed is never forgiven.
+A suspicious result has no value yet. It is run once more on a fresh seed; the worse of the two values counts, and the flag stays. So
+luck and what lives off one seed gain nothing, and an honest edit whose results scatter is not lost. Where the second run gives
+no value, the trial is invalid. A protected file that was changed is never forgiven.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ _JUMP_SPREADS = 4.0  # of the known values, beyond the best of them
 _FEW_JUMP = 0.5  # with few values: of the magnitude of the best
 _FAST_SHARE = 0.2  # of the quickest known trial
 _FAST_FLOOR_S = 0.5  # quicker trials than this differ by what the computer does besides
-_AGREE_SPREADS = 3.0
-_AGREE_SHARE = 0.5  # of the gain over the best known value, or with few values of the jump that was seen
 _SEED_MASK = 0x2A5A5A5A  # below 2**30: search seeds stay below it, confirmation seeds above
 
 
@@ -69,8 +68,8 @@ def condemned(outcome: Outcome, flags: Sequence[str]) -> Outcome:
     return replace(outcome, status="invalid", value=None, metrics={}, message=reason, flags=tuple(flags))
 
 
-def settle(first: Outcome, second: Outcome, task: Task, known: Expectations, flags: Sequence[str]) -> Outcome:
-    """The outcome of a trial that ran twice: the worse of two that agree, else invalid with the reason. Flags stay.
+def settle(first: Outcome, second: Outcome, task: Task, flags: Sequence[str]) -> Outcome:
+    """The outcome of a trial that ran twice: the worse of the two, invalid where the second gave no value. Flags stay.
 
     The fingerprint is the first run's, whose seed other trials may share.
     """
@@ -80,11 +79,7 @@ def settle(first: Outcome, second: Outcome, task: Task, known: Expectations, fla
     if second.value is None or CHANGED in flags:
         message = f"{what} and, run once more on another seed, {second.status}: {second.message}"
         return replace(first, status="invalid", value=None, metrics={}, message=message, flags=flags)
-    losses = task.loss(first.value), task.loss(second.value)
-    if abs(losses[0] - losses[1]) > _tolerance(losses, [task.loss(value) for value in known.values]):
-        message = f"{what} and not repeatable: {task.metric} was {first.value:g}, and on another seed {second.value:g}"
-        return replace(first, status="invalid", value=None, metrics={}, message=message, flags=flags)
-    worse = first if losses[0] >= losses[1] else second
+    worse = first if task.loss(first.value) >= task.loss(second.value) else second
     note = f"{what}; run once more on another seed: {first.value:g} and {second.value:g}, the worse counts"
     message = "; ".join(part for part in (worse.message, note) if part)
     return replace(worse, message=message, flags=flags, fingerprint=first.fingerprint)
@@ -109,12 +104,3 @@ def _spread(known: list[float], best: float) -> float:
     """How far the better half of the known losses lies from the best: failures of training at the other end do not count."""
     half = sorted(known)[: math.ceil(len(known) / 2)]
     return max(statistics.median(half) - best, 1e-3 * abs(best), 1e-12)
-
-
-def _tolerance(losses: tuple[float, float], known: list[float]) -> float:
-    """How far two runs of one trial may lie apart."""
-    if not known:
-        return _AGREE_SHARE * max(map(abs, losses))
-    best = min(known)
-    spread = _spread(known, best) if len(known) >= _FEW else 0.1 * abs(best)
-    return max(_AGREE_SPREADS * spread, _AGREE_SHARE * max(0.0, best - min(losses)), 1e-12)

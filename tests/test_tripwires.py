@@ -77,21 +77,13 @@ def test_a_changed_file_is_condemned_without_a_second_run() -> None:
 
 @pytest.mark.parametrize(
     "task, first, second, kept",
-    [(ACCURACY, 0.99, 0.97, 0.97), (ACCURACY, 0.95, 0.98, 0.95), (LOSS, 0.1, 0.12, 0.12)],
+    [(ACCURACY, 0.99, 0.97, 0.97), (ACCURACY, 0.95, 0.98, 0.95), (LOSS, 0.1, 0.12, 0.12), (LOSS, 0.04, 0.17, 0.17)],
     ids=str,
 )
-def test_of_two_runs_that_agree_the_worse_counts_and_the_flag_stays(
-    task: Task, first: float, second: float, kept: float
-) -> None:
-    outcome = settle(ok(first, fingerprint="a"), ok(second, fingerprint="b"), task, KNOWN, (JUMP,))
+def test_of_two_runs_the_worse_counts_and_the_flag_stays(task: Task, first: float, second: float, kept: float) -> None:
+    outcome = settle(ok(first, fingerprint="a"), ok(second, fingerprint="b"), task, (JUMP,))
     assert (outcome.status, outcome.value, outcome.flags, outcome.fingerprint) == ("ok", kept, (JUMP,), "a")
     assert f"{first:g} and {second:g}" in outcome.message
-
-
-def test_of_two_runs_that_do_not_agree_none_counts() -> None:
-    outcome = settle(ok(0.99), ok(0.5), ACCURACY, KNOWN, (JUMP,))
-    assert (outcome.status, outcome.value, outcome.flags) == ("invalid", None, (JUMP,))
-    assert "not repeatable: accuracy was 0.99, and on another seed 0.5" in outcome.message
 
 
 @pytest.mark.parametrize(
@@ -100,14 +92,9 @@ def test_of_two_runs_that_do_not_agree_none_counts() -> None:
     ids=["failed", "timeout", "changed"],
 )
 def test_a_second_run_that_ends_badly_settles_against_the_first(second: Outcome) -> None:
-    outcome = settle(ok(0.99), second, ACCURACY, KNOWN, (JUMP,))
+    outcome = settle(ok(0.99), second, ACCURACY, (JUMP,))
     assert (outcome.status, outcome.value) == ("invalid", None)
     assert set(outcome.flags) >= {JUMP}
-
-
-def test_nothing_known_leaves_room_for_noise_of_half_a_value() -> None:
-    assert settle(ok(0.8), ok(0.7), ACCURACY, Expectations(), (CONSTANT,)).value == 0.7
-    assert settle(ok(0.8), ok(0.1), ACCURACY, Expectations(), (CONSTANT,)).value is None
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**30 - 1])

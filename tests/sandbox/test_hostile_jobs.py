@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,9 @@ SMALL = Limits(memory_gb=0.3, processes=60, output_mb=5, disk_mb=10, files=200)
 
 @pytest.mark.parametrize("each", ["pass", "os.setsid()"], ids=["one session", "a session each"])
 def test_a_fork_bomb_is_ended(cell, each):  # 1
-    outcome = cell.says(f"for _ in range(9):\n  if os.fork() == 0: {each}\ntime.sleep(30)", limits=SMALL)
+    outcome = cell.says(
+        f"for _ in range(9):\n  if os.fork() == 0: {each}\ntime.sleep(30)", limits=replace(SMALL, memory_gb=4.0)
+    )
     assert outcome.status == "failed"
     assert "limits.processes=60" in outcome.message
 
