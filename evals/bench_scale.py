@@ -1,7 +1,7 @@
 """What a study costs its controller as it grows: CPU and memory a thousand trials, idle workers, and opening it again.
 
     OMP_NUM_THREADS=1 python -m evals.bench_scale --trials 10000 --workers 64
-    OMP_NUM_THREADS=1 python -m evals.bench_scale --trials 2000 --workers 64 --job-s 5      # workers as they are in earnest
+    OMP_NUM_THREADS=1 python -m evals.bench_scale --trials 2000 --job-s 5 --spread 0.5        # workers as they are in earnest
     OMP_NUM_THREADS=1 python -m evals.bench_scale --trials 300 --workers 4 --jobs processes # `LocalExecutor`
 
 Jobs that sleep in `threads` of the controller cost it next to nothing, so that its process time is the price of asking, recording
@@ -11,7 +11,8 @@ batch. A worker is idle while it has no job: workers x wall-clock time, less the
 
 64 workers with jobs of 50 ms could begin 1,280 trials a second, which at 15 ms each is the work of nineteen controllers: there
 the controller's own speed is what leaves workers idle. The idle share means something where jobs are longer than
-workers x CPU a trial; `--job-s 5` is such a case.
+workers x CPU a trial; `--job-s 5` is such a case. Jobs that last equally long all end in the same moment, and stand in line for the
+controller; `--spread 0.5` lets them last from half to one and a half times as long.
 """
 
 from __future__ import annotations
@@ -149,9 +150,10 @@ def run(folder: Path, arguments: argparse.Namespace, n_trials: int, on_event: Ga
 
     def job(params: dict[str, object]) -> float:
         start = time.monotonic()
-        time.sleep(arguments.job_s)
-        on_event.busy(time.monotonic() - start)
         u = SPACE.to_unit(params)  # type: ignore[arg-type]
+        fate = random.Random(repr(u)).uniform(-1.0, 1.0)
+        time.sleep(arguments.job_s * (1.0 + arguments.spread * fate))
+        on_event.busy(time.monotonic() - start)
         return float((u[0] - 0.6) ** 2 + 0.3 * (u[4] - u[5]) ** 2 + 0.1 * u[2])
 
     def tell(event: Event) -> None:
@@ -215,6 +217,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--job-s", type=float, default=0.05, help="seconds that a job sleeps")
+    parser.add_argument(
+        "--spread", type=float, default=0.0, help="share by which jobs in threads last longer or shorter"
+    )
     parser.add_argument(
         "--model-s", type=float, default=5.0, help="seconds that the model takes for a batch; 0: no model"
     )

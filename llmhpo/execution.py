@@ -158,7 +158,6 @@ def _remote(config: RunConfig, objective: Objective | None) -> Executor:
         folder=config.directory,
         gpus=config.gpus,
         gpus_per_trial=config.gpus_per_trial,
-        retries=config.retries,
         limits=config.limits,
         metric_pattern=config.metric_pattern,
         pass_env=config.pass_env,

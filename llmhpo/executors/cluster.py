@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from llmhpo.errors import ConfigError
-from llmhpo.executors.base import RETRIES, Executor, Objective
+from llmhpo.executors.base import Executor, Objective
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.settings import NodeSettings
 
@@ -50,7 +50,6 @@ def make_remote(
     folder: Path,
     gpus: object = None,
     gpus_per_trial: float | None = None,
-    retries: int = RETRIES,
     **settings: Unpack[NodeSettings],
 ) -> Executor:
     """The executor of a `placement` that is not local; `settings` are arguments of `LocalExecutor`. Raises: ConfigError."""
@@ -63,7 +62,7 @@ def make_remote(
             f"gpus_per_trial={gpus_per_trial!r} divides devices of this machine; on a cluster write "
             f"resources = {{gpus = {gpus_per_trial:g}}}"
         )
-    common: dict[str, Any] = {"workers": workers, "resources": placement.resources, "retries": retries, **settings}
+    common: dict[str, Any] = {"workers": workers, "resources": placement.resources, **settings}
     if placement.kind == "ray":
         from llmhpo.executors.ray_cluster import RayExecutor
 

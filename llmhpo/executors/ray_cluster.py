@@ -1,7 +1,7 @@
 """Jobs on a Ray cluster: each a Ray task, which runs its command or callable in processes of its own on some node.
 
-One thread with an event loop watches all trials, however many are in flight. Ray retries nothing by itself: a lost attempt
-is counted here and sent again under the same trial number.
+One thread with an event loop watches all trials, however many are in flight. Ray retries nothing by itself, and nor does this:
+an attempt that was lost with its node ends as a lost outcome, which whoever runs the study counts and launches again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -23,7 +22,7 @@ from llmhpo.code.listing import CODE_REMEDY, Cap, Entry, list_code, list_data
 from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors import parcel, ray_node
-from llmhpo.executors.base import RETRIES, Job, Objective, check_retries
+from llmhpo.executors.base import Job, Objective
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.function import pickled
 from llmhpo.executors.local import REPORT_FILE, LocalExecutor, prepare
@@ -51,8 +50,9 @@ class RayExecutor:
     come back into the job's directory, the reports while it runs; other files that a job writes stay behind and are removed.
 
     The job has the environment of the node, without API keys, and `env`; `pass_env` names keys that it may take from the
-    node: none is sent. A trial whose node or worker dies is tried again, `retries` times, as the same trial;
-    LLMHPO_ATTEMPT counts from 1. Ray's memory request places trials and limits nothing.
+    node: none is sent. A job whose node or worker dies has an outcome that says `lost`. Ray's memory request places trials and
+    limits nothing. LLMHPO_CHECKPOINT_DIR survives attempts where the nodes see the study's folder; elsewhere it is a folder of
+    the attempt.
 
     `address` is that of a running cluster ("auto", or None: RAY_ADDRESS, else the one of this machine), or "local", which
     starts one here for the time being. A connection that the program has made already is used as it is.
@@ -69,20 +69,18 @@ class RayExecutor:
         resources: Mapping[str, float] | None = None,
         cwd: Path | None = None,
         data: Sequence[str] = (),
-        retries: int = RETRIES,
         code_limit: int = CODE_LIMIT,
         data_limit: int = DATA_LIMIT,
         **settings: Unpack[NodeSettings],
     ) -> None:
         self._settings = complete(settings)
-        check_retries(retries)
         asked = Resources.of(resources)
         objective = None if isinstance(work, CommandTemplate) else pickled(work)
         self._command = (
             work if isinstance(work, CommandTemplate) else CommandTemplate("{python}", None, cwd or Path.cwd())
         )
         LocalExecutor(self._command, workers=workers, **self._settings)  # its checks of the settings
-        self.workers, self._retries, self._grace_s = workers, retries, self._settings["grace_s"]
+        self.workers, self._grace_s = workers, self._settings["grace_s"]
         self._session = Session(address)
         try:
             parcels = _pack(self._command.cwd, data, code_limit, data_limit)
@@ -167,7 +165,7 @@ class RayExecutor:
                 self._waiting.discard(future)
                 self._begun.add(future)
             try:
-                end: Outcome | BaseException = await self._attempts(job)
+                end: Outcome | BaseException = await self._run(job)
             except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
                 end = error
             with suppress(InvalidStateError):  # cancelled just now
@@ -176,22 +174,11 @@ class RayExecutor:
                 else:
                     future.set_exception(end)
 
-    async def _attempts(self, job: Job) -> Outcome:
-        reason = ""
-        for attempt in range(1, self._retries + 2):
-            end = await self._attempt(job, attempt)
-            if isinstance(end, Outcome):
-                note = f"attempt {attempt}, after {reason}" if reason else ""
-                return replace(end, message="; ".join(part for part in (end.message, note) if part)) if note else end
-            reason = end
-        return Outcome("failed", message=f"lost {self._retries + 1} times, the last time as {reason}")
-
-    async def _attempt(self, job: Job, attempt: int) -> Outcome | str:
-        """The outcome; or, where the attempt was lost with its node, how."""
+    async def _run(self, job: Job) -> Outcome:
         folder = job.directory.absolute()
         await _off_loop(lambda is_over: prepare(folder, job, is_over))
         stream = self._remote.options(name=f"llmhpo-trial-{job.number}").remote(
-            self._digests["library"], self._parcels, pickle.dumps(self._order(job, attempt))
+            self._digests["library"], self._parcels, pickle.dumps(self._order(job))
         )
         outcome: Outcome | None = None
         try:
@@ -211,9 +198,9 @@ class RayExecutor:
         assert outcome is not None  # a stream that ends well ends with one
         return outcome
 
-    def _order(self, job: Job, attempt: int) -> ray_node.Order:
+    def _order(self, job: Job) -> ray_node.Order:
         return ray_node.Order(
-            self._command, job, attempt, self._digests["code"], self._digests.get("objective", ""), self._settings
+            self._command, job, self._digests["code"], self._digests.get("objective", ""), self._settings
         )
 
     async def _end(self, stream: Any) -> None:

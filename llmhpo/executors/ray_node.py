@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _STALE_S = 7 * 24 * 3600.0  # so long after its last use an archive is removed from a node
 _REPORT_PERIOD_S = 0.5
+_CHECKPOINTS = "LLMHPO_CHECKPOINT_DIR"
 
 
 class Order(NamedTuple):
@@ -35,7 +36,6 @@ class Order(NamedTuple):
 
     command: CommandTemplate
     job: Job
-    attempt: int
     code: str
     objective: str
     settings: Mapping[str, Any]
@@ -123,7 +123,7 @@ def run(order: Order, places: Mapping[str, Path], library: str, root: Path) -> I
         command = _command(order, places, root)
         executor = LocalExecutor(command, **_settings(order, places[library]))
         try:
-            future = executor.submit(replace(order.job, directory=folder))
+            future = executor.submit(_placed(order.job, folder))
             reports = Follower(folder / REPORT_FILE)
             while not future.done():
                 wait([future], timeout=_REPORT_PERIOD_S)
@@ -135,6 +135,16 @@ def run(order: Order, places: Mapping[str, Path], library: str, root: Path) -> I
         finally:
             _end(executor)
         yield Ending(outcome, _files(folder, order.settings["log_limit"]))
+
+
+def _placed(job: Job, folder: Path) -> Job:
+    """The job in `folder`. Where the controller's folder of checkpoints is not seen from here, it has one there."""
+    env = dict(job.env)
+    if (kept := env.get(_CHECKPOINTS)) is not None and not Path(kept).is_dir():
+        own = folder / "checkpoints"
+        own.mkdir()
+        env[_CHECKPOINTS] = str(own)
+    return replace(job, directory=folder, env=env)
 
 
 def _end(executor: Any) -> None:
@@ -149,7 +159,7 @@ def _settings(order: Order, library: Path) -> dict[str, Any]:
     settings = dict(order.settings)
     given = settings["env"].get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     path = os.pathsep.join(part for part in (given, str(library)) if part)  # for `from llmhpo import job`
-    settings["env"] = {**settings["env"], "PYTHONPATH": path, "LLMHPO_ATTEMPT": str(order.attempt)}
+    settings["env"] = {**settings["env"], "PYTHONPATH": path}
     return settings
 
 

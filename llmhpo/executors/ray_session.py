@@ -92,8 +92,8 @@ class Session:
         with contextlib.suppress(self._ray.exceptions.RayError, ValueError):
             self._ray.cancel(stream, force=force)
 
-    def judge(self, error: Exception, number: int) -> Outcome | str:
-        """What an attempt's error means: an outcome, or the reason why the attempt is lost and may be tried again.
+    def judge(self, error: Exception, number: int) -> Outcome:
+        """What an attempt's error means; one that was lost with its node or worker may be made again.
 
         Raises: ExecutorError for the rest.
         """
@@ -110,7 +110,7 @@ class Session:
             (known.ObjectLostError, "the cluster lost an object with a node"),
         ):
             if isinstance(cause, kind):
-                return reason
+                return Outcome("failed", message=reason, lost=True)
         if isinstance(cause, ExecutorError | ConfigError):
             raise ExecutorError(f"trial {number} on the cluster: {cause}") from None
         text = str(error).strip().splitlines() or [type(error).__name__]

@@ -10,15 +10,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from llmhpo.errors import ConfigError, ExecutorError, MissingExtraError
 from llmhpo.executors import child
-from llmhpo.executors.base import RETRIES, Job, Objective, check_retries
+from llmhpo.executors.base import Job, Objective
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.function import pickled
 from llmhpo.executors.local import LocalExecutor
@@ -39,8 +39,6 @@ class _Flight:
 
     job: Job
     future: Future[Outcome]
-    attempt: int = 1
-    lost: str = ""
     remote: Any = None
     is_cancelled: bool = False
     done_since: float | None = None
@@ -50,8 +48,8 @@ class SlurmExecutor:
     """Runs a command or a callable as Slurm jobs, `workers` at a time, by submitit.
 
     The study's folder and `folder`, where submitit keeps its files, must lie where every node sees them under the same
-    path; nothing is copied. Jobs have the environment of this process without API keys. A trial whose node fails or is
-    taken away is tried again, `retries` times, as the same trial. `parameters` are submitit's own (`slurm_partition`,
+    path; nothing is copied. Jobs have the environment of this process without API keys. A job whose node fails or is
+    taken away has an outcome that says `lost`. `parameters` are submitit's own (`slurm_partition`,
     `slurm_account`, `timeout_min`, ...); without `timeout_min` Slurm's limit is the trial's and five minutes.
     `cluster="local"` runs the jobs on this machine, as a rehearsal.
 
@@ -67,13 +65,11 @@ class SlurmExecutor:
         resources: Mapping[str, float] | None = None,
         parameters: Mapping[str, object] | None = None,
         cluster: Literal["slurm", "local"] = "slurm",
-        retries: int = RETRIES,
         **settings: Unpack[NodeSettings],
     ) -> None:
-        check_retries(retries)
         self._folder = folder.absolute()
         self._settings = complete(settings)
-        self.workers, self._retries, self._grace_s = workers, retries, self._settings["grace_s"]
+        self.workers, self._grace_s = workers, self._settings["grace_s"]
         self._parameters = dict(parameters or {})
         self._submitit = _open(self._folder, cluster, Resources.of(resources), self._parameters)
         self._command = work if isinstance(work, CommandTemplate) else _write(work, self._folder)
@@ -155,41 +151,17 @@ class SlurmExecutor:
         flight.done_since = flight.done_since or time.monotonic()
         if not has_result and self._period_s >= 1 and time.monotonic() - flight.done_since < _SETTLE_S:
             return False
-        end = flight.remote.result() if has_result else self._judge(flight)
-        if end is not None:
-            note = f"attempt {flight.attempt}, after {flight.lost}" if flight.lost and end.status == "ok" else ""
-            with suppress(Exception):  # cancelled just now
-                flight.future.set_result(replace(end, message="; ".join(p for p in (end.message, note) if p)))
-            return True
-        return False
+        end = flight.remote.result() if has_result else _judge(str(flight.remote.state).partition(" ")[0])
+        with suppress(InvalidStateError):  # cancelled just now
+            flight.future.set_result(end)
+        return True
 
     def _launch(self, flight: _Flight) -> None:
         limit = flight.job.task.timeout_s
         if limit is not None and "timeout_min" not in self._parameters:
             self._submitit.update_parameters(timeout_min=math.ceil((limit + self._grace_s + _SPARE_S) / 60))
-        settings = dict(self._settings)
-        settings["env"] = {**settings["env"], "LLMHPO_ATTEMPT": str(flight.attempt)}
         with without_keys():  # sbatch and the rehearsal hand their environment on
-            flight.remote = self._submitit.submit(run_here, self._command, flight.job, settings)
-        flight.done_since = None
-
-    def _judge(self, flight: _Flight) -> Outcome | None:
-        """The outcome of a Slurm job that left no result; None where it was sent again."""
-        state = str(flight.remote.state).partition(" ")[0]
-        if state == "OUT_OF_MEMORY":
-            return Outcome(
-                "oom", message="ended by Slurm: out of memory; ask for more by resources = {memory_gb = ...}"
-            )
-        if state == "TIMEOUT":
-            return Outcome("timeout", message="ended by Slurm at its own time limit; raise timeout_min")
-        if state == "CANCELLED":
-            return Outcome("failed", message="its Slurm job was cancelled from outside")
-        flight.lost = f"its Slurm job ended as {state} without a result"
-        if flight.attempt > self._retries:
-            return Outcome("failed", message=f"lost {flight.attempt} times, the last time as {flight.lost}")
-        flight.attempt += 1
-        self._launch(flight)
-        return None
+            flight.remote = self._submitit.submit(run_here, self._command, flight.job, self._settings)
 
 
 def run_here(command: CommandTemplate, job: Job, settings: Mapping[str, Any]) -> Outcome:
@@ -207,6 +179,17 @@ def run_here(command: CommandTemplate, job: Job, settings: Mapping[str, Any]) ->
         return future.result()
     finally:
         executor.shutdown(kill=True)
+
+
+def _judge(state: str) -> Outcome:
+    """The outcome of a Slurm job that ended in this state and left no result."""
+    if state == "OUT_OF_MEMORY":
+        return Outcome("oom", message="ended by Slurm: out of memory; ask for more by resources = {memory_gb = ...}")
+    if state == "TIMEOUT":
+        return Outcome("timeout", message="ended by Slurm at its own time limit; raise timeout_min")
+    if state == "CANCELLED":
+        return Outcome("failed", message="its Slurm job was cancelled from outside")
+    return Outcome("failed", message=f"its Slurm job ended as {state} without a result", lost=True)
 
 
 def _open(folder: Path, cluster: str, asked: Resources, parameters: Mapping[str, object]) -> Any:

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from llmhpo.attempts import Attempts
 from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors.limits import Limits
+from llmhpo.space import SearchSpace
+from llmhpo.store import Store
+from llmhpo.trial import Proposal, Task
 
 pytestmark = pytest.mark.ray
+SPACE = SearchSpace.from_dict({"lr": {"type": "float", "low": 0.0, "high": 1.0}})
 SLEEP = "import os, time\nopen({up!r} + os.environ['LLMHPO_TRIAL'], 'w').close()\ntime.sleep(60)"
 
 
@@ -30,29 +35,39 @@ def test_a_trial_whose_node_is_killed_runs_again_elsewhere_under_the_same_number
     node = spare_node(cluster, "moving")
     bench.wait_for(lambda: sum(n["Alive"] for n in __import__("ray").nodes()) == 3, 30)
     code = (
-        "import os, time\nfrom llmhpo import job\nattempt = os.environ['LLMHPO_ATTEMPT']\n"
-        f"open({str(bench.folder)!r} + '/up' + attempt, 'w').close()\n"
-        "time.sleep(60 if attempt == '1' else 0)\njob.result(int(os.environ['LLMHPO_TRIAL']))"
+        "import os, time\nfrom pathlib import Path\nfrom llmhpo import job\n"
+        "up = Path(os.environ['LLMHPO_CHECKPOINT_DIR'], 'up')\nis_first = not up.exists()\nup.touch()\n"
+        "time.sleep(60 if is_first else 0)\njob.result(int(os.environ['LLMHPO_TRIAL']) + 7)"
     )
-    future = bench.ray(code, resources={"cpus": 1, "moving": 1}).submit(bench.job(7, timeout_s=None))
-    bench.wait_for((bench.folder / "up1").exists, 60)
+    store = Store(None, "s", SPACE, Task(), seed=1)
+    attempts = Attempts(store, bench.ray(code, resources={"cpus": 1, "moving": 1}), bench.folder / "trials")
+    trial = store.begin(Proposal({"lr": 0.1}, "llm"))
+    future = attempts.launch(trial)
+    bench.wait_for((bench.folder / "checkpoints" / "00000" / "up").exists, 60)
     cluster.remove_node(node, allow_graceful=False)
     other = spare_node(cluster, "moving")
     try:
-        outcome = future.result(90)
+        lost = future.result(90)
+        assert (lost.lost, lost.message) == (True, "its node died")
+        assert attempts.final(0, lost) is None
+        outcome = attempts.launch(trial).result(90)
     finally:
         cluster.remove_node(other)
     assert (outcome.status, outcome.value) == ("ok", 7)
-    assert outcome.message == "attempt 2, after its node died"
     bench.wait_for(lambda: bench.living() == [])
 
 
-def test_a_trial_that_kills_its_worker_every_time_fails_after_the_retries(bench):
+def test_a_job_that_kills_its_worker_is_lost(bench):
     code = "import os, signal\nos.kill(int(open(f'/proc/{os.getppid()}/stat').read().rpartition(')')[2].split()[1]), 9)\nimport time; time.sleep(60)"
-    outcome = bench.ray(code, retries=1).submit(bench.job()).result(60)
-    assert outcome.status == "failed"
-    assert outcome.message == "lost 2 times, the last time as its Ray worker was killed"
+    outcome = bench.ray(code).submit(bench.job()).result(60)
+    assert (outcome.lost, outcome.message) == (True, "its Ray worker was killed")
     bench.wait_for(lambda: bench.living() == [])
+
+
+def test_where_the_studys_folder_is_not_seen_checkpoints_have_a_folder_of_the_attempt(bench):
+    code = "import os\nfrom llmhpo import job\nopen(os.environ['LLMHPO_CHECKPOINT_DIR'] + '/x', 'w').close()\njob.result(1)"
+    job = bench.job(env={"LLMHPO_CHECKPOINT_DIR": "/of/another/machine"})
+    assert bench.ray(code).submit(job).result(60).status == "ok"
 
 
 def test_killing_shutdown_leaves_no_process_on_any_node(bench):
@@ -196,7 +211,7 @@ def test_keys_reach_neither_jobs_nor_anything_that_is_sent(bench, monkeypatch):
     import ray
 
     sent = [ray.get(piece) for pieces in executor._parcels.values() for piece in pieces]
-    order = pickle.dumps(executor._order(bench.job(), 1))
+    order = pickle.dumps(executor._order(bench.job()))
     assert not any(
         canary.encode() in data for data in [*sent, order, ray.cloudpickle.dumps(executor._remote._function)]
     )
@@ -221,6 +236,7 @@ def test_a_program_that_a_node_lacks_is_an_executor_error(bench):
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     executor = bench.ray(CommandTemplate("./train", None, bench.folder))
+    program.unlink()  # a node on another machine would not see it where it lay either
     with pytest.raises(ExecutorError, match=r"'\./train'"):
         executor.submit(bench.job()).result(40)
 

@@ -10,16 +10,14 @@ from llmhpo.executors.limits import Limits
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
 
-def test_a_trial_whose_slurm_job_is_killed_runs_again_under_the_same_number(bench):
+def test_a_job_whose_slurm_job_is_killed_is_lost(bench):
     code = (
-        "import os, time\nfrom llmhpo import job\nattempt = os.environ['LLMHPO_ATTEMPT']\n"
-        "stat = lambda pid: open(f'/proc/{pid}/stat').read().rpartition(')')[2].split()\n"
-        "if attempt == '1':\n  os.kill(int(stat(os.getppid())[1]), 9)\n  time.sleep(60)\n"
-        "job.result(int(os.environ['LLMHPO_TRIAL']))"
+        "import os, time\nstat = lambda pid: open(f'/proc/{pid}/stat').read().rpartition(')')[2].split()\n"
+        "os.kill(int(stat(os.getppid())[1]), 9)\ntime.sleep(60)"
     )
     outcome = bench.slurm(code).submit(bench.job(3)).result(100)
-    assert (outcome.status, outcome.value) == ("ok", 3)
-    assert outcome.message.startswith("attempt 2, after its Slurm job ended")
+    assert (outcome.status, outcome.lost) == ("failed", True)
+    assert outcome.message.startswith("its Slurm job ended as ")
     bench.wait_for(lambda: bench.living() == [])
 
 
