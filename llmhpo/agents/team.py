@@ -9,8 +9,8 @@ from itertools import zip_longest
 
 import numpy as np
 
-from llmhpo.agents.base import generator
-from llmhpo.agents.consult import Consultant, Question
+from llmhpo.agents.base import Question, generator
+from llmhpo.agents.consult import Consultant
 from llmhpo.agents.conversation import Conversation
 from llmhpo.llm.base import LLM
 from llmhpo.llm.ensemble import Ensemble
@@ -74,6 +74,7 @@ def _asker(proposal: Proposal, asked: dict[int, str]) -> str | None:
 
 def shared_out(context: Context, names: Sequence[str], n: int) -> dict[str, int]:
     """How many of `n` slots go to each model: who was never asked first, each slot to who draws the highest pay-off else."""
+    names = sorted(names)  # the order of a list is not the models' worth, and a cassette has none
     known, rng = records(context, names), generator(context, "team")
     slots = dict.fromkeys(names, 0)
     fresh = [name for name in names if known[name].tokens == 0 and known[name].proposals == 0]

@@ -33,10 +33,11 @@ def make_llm(
 ) -> LLM | None:
     """The model that `spec` names; None for "none".
 
-    `openai:MODEL`, `anthropic:MODEL`, `local:PATH_OR_HUB_ID`, `smollm2`, `scripted:FILE`, `none`, or `auto` (see
+    `openai:MODEL`, `anthropic:MODEL`, `local:PATH_OR_HUB_ID`, `smollm2`, `scripted:FILE`, `replay:FILE`, `none`, or `auto` (see
     `resolve_auto`). An `LLM` is returned as it is. A mapping holds the spec as `model` and any of the other arguments, such as
     {"model": "openai:gpt-5-mini", "effort": "high"}. A list is an `Ensemble`: its models share each batch. `base_url` points a hosted client at another server; `price`
-    overrides the table for hosted models; `record` keeps every exchange in a file; `options` go to the constructor
+    overrides the table for hosted models; `record` keeps every exchange in a file, a
+    cassette that `replay:FILE` plays back to the same questions and `scripted:FILE` to any; `options` go to the constructor
     (`default_headers`, `effort`, `thinking_tokens`, `api`, `requests_per_minute` and `tokens_per_minute` of hosted models,
     `device`, `dtype` and `threads` of local ones).
 
@@ -64,7 +65,7 @@ def make_llm(
     else:
         model = spec
     if model is not None and record is not None:
-        from llmhpo.llm.scripted import RecordingModel
+        from llmhpo.llm.cassette import RecordingModel
 
         return RecordingModel(model, record)
     return model
@@ -110,7 +111,7 @@ def _make(spec: str, base_url: str | None, price: Price | None, options: dict[st
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(
             f"llm = {spec!r}: unknown provider {provider!r}; {hint}known: openai:MODEL, anthropic:MODEL, "
-            "local:PATH_OR_HUB_ID, smollm2, scripted:FILE, none, auto"
+            "local:PATH_OR_HUB_ID, smollm2, scripted:FILE, replay:FILE, none, auto"
         )
     needs_name = provider != "smollm2"
     if needs_name != bool(rest):
@@ -163,10 +164,19 @@ def _scripted(path: str) -> LLM:
     return ScriptedModel.from_file(path)
 
 
+def _replay(path: str) -> LLM:
+    from llmhpo.llm.cassette import replay_models
+    from llmhpo.llm.ensemble import Ensemble
+
+    models = replay_models(path)
+    return models[0] if len(models) == 1 else Ensemble(models)
+
+
 _MAKERS: dict[str, Callable[..., LLM]] = {
     "openai": _openai,
     "anthropic": _anthropic,
     "local": _local,
     "smollm2": _smollm2,
     "scripted": _scripted,
+    "replay": _replay,
 }

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import BaseModel, NonNegativeFloat, NonNegativeInt, ValidationError
 
-from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ConfigError, LLMError, LLMPromptError, LLMReplyError, LLMRequestError, LLMUnavailableError
-from llmhpo.llm.base import LLM, Completion, Finish, Request
-from llmhpo.llm.health import health_of
-from llmhpo.llm.redact import Redactor
+from llmhpo.llm.base import Completion, Finish, Request
 from llmhpo.usage import Price, Usage
 
 _FREE = Price(0.0, 0.0)
-_ERRORS: dict[str, type[LLMError]] = {
+ERRORS: dict[str, type[LLMError]] = {
     "unavailable": LLMUnavailableError,
     "prompt": LLMPromptError,  # before the error that it is one of
     "request": LLMRequestError,
@@ -30,7 +23,7 @@ _ERRORS: dict[str, type[LLMError]] = {
 Reply = str | Exception | Completion
 
 
-class _Spent(BaseModel, extra="forbid"):
+class Spent(BaseModel, extra="forbid"):
     """`Usage`, as a line holds it."""
 
     calls: NonNegativeInt = 1
@@ -46,7 +39,7 @@ class _About(BaseModel):
 
     finish: Finish = "stop"
     model: str = "scripted"
-    usage: _Spent = _Spent()
+    usage: Spent = Spent()
 
 
 class ScriptedModel:
@@ -67,7 +60,7 @@ class ScriptedModel:
 
     @classmethod
     def from_file(cls, path: str | Path) -> ScriptedModel:
-        """Read JSON lines, one reply a line, as `RecordingModel` writes them.
+        """Read JSON lines, one reply a line, as those of a cassette (see `cassette`), whose questions are not looked at.
 
         A string is the text of a reply; an object with `text` (and `finish`, `usage`, `model`) is a whole reply; one with
         `error` (and `kind`: unavailable, request or reply) is an error; any other object is the reply's text itself.
@@ -83,7 +76,7 @@ class ScriptedModel:
         replies: dict[int, Reply] = {}
         number = -1
         for place, line in enumerate(text.split("\n"), 1):  # not splitlines(): JSON may hold U+2028 as it is
-            if line.strip():
+            if line.strip() and not line.startswith('{"cassette":'):
                 number, reply = _read_line(f"{path}:{place}", line, number + 1)
                 replies[number] = reply
         return cls(replies, name=f"scripted:{path}")
@@ -133,9 +126,9 @@ def _read_line(place: str, line: str, following: int) -> tuple[int, Reply]:
         raise ConfigError(f"{place}: number={number!r} is no request's number; give 0, 1, 2, ... or leave it out")
     if "error" in raw:
         kind = raw.get("kind", "unavailable")
-        if kind not in _ERRORS:
-            raise ConfigError(f"{place}: kind={kind!r} is no kind of error; use one of {', '.join(_ERRORS)}")
-        return number, _ERRORS[kind](str(raw["error"]))
+        if kind not in ERRORS:
+            raise ConfigError(f"{place}: kind={kind!r} is no kind of error; use one of {', '.join(ERRORS)}")
+        return number, ERRORS[kind](str(raw["error"]))
     text = raw.pop("text")
     if not isinstance(text, str):
         raise ConfigError(
@@ -148,72 +141,3 @@ def _read_line(place: str, line: str, following: int) -> tuple[int, Reply]:
         key = ".".join(map(str, first["loc"]))
         raise ConfigError(f"{place}: {key} = {first['input']!r}: {first['msg']}") from None
     return number, Completion(text, Usage(**about.usage.model_dump()), about.model, about.finish)
-
-
-class RecordingModel:
-    """Passes requests on to another model and keeps every exchange, redacted, as a line of a file.
-
-    A request that failed is kept as its error. `ScriptedModel.from_file` plays the file back.
-
-    Raises: ConfigError for a file that cannot be written.
-    """
-
-    def __init__(self, inner: LLM, path: str | Path) -> None:
-        self._inner, self._path = inner, Path(path)
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.touch()
-        except OSError as error:
-            raise ConfigError(f"record = {str(path)!r} cannot be written: {error}; name a file that can") from None
-        self._redact = Redactor.from_environment()
-        self._lock = threading.Lock()
-        self.name, self.price, self.compact = inner.name, inner.price, inner.compact
-        self.overhead_tokens = inner.overhead_tokens
-        self.health = health_of(inner)
-
-    def complete(self, request: Request) -> Completion:
-        """As the other model answers.
-
-        Raises: what the other model raises.
-        """
-        try:
-            completion = self._inner.complete(request)
-        except LLMError as error:
-            kind = next((kind for kind, form in _ERRORS.items() if isinstance(error, form)), "unavailable")
-            self._write(request, {"error": self._redact(str(error)), "kind": kind})
-            raise
-        text, model = self._redact(completion.text), self._redact(completion.model)
-        kept: dict[str, object] = {
-            "text": text,
-            "finish": completion.finish,
-            "model": model,
-            "usage": asdict(completion.usage),
-        }
-        self._write(request, kept)
-        return completion
-
-    def count_tokens(self, text: str) -> int:
-        """As the other model counts."""
-        return self._inner.count_tokens(text)
-
-    def close(self) -> None:
-        """Close the other model."""
-        self._inner.close()
-
-    def _write(self, request: Request, entry: dict[str, object]) -> None:
-        messages = json.dumps([asdict(message) for message in request.messages])
-        entry = {"number": request.number, "messages_hash": hashlib.sha256(messages.encode()).hexdigest(), **entry}
-        line = (json.dumps(entry) + "\n").encode()
-        with self._lock:
-            when_there_is_space(lambda: self._append(line), f"record {str(self._path)!r}")
-
-    def _append(self, line: bytes) -> None:
-        """As a whole or not at all. Raises: OSError."""
-        with self._path.open("ab", buffering=0) as file:
-            size = file.seek(0, os.SEEK_END)
-            try:
-                while line:
-                    line = line[file.write(line) :]
-            except OSError:
-                file.truncate(size)
-                raise

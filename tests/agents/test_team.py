@@ -191,7 +191,7 @@ def test_the_same_record_gives_the_same_slots() -> None:
 
 
 def test_a_study_learns_to_ask_who_pays_off() -> None:
-    good, bad = Voice("good", closer), Voice("bad", spread, tokens=400)
+    good, bad = Voice("good", closer), Voice("bad", spread, tokens=4000)
     run(good, bad, n_trials=30)
     assert good._given > bad._given
 
