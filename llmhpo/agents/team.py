@@ -73,14 +73,17 @@ def _asker(proposal: Proposal, asked: dict[int, str]) -> str | None:
 
 
 def shared_out(context: Context, names: Sequence[str], n: int) -> dict[str, int]:
-    """How many of `n` slots go to each model: who was never asked first, each slot to who draws the highest pay-off else."""
+    """How many of `n` slots go to each model: in turn at first, then each slot to who draws the highest pay-off.
+
+    One that was never asked gets a slot.
+    """
     names = sorted(names)  # the order of a list is not the models' worth, and a cassette has none
     known, rng = records(context, names), generator(context, "team")
     slots = dict.fromkeys(names, 0)
     fresh = [name for name in names if known[name].tokens == 0 and known[name].proposals == 0]
     for k in range(n):
-        if k < len(fresh):
-            slots[fresh[k]] += 1
+        if k < len(fresh) or len(fresh) == len(names):
+            slots[fresh[k % len(fresh)]] += 1
         else:
             slots[max(names, key=lambda name: known[name].draw(rng))] += 1
     return slots
