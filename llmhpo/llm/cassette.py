@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -187,7 +187,7 @@ class _Track:
 class ReplayModel:
     """Answers each question as the model of a cassette did: the same words under the same number, or an error.
 
-    A question that was put more than once is answered in the order of the record.
+    A question that was put more than once is answered in the order of the record, and then as it was last.
     """
 
     overhead_tokens = 0
@@ -200,6 +200,7 @@ class ReplayModel:
         self._by_number: dict[int, list[_Exchange]] = defaultdict(list)
         for exchange in track.exchanges:
             self._by_number[exchange.number].append(exchange)
+        self._times: Counter[int] = Counter()  # that a question was put, by the first exchange that has it
         self._lock = threading.Lock()
 
     def complete(self, request: Request) -> Completion:
@@ -209,13 +210,13 @@ class ReplayModel:
         """
         asked = json.loads(json.dumps(_question(request, self._redact)))
         with self._lock:
-            left = self._by_number.get(request.number, [])
-            found = next((exchange for exchange in left if exchange.question == asked), None)
-            if found is None:
-                raise LLMRequestError(self._complaint(asked, request.number, left))
-            if len(left) > 1 or found.text is None:
-                left.remove(found)
-        reply = found.reply
+            near = self._by_number.get(request.number, [])
+            found = [exchange for exchange in near if exchange.question == asked]
+            if not found:
+                raise LLMRequestError(self._complaint(asked, request.number, near))
+            times = self._times[id(found[0])]
+            self._times[id(found[0])] += 1
+        reply = found[min(times, len(found) - 1)].reply
         if isinstance(reply, Exception):
             raise reply
         assert isinstance(reply, Completion)
