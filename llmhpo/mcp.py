@@ -26,7 +26,7 @@ from llmhpo.errors import ConfigError, LLMHPOError, MissingExtraError
 from llmhpo.param import param_to_dict
 from llmhpo.prompts import as_data, as_line
 from llmhpo.reading.fill import toml_value
-from llmhpo.report.page import report_html, write_report
+from llmhpo.report.page import study_report, write_report
 from llmhpo.space import SearchSpace
 from llmhpo.store import load_study
 from llmhpo.store.journal import journal_path
@@ -186,7 +186,8 @@ class Studies:
         return {
             "running": self._is_running(study),
             "n_trials": config.n_trials,
-            "ended": sum(t.outcome is not None for t in context.trials),
+            "ended": sum(t.outcome is not None for t in context.own),
+            "imported": len(context.trials) - len(context.own),
             "failed": len(context.failed),
             "open": [t.number for t in context.pending],
             "best": None if result.best is None else _brief(result.best),
@@ -219,9 +220,9 @@ class Studies:
 
     def report(self, study: str) -> Json:
         """Write the report of a study, one HTML page, and say where it is."""
-        config, context, result = self._read(study)
+        config, context, _ = self._read(study)
         path = config.directory / "report.html"
-        write_report(path, report_html(result, context, again=f"llmhpo run {self._folder(study) / 'study.toml'}"))
+        write_report(path, study_report(config, context, again=f"llmhpo run {self._folder(study) / 'study.toml'}"))
         return {"file": str(path)}
 
     # --- pieces -------------------------------------------------------------------------------------------------------

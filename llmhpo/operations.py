@@ -18,7 +18,7 @@ from llmhpo.api import Result, result_of
 from llmhpo.config import RunConfig, read_study_file
 from llmhpo.errors import ConfigError
 from llmhpo.prompts import as_data, as_line
-from llmhpo.report.page import report_html, write_report
+from llmhpo.report.page import study_report, write_report
 from llmhpo.steering import Steering
 from llmhpo.store import load_study
 from llmhpo.store.lease import Running, who_runs
@@ -93,7 +93,7 @@ class StudyFile:
     def write_report(self, path: Path | None = None) -> Path:
         """Write the report page; where it is. Raises: ConfigError, StoreError."""
         context, path = self.context(), path or self.config.directory / "report.html"
-        page = report_html(self.result(context), context, again=f"llmhpo run {self.path}")
+        page = study_report(self.config, context, again=f"llmhpo run {self.path}")
         try:
             write_report(path, page)
         except OSError as error:

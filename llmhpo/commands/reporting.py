@@ -11,13 +11,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from llmhpo.api import result_of
 from llmhpo.cards import cards, formulas
 from llmhpo.commands.base import StudyFile, console, study_file
 from llmhpo.config import read_study_file
 from llmhpo.errors import ConfigError
 from llmhpo.history import show_number
-from llmhpo.report.page import report_html, write_report
+from llmhpo.report.page import study_report, write_report
 from llmhpo.store import load_study
 
 SUGGEST_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -35,9 +34,8 @@ def report(
     """Write a report of the study: one HTML page with everything in it. Works while the study runs."""
     config = read_study_file(study_file(study), {"study_name": study_name, "storage": storage})
     context = load_study(str(config.storage), config.study_name)
-    command = config.command if isinstance(config.command, str) else shlex.join(config.command or ())
     again = f"llmhpo run {shlex.quote(str(study_file(study)))}"
-    page = report_html(result_of(context, config.study_name, config.storage), context, command=command, again=again)
+    page = study_report(config, context, again=again)
     path = config.directory / "report.html" if output is None else output
     try:
         write_report(path, page)

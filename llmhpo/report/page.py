@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import shlex
 from collections.abc import Iterable, Iterator
 from importlib import metadata, resources
 from pathlib import Path
 
+from llmhpo.agents.quality import qualities
 from llmhpo.agents.reflect import reflect
-from llmhpo.api import Result
+from llmhpo.api import Result, result_of
+from llmhpo.code.lineage import Lineage
+from llmhpo.config import RunConfig
 from llmhpo.confirmation import Confirmation, Interval
+from llmhpo.editing import REPOSITORY
 from llmhpo.history import show_number, show_value
 from llmhpo.llm.redact import Redactor
 from llmhpo.progress import usage_text
 from llmhpo.report.charts import curve_chart, history_chart, importance_chart, parallel_chart, slice_charts, sources
+from llmhpo.report.edits import Diff, code_section
 from llmhpo.report.markup import Markup, block, el, join, line, table
 from llmhpo.surrogates.incumbent import settled
 from llmhpo.surrogates.screen import fit_screen
@@ -24,12 +31,22 @@ _MOST_ROWS, _MOST_REASONS, _MOST_FAILURES = 500, 12, 20
 _PACKAGES = ("llmhpo", "optuna", "numpy", "torch")
 
 
-def report_html(result: Result, context: Context, *, command: str = "", again: str = "") -> str:
+def study_report(config: RunConfig, context: Context, *, again: str = "") -> str:
+    """The report of the study of a study.toml, as it stands in `context`. Raises: ConfigError."""
+    words = config.command if isinstance(config.command, str) else shlex.join(config.command or ())
+    diff = None if context.baseline is None else Lineage(config.directory / REPOSITORY).diff
+    result = result_of(context, config.study_name, config.storage)
+    return report_html(result, context, command=words, again=again, diff=diff)
+
+
+def report_html(
+    result: Result, context: Context, *, command: str = "", again: str = "", diff: Diff | None = None
+) -> str:
     """The report of a study as one HTML page.
 
-    `command` is what a trial runs, `again` how the study is run on; both are quoted in the last section.
+    `command` is what a trial runs, `again` how the study is run on; both are quoted in the last section. `diff`: see `code_section`.
     """
-    parts = [_head(result), *_sections(result, context, command, again)]
+    parts = [_head(result), *_sections(result, context, command, again, diff)]
     style = Markup(resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8"))
     head = el(
         "head",
@@ -54,7 +71,8 @@ def write_report(path: Path, page: str) -> None:
 
 def _head(result: Result) -> Markup:
     best, default, task = result.best, result.default, result.task
-    cards = [_card(str(len(result.trials)), ", ".join(["trials", *_unfinished(result)])), _bill(result)]
+    own = len(result.context.own)
+    cards = [_card(str(own), ", ".join(["trials", *_unfinished(result)])), _bill(result)]
     if best is not None and result.best_value is not None:
         if default is not None and default.value is not None:
             gain = task.loss(default.value) - task.loss(result.best_value)
@@ -73,6 +91,8 @@ def _unfinished(result: Result) -> Iterator[str]:
         yield f"{failed} without a value"
     if running:
         yield f"{running} running"
+    if imported := len(result.trials) - len(result.context.own):
+        yield f"{imported} imported"
 
 
 def _bill(result: Result) -> Markup:
@@ -84,7 +104,7 @@ def _card(figure: str, words: str, class_: str | None = None) -> Markup:
     return el("div", el("b", figure, class_=class_), el("span", words), class_="card")
 
 
-def _sections(result: Result, context: Context, command: str, again: str) -> Iterator[Markup]:
+def _sections(result: Result, context: Context, command: str, again: str, diff: Diff | None) -> Iterator[Markup]:
     best = result.best
     sensitivities = fit_screen(settled(context)).sensitivities()
     order = sorted(context.space.names, key=lambda name: -sensitivities.get(name, 0.0))
@@ -116,7 +136,9 @@ def _sections(result: Result, context: Context, command: str, again: str) -> Ite
         )
         yield from _section("Parallel coordinates", parallel_chart(context, best, order))
         yield from _section("Learning curves", curve_chart(context, best))
-    yield from _section("Where the trials came from", _by_source(context))
+    yield from _section("Where the trials came from", _by_source(context), *_worth(context), *_imported(context))
+    yield from _section("The code", *code_section(context, diff))
+    yield from _section("What the person said", *_steered(context))
     yield from _section("What the model said", *_rationales(context))
     yield from _section("Failures", *_failures(context))
     yield from _section("All trials", _all_trials(result))
@@ -188,6 +210,38 @@ def _by_source(context: Context) -> Markup:
         figures = ["-" if best is None else show_number(best.value or 0.0, 5), f"{seconds:.0f} s"]
         rows.append([line(source, 40), str(len(trials)), str(len(valued)), *figures])
     return table(["source", "trials", "ended well", "best", "time"], rows)
+
+
+def _worth(context: Context) -> Iterator[Markup]:
+    """What the proposals of each model were worth."""
+    asked = [q for q in qualities(context) if q.counted]
+    if asked:
+        head = ["model", "prompt", "asked for", *asked[0].shares, f"{line(context.task.metric, 30)} gained"]
+        rows = [
+            [line(q.origin.model, 60), line(q.origin.prompt, 30), str(q.asked), *map(_percent, q.shares.values()),
+             show_number(q.improvement, 3)]
+            for q in asked
+        ]  # fmt: skip
+        yield el("details", el("summary", "what the model's proposals were worth"), table(head, rows))
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
+def _imported(context: Context) -> Iterator[Markup]:
+    for transfer in context.transfers:
+        yield el("p", f"Imported: {line(str(transfer), 600)}.")
+
+
+def _steered(context: Context) -> Iterator[Markup]:
+    """Notes to the model, and what was changed while the study ran."""
+    said = context.steering
+    for note in said.notes:
+        yield el("p", line(note.text, 500))
+    rest = {k: v for k, v in said.to_dict().items() if k in ("limits", "added", "budget")}
+    for name, value in rest.items():
+        yield el("p", f"{name}: {line(json.dumps(value), 400)}", class_="quiet")
 
 
 def _rationales(context: Context) -> Iterator[Markup]:

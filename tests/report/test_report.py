@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,8 +21,11 @@ from llmhpo.param import Param, param_from_dict
 from llmhpo.report.axes import Scale, param_ticks
 from llmhpo.report.markup import Markup, el, line
 from llmhpo.report.page import report_html, write_report
+from llmhpo.revision import Revision
 from llmhpo.space import SearchSpace
-from llmhpo.trial import Batch, Context, Outcome, Proposal, Provenance, Task, Trial
+from llmhpo.steering import Budget, Limit, Note, Steering
+from llmhpo.transfer import Transfer
+from llmhpo.trial import IMPORTED, Batch, Context, Outcome, Proposal, Provenance, Task, Trial
 from llmhpo.usage import Usage
 
 ATTACK = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\u202e\x1b[2J"
@@ -150,6 +154,77 @@ def test_a_scale_holds_its_values_and_its_ticks_are_in_order(values: list[float]
 def test_ticks_of_a_parameter_lie_within_its_range(param: Param) -> None:
     assert all(0.0 <= t.at <= 1.0 for t in param_ticks(param))
     assert param_ticks(param_from_dict("k", {"type": "int", "low": 3, "high": 3}))
+
+
+# --- edited code, other studies, the person ---------------------------------------------------------------------------
+
+PATCH = f"--- a/model.py\n+++ b/model.py\n@@ -1 +1 @@\n-WIDTH = 8\n+WIDTH = 16  # {ATTACK}\n"
+
+
+def edited() -> Context:
+    """A baseline, an edit that leads and one of that which failed."""
+    good = Revision(
+        "a" * 40, "0" * 40, (param_from_dict("width", {"type": "int", "low": 4, "high": 64}),), ATTACK, "1", "draft"
+    )
+    bad = Revision("b" * 40, good.id, (), "deeper", "2", "improve")
+    values = [("", 0.5, {}), (good.id, 0.2, {"width": 16}), (bad.id, None, {"width": 16})]
+    trials = tuple(
+        Trial(
+            k,
+            Proposal({**SPACE.default(), **more}, "edit" if code else "default", code=code),
+            Outcome("failed", message="boom") if value is None else Outcome("ok", value),
+        )
+        for k, (code, value, more) in enumerate(values)
+    )
+    batch = Batch("edit", 1, 2, revisions=(good, bad))
+    return Context(Task("t", "loss"), SPACE, trials, 0, 3, (batch,), Revision("0" * 40))
+
+
+def test_every_version_of_the_code_stands_below_the_one_it_was_made_from_with_its_diff() -> None:
+    context = edited()
+    asked: list[tuple[str, str]] = []
+
+    def diff(a: str, b: str) -> str:
+        asked.append((a[:1], b[:1]))
+        return PATCH
+
+    text = report_html(result_of(context, "s", None), context, diff=diff)
+    code = text.split("<h2>The code</h2>")[1].split("</section>")[0]
+    assert asked == [("0", "a"), ("0", "a"), ("a", "b")]
+    assert re.search(
+        r"the code as it stood.*<ul><li>.*aaaaaaaa, draft.*tunes width \(best\).*<ul><li>.*failed.*bbbbbbbb", code
+    )
+    assert code.count('class="added"') == 3 * 2
+    assert Tags(text).links == []
+    assert "script" not in Tags(text).count
+
+
+def test_a_diff_of_any_length_takes_bounded_room() -> None:
+    context = edited()
+    long = "\n".join("+" + "x" * 1000 for _ in range(5000))
+    text = report_html(result_of(context, "s", None), context, diff=lambda a, b: long)
+    assert len(text) < 800_000
+    assert "4600 more lines" in text
+
+
+def test_what_was_imported_is_marked_counted_apart_and_told_with_what_was_left_out() -> None:
+    context = study()
+    foreign = tuple(replace(t, proposal=replace(t.proposal, source=IMPORTED)) for t in context.trials[:4])
+    transfer = Transfer(f"old {ATTACK}", 9, 4, {"lr out of its range or grid": 5})
+    context = replace(context, trials=(*foreign, *context.trials[4:]), transfers=(transfer,))
+    text = page(context)
+    assert "<b>10</b><span>trials, 1 without a value, 1 running, 4 imported</span>" in text
+    assert "5 lr out of its range or grid" in text
+    assert "script" not in Tags(text).count
+
+
+def test_what_the_person_said_is_on_the_page() -> None:
+    said = Steering((Note(f"smaller models {ATTACK}", 1),), {"lr": Limit(0.01, 0.1)}, budget=Budget(n_trials=30))
+    text = page(replace(study(), steering=said))
+    part = text.split("<h2>What the person said</h2>")[1].split("</section>")[0]
+    assert "smaller models" in part
+    assert "n_trials" in part
+    assert "script" not in Tags(text).count
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------
