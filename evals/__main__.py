@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--batch", type=_numbers, default=(1,), help="batch sizes, by commas")
     run.add_argument("--jobs", type=_positive, default=1, help="processes at a time")
     run.add_argument("--anonymous", action="store_true", help="hide the names of parameters, choices, metric and data")
+    run.add_argument("--record", type=Path, help="cassette of all exchanges with models; the arm replay:FILE plays it")
     run.add_argument("--quiet", action="store_true")
     for name, text in (("score", "print the tables"), ("report", "write figures and one HTML page")):
         command = commands.add_parser(name, help=text)
@@ -125,6 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             anonymous=args.anonymous,
             half=args.half,
             pattern=args.tasks,
+            record=args.record,
         )
         problems = run(plan, args.out, jobs=args.jobs, show=not args.quiet)
         print(

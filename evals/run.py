@@ -43,6 +43,7 @@ class Plan:
     anonymous: bool = False
     half: Half | None = None
     pattern: str = "*"
+    record: Path | None = None  # a cassette that every exchange with a model is added to
 
     def keys(self, tasks: Sequence[Task]) -> Iterator[Key]:
         """All runs, seed after seed, so that an interrupted comparison is a complete one of fewer seeds.
@@ -103,12 +104,12 @@ class _Diary:
         return than is None or (value < than if self._task.direction == "minimize" else value > than)
 
 
-def run_one(task: Task, key: Key, revision: str = "") -> Run:
+def run_one(task: Task, key: Key, revision: str = "", record: Path | None = None) -> Run:
     """One arm on one task, from the shared first configuration on. The same key gives the same line, but for seconds."""
     diary = _Diary(task)
     first = first_configuration(task, key.start, key.seed)
     result = task.evaluate(first)
-    arm, seconds = make_arm(key.arm, task, key.seed, key.budget), [0.0]
+    arm, seconds = make_arm(key.arm, task, key.seed, key.budget, record), [0.0]
     arm.tell(None, result)
     diary.note([(first, "start", result)])
     while len(diary.values) < key.budget:
@@ -184,11 +185,11 @@ def _tasks(data: Path, suite: str, anonymous: bool) -> dict[str, Task]:
     return {task.id: anonymised(task) if anonymous else task for task in tasks}
 
 
-def _work(data: Path, suite: str, key: Key, revision: str) -> Run:
+def _work(data: Path, suite: str, key: Key, revision: str, record: Path | None) -> Run:
     """A run in a process of its own, which keeps tasks and models from run to run."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    done = run_one(_tasks(data, suite, key.anonymous)[key.task], key, revision)
+    done = run_one(_tasks(data, suite, key.anonymous)[key.task], key, revision, record)
     return replace(done, half="b" if key.task in half_b(data, suite) else "a")
 
 
@@ -242,7 +243,7 @@ def _outcomes(plan: Plan, keys: Iterable[Key], revision: str, jobs: int) -> Iter
         try:
             while True:
                 while len(running) < 2 * jobs and (key := next(waiting, None)) is not None:
-                    running[pool.submit(_work, plan.data, plan.suite, key, revision)] = key
+                    running[pool.submit(_work, plan.data, plan.suite, key, revision, plan.record)] = key
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:

@@ -8,6 +8,7 @@ all recorded proposals and hands over to TPE. `llambo:disc@SPEC`, `llambo:gen@SP
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evals.arms.base import CLASSICAL, Arm, Asked
@@ -33,8 +34,8 @@ def exists(name: str, task: Task) -> bool:
     return not name.startswith("recorded") or bool(task.recorded)
 
 
-def make_arm(name: str, task: Task, seed: int, budget: int) -> Arm:
-    """An arm for one run of `budget` trials.
+def make_arm(name: str, task: Task, seed: int, budget: int, record: Path | None = None) -> Arm:
+    """An arm for one run of `budget` trials; `record` is a cassette for the exchanges with a model.
 
     Raises: llmhpo's ConfigError for a model that cannot be made.
     """
@@ -47,13 +48,13 @@ def make_arm(name: str, task: Task, seed: int, budget: int) -> Arm:
     if name == "recorded_tpe":
         return ReplayArm(task, make_arm("tpe", task, seed, budget))
     if name.startswith(("llambo:", "zhang:")):
-        return _of_others(name, task, seed, budget)
+        return _of_others(name, task, seed, budget, record)
     if name == "recorded":
         model: LLM | None = recorded_model(task)
     elif name == "garbage":
         model = garbage_model(task, seed)
     else:
-        model = shared_model(name)
+        model = shared_model(name, record)
     meter = None if model is None else Meter(model, task)
     sampler = LLMSampler(
         meter if meter is not None else "none",
@@ -66,9 +67,9 @@ def make_arm(name: str, task: Task, seed: int, budget: int) -> Arm:
     return OptunaArm(task, sampler, name, ordinals_as_integers=False, meter=meter)
 
 
-def _of_others(name: str, task: Task, seed: int, budget: int) -> Arm:
+def _of_others(name: str, task: Task, seed: int, budget: int, record: Path | None) -> Arm:
     method, _, spec = name.partition("@")
-    model = shared_model(spec) if spec else None
+    model = shared_model(spec, record) if spec else None
     if model is None:
         raise ConfigError(f"the arm {name!r} names no model; write it as {method}@smollm2")
     meter = Meter(model, task)

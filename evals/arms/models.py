@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -151,9 +152,9 @@ def _corner(task: Task, rng: np.random.Generator) -> Params:
 
 
 @lru_cache(maxsize=2)
-def shared_model(spec: str) -> LLM | None:
-    """A model, one for all runs of a process.
+def shared_model(spec: str, record: Path | None = None) -> LLM | None:
+    """A model, one for all runs of a process; `record` is a cassette for its exchanges.
 
     Raises: ConfigError.
     """
-    return make_llm(spec)
+    return make_llm(spec, record=record)

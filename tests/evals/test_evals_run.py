@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from evals.__main__ import main
@@ -151,6 +152,26 @@ def test_a_run_that_raises_is_reported_and_the_others_go_on(tmp_path: Path, caps
     assert main([*command, "--arms", "nosuch:model,random"]) == 1
     assert "2 runs failed" in capsys.readouterr().err
     assert {r.key.arm for r in read_runs(tmp_path / "runs.jsonl")} == {"random"}
+
+
+def test_a_run_is_played_back_from_its_cassette(pool: Task, tmp_path: Path) -> None:
+    (tmp_path / "replies.jsonl").write_text(
+        "".join(
+            json.dumps({"text": recorded, "usage": {"input_tokens": 700, "usd": 0.1}}) + "\n"
+            for recorded in replies(pool)
+        )
+    )
+    first = run_one(pool, key(f"scripted:{tmp_path / 'replies.jsonl'}"), record=tmp_path / "cassette.jsonl")
+    again = run_one(pool, key(f"replay:{tmp_path / 'cassette.jsonl'}"))
+    assert first.requests >= 1
+    assert (again.values, again.sources, again.usd) == (first.values, first.sources, first.usd)
+
+
+def replies(task: Task) -> list[str]:
+    """Three batches of configurations of the pool."""
+    rows = task.space.sample(np.random.default_rng(1), 12)
+    keyed = [{**dict.fromkeys(task.space.names), **p} for p in rows]
+    return [json.dumps({"configurations": keyed[4 * k : 4 * k + 4]}) for k in range(3)]
 
 
 def test_anonymous_runs_stand_apart_and_show_the_model_no_name(pool: Task) -> None:
