@@ -25,7 +25,8 @@ from evals.tasks import Half, Task, load
 from llmhpo import Usage, make_llm
 from llmhpo import trial as t
 from llmhpo.agents import questions
-from llmhpo.agents.consult import Consultant, Question
+from llmhpo.agents.base import Question
+from llmhpo.agents.consult import Consultant
 from llmhpo.agents.outlook import outlook
 from llmhpo.agents.portfolio import Portfolio
 from llmhpo.errors import ConfigError

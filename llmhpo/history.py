@@ -9,7 +9,7 @@ from typing import NamedTuple
 from llmhpo.param import UNSET, Param, ParamValue, When
 from llmhpo.prompts import as_json, as_line, escape, rough_tokens
 from llmhpo.space import Params, SearchSpace
-from llmhpo.trial import Context, Trial
+from llmhpo.trial import Context, Task, Trial
 
 _TABLE_DIGITS = 3  # a digit is a token for many tokenizers
 _REASON_CHARS = 50
@@ -122,6 +122,12 @@ def _name(name: str, max_tokens: int, position: int) -> str:
 def names_fit(names: Iterable[str]) -> bool:
     """Whether parameter names are short enough, all together, to stand in a prompt more than once."""
     return rough_tokens(", ".join(names)) <= _MOST_NAME_TOKENS
+
+
+def goal(task: Task) -> str:
+    """What is to be achieved, in one line: direction, metric and the limit on time."""
+    limit = f"; a trial is cut after {task.timeout_s:g} s" if task.timeout_s else ""
+    return f"{task.direction} {as_line(task.metric, 60, 20)}{limit}"
 
 
 def summary(context: Context) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from llmhpo.llm.base import LLM
 from llmhpo.llm.health import service_state
 from llmhpo.llm.logged import Note
+from llmhpo.prompts import Prompt
 from llmhpo.trial import Batch, Context, Proposal
 
 
@@ -61,6 +63,19 @@ class Search(Protocol):
     def is_default_next(self, context: Context) -> bool:
         """Whether the next trial is the default configuration, which needs nobody's advice."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A rendered prompt and what it asks for."""
+
+    kind: str  # "warmstart" or "propose"; the source of the proposals that come of it is "llm"
+    prompt: Prompt
+    system: str
+    user: str
+    n: int
+    reasons: bool
+    beliefs: bool = False
 
 
 def asked(search: Search, context: Context) -> tuple[int, tuple[bool, bool] | None]:

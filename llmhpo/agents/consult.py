@@ -6,36 +6,27 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from llmhpo.agents.advice import Advice
+from llmhpo.agents.base import Question
 from llmhpo.agents.conversation import Conversation, shares
+from llmhpo.agents.critic import criticise
+from llmhpo.agents.llambo import Voice, ranked, sampled_batch
 from llmhpo.agents.remarks import with_remarks
 from llmhpo.agents.reply import Reading, read_reply, reply_keys, reply_schema
 from llmhpo.columns import ideas
 from llmhpo.errors import BudgetError, LLMError, LLMPromptError, LLMRequestError
 from llmhpo.llm.base import LLM, Message
-from llmhpo.llm.logged import LoggedModel, Note
+from llmhpo.llm.logged import Note, logged
 from llmhpo.prior import Prior
-from llmhpo.prompts import Prompt, load
+from llmhpo.prompts import load
 from llmhpo.trial import Batch, Context, Proposal, Provenance, Tally
-from llmhpo.usage import Caps
+from llmhpo.usage import Caps, Usage
 
 _TOKENS_PER_VALUE = 14  # key, value and punctuation of one parameter in a reply, with room to spare
 _TOKENS_PER_REASON = 48
 _TOKENS_PER_BELIEF = 40  # its name aside
 _BELIEFS_PER_PARAMETER = 2  # a range or choices, and a trend
 _TOKENS_SPARE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A rendered prompt and what it asks for."""
-
-    kind: str  # "warmstart" or "propose"; the source of the proposals that come of it is "llm"
-    prompt: Prompt
-    system: str
-    user: str
-    n: int
-    reasons: bool
-    beliefs: bool = False
 
 
 class Consultant:
@@ -45,13 +36,14 @@ class Consultant:
     one.
     """
 
-    def __init__(self, llm: LLM, *, caps: Caps, deadline_s: float = 120.0) -> None:
+    def __init__(self, llm: LLM, *, caps: Caps, deadline_s: float = 120.0, advice: Advice | None = None) -> None:
         self.llm, self.caps, self.deadline_s = llm, caps, deadline_s
+        self.advice = advice or Advice()
         self.silenced = False
 
     def log(self, note: Note) -> None:
         """Tell `note` of every request from now on."""
-        self.llm = LoggedModel(self.llm, note)
+        self.llm = logged(self.llm, note)
 
     def converse(self, context: Context, system: str, user: str) -> Conversation:
         """Begin a conversation; the deadline counts from now."""
@@ -65,6 +57,10 @@ class Consultant:
 
         A model to which the prompt is too long is asked what `shorter` gives, once.
         """
+        if self.advice.proposer == "llambo":
+            return sampled_batch(
+                self.converse(context, question.system, ""), context, question.kind, question.n, self.advice
+            )
         start = time.monotonic()
         talk = _Talk(context, question, self.converse(context, question.system, question.user))
         error, fatal = "", False
@@ -83,6 +79,10 @@ class Consultant:
                 talk.repair()
         except LLMError as e:
             error, fatal = str(e), isinstance(e, LLMRequestError | BudgetError)
+        if self.advice.critic and not error:
+            talk.criticise()
+        if self.advice.surrogate != "none" and not error:
+            talk.rank(self.advice)
         return Batch(
             kind=question.kind,
             at=len(context.trials),
@@ -172,6 +172,31 @@ class _Talk:
             self.ask(missing)
         except LLMError as e:
             self.problems.append(f"the repair turn failed: {e}")
+
+    def criticise(self) -> None:
+        """A second look at a batch whose first reply broke rules; what it drops may be proposed again another time."""
+        if not self.problems or not self.found or self.tally is None:
+            return
+        before = self.conversation.usage.calls
+        try:
+            seen = criticise(self.conversation, self.context, list(self.found.values()), self.problems)
+        except LLMError as e:
+            self.problems.append(f"the second look failed: {e}")
+            failed = Usage(calls=self.conversation.usage.calls - before)
+            self.tally = replace(self.tally, critic=self.tally.critic + failed)
+            return
+        self.problems.extend(seen.notes)
+        dropped = len(self.found) - len(seen.kept)
+        self.tally = replace(self.tally, dropped=dropped, critic=self.tally.critic + seen.usage)
+        self.found = {key: p for key, p in self.found.items() if p in seen.kept}
+
+    def rank(self, advice: Advice) -> None:
+        """The batch in the order of the model's own surrogate."""
+        voice = Voice(self.conversation, self.context, advice)
+        found, problem = ranked(voice, self.context, list(self.found.values()), advice.surrogate)
+        self.conversation.usage = voice.talk.usage
+        self.problems += [problem] if problem else []
+        self.found = {self.context.space.key(p.params): p for p in found}
 
     def charged(self) -> tuple[Proposal, ...]:
         """What was found, each proposal with its share of the bill."""

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
 
 from llmhpo.errors import LLMError, LLMUnavailableError
-from llmhpo.llm.base import LLM, Completion, JSONSchema, Message, Request, most_it_costs
+from llmhpo.llm.base import LLM, Completion, JSONSchema, Message, Request, Sampler, Scorer, most_it_costs
 from llmhpo.llm.redact import Redactor
 from llmhpo.usage import Caps, Usage
 
 _QUOTED_CHARS = 8000  # of a first reply, in the repair turn
+
+
+class _Paid(Protocol):
+    @property
+    def usage(self) -> Usage: ...
+
+
+_Answer = TypeVar("_Answer", bound=_Paid)
 
 
 @dataclass(slots=True)
@@ -35,30 +44,86 @@ class Conversation:
         """Of the next request, within the study."""
         return self.spent.calls + self.usage.calls
 
-    def ask(self, max_tokens: int, schema: JSONSchema | None = None) -> Completion:
+    def ask(
+        self,
+        max_tokens: int,
+        schema: JSONSchema | None = None,
+        *,
+        temperature: float | None = None,
+        top_logprobs: int = 0,
+    ) -> Completion:
         """Send what has been said so far; the answer becomes part of it.
 
         Raises: LLMError, BudgetError before a request that could pass a cap.
         """
         most = most_it_costs(self.llm, self.messages, max_tokens)
-        self.caps.check(self.spent + self.lost + self.usage, most)
-        request = Request(
+        request = self._request(max_tokens, schema, temperature, top_logprobs)
+        completion = self._charged(most, lambda: self.llm.complete(request))
+        completion = replace(completion, text=self.redact(completion.text), model=self.redact(completion.model))
+        self.messages.append(Message("assistant", completion.text[:_QUOTED_CHARS]))
+        return completion
+
+    def sample(
+        self, n: int, max_tokens: int, schema: JSONSchema | None = None, temperature: float | None = None
+    ) -> list[str]:
+        """`n` independent answers to what has been said so far; none of them becomes part of it.
+
+        A model that can writes them side by side, and it is one request; any other is asked `n` times. Raises: as `ask`.
+        """
+        llm, asked = self.llm, len(self.messages)
+        if isinstance(llm, Sampler):
+            request = self._request(max_tokens, schema, temperature)
+            most = most_it_costs(llm, self.messages, n * max_tokens)
+            return [self.redact(text) for text in self._charged(most, lambda: llm.complete_many(request, n)).texts]
+        texts = []
+        for _ in range(n):
+            texts.append(self.ask(max_tokens, schema, temperature=temperature).text)
+            del self.messages[asked:]
+        return texts
+
+    def score(self, opening: str, candidates: Sequence[str]) -> tuple[float, ...] | None:
+        """Log-probabilities of `candidates` as what follows `opening` in the answer; None where the model tells none.
+
+        Raises: as `ask`.
+        """
+        llm = self.llm
+        if not isinstance(llm, Scorer):
+            return None
+        said = (*self.messages, Message("assistant", opening))
+        request = replace(self._request(1), messages=tuple(replace(m, content=self.redact(m.content)) for m in said))
+        each = sum(llm.count_tokens(text) for text in candidates)
+        most = most_it_costs(llm, said, 0)
+        most = replace(most, input_tokens=most.input_tokens + each)
+        return self._charged(most, lambda: llm.score(request, candidates)).logprobs
+
+    def _request(
+        self,
+        max_tokens: int,
+        schema: JSONSchema | None = None,
+        temperature: float | None = None,
+        top_logprobs: int = 0,
+    ) -> Request:
+        return Request(
             messages=tuple(replace(m, content=self.redact(m.content)) for m in self.messages),
             schema=schema,
             number=self.number,
             max_tokens=max_tokens,
+            temperature=temperature,
             deadline_s=max(1.0, self.deadline - time.monotonic()),
+            top_logprobs=top_logprobs,
         )
+
+    def _charged(self, most: Usage, send: Callable[[], _Answer]) -> _Answer:
+        """What `send` gives, its cost on the bill, checked before against the caps."""
+        self.caps.check(self.spent + self.lost + self.usage, most)
         try:
-            completion = self.llm.complete(request)
+            answer = send()
         except LLMError as error:
             # Asked for and not answered: it counts as a request. One that was cut off in the midst is paid for, unknown how dearly.
             self.usage += most if isinstance(error, LLMUnavailableError) and error.was_cut_off else Usage(calls=1)
             raise
-        self.usage += completion.usage
-        completion = replace(completion, text=self.redact(completion.text), model=self.redact(completion.model))
-        self.messages.append(Message("assistant", completion.text[:_QUOTED_CHARS]))
-        return completion
+        self.usage += answer.usage
+        return answer
 
     def anew(self, system: str, user: str) -> Conversation:
         """Another one with other words, that goes on with this one's bill and deadline."""

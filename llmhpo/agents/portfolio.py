@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from llmhpo.agents import questions
-from llmhpo.agents.base import generator
+from llmhpo.agents.base import Question, generator
 from llmhpo.agents.classical import N_INITIAL, classical_proposals
-from llmhpo.agents.consult import Consultant, Question
+from llmhpo.agents.consult import Consultant
 from llmhpo.agents.outlook import outlook
 from llmhpo.agents.quality import needs_short, usable
 from llmhpo.agents.remarks import is_unheard, wanted_ideas

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from llmhpo.agents.base import Question
 from llmhpo.agents.beliefs import beliefs_form, beliefs_schema
-from llmhpo.agents.consult import Question
 from llmhpo.agents.outlook import Outlook, outlook_text
 from llmhpo.agents.reply import reply_form, reply_keys
 from llmhpo.cards import knowledge
-from llmhpo.history import history_table, names_fit, space_card, summary
-from llmhpo.prompts import Prompt, as_data, as_line, load, rough_tokens
-from llmhpo.trial import Context, Task
+from llmhpo.history import goal, history_table, names_fit, space_card, summary
+from llmhpo.prompts import Prompt, as_data, load, rough_tokens
+from llmhpo.trial import Context
 
 _BRIEF_TOKENS = 80
 _LEAST_PART = 40  # tokens: a part that has less room is left out
@@ -61,7 +61,7 @@ def warmstart(context: Context, n: int, *, reasons: bool, templates: Templates |
     values = _values(prompt, context, n, reasons)
     room = _room(prompt, values)
     if prompt.takes("background"):
-        values["background"] = _part(_background(context, min(room, _sizes(prompt).background)))
+        values["background"] = _part(background(context, min(room, _sizes(prompt).background)))
     return replace(_question("warmstart", prompt, values, n, reasons), beliefs=prompt.takes("beliefs"))
 
 
@@ -92,7 +92,7 @@ def propose(
         effects = dict(view.effects)
     if prompt.takes("background") and not brief:
         room -= rough_tokens(values["outlook"])
-        values["background"] = _part(_background(context, min(room, sizes.background)))
+        values["background"] = _part(background(context, min(room, sizes.background)))
     left = _room(prompt, values) if not brief else low
     table = history_table(context, max_tokens=min(high, max(low, left)), sensitivities=effects)
     return _question("propose", prompt, values | {"history": table}, n, reasons)
@@ -128,7 +128,7 @@ def _room(prompt: Prompt, values: Mapping[str, str]) -> int:
     return _sizes(prompt).whole - taken
 
 
-def _background(context: Context, max_tokens: int) -> str:
+def background(context: Context, max_tokens: int) -> str:
     """What the literature says on jobs of this kind, in whole lines."""
     if max_tokens < _LEAST_PART:
         return ""
@@ -141,9 +141,3 @@ def _background(context: Context, max_tokens: int) -> str:
 def _part(text: str) -> str:
     """A part of a prompt that may be missing, set off by an empty line where it is not."""
     return f"\n{text}" if text else ""
-
-
-def goal(task: Task) -> str:
-    """What is to be achieved, in one line: direction, metric and the limit on time."""
-    limit = f"; a trial is cut after {task.timeout_s:g} s" if task.timeout_s else ""
-    return f"{task.direction} {as_line(task.metric, 60, 20)}{limit}"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llmhpo.agents import questions
-from llmhpo.agents.consult import Question
+from llmhpo.agents.base import Question
 from llmhpo.agents.outlook import Expected, Outlook
 from llmhpo.llm.local import LocalModel
 from llmhpo.llm.smollm2 import install

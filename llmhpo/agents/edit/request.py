@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 from llmhpo.agents.edit.signals import feedback
 from llmhpo.agents.edit.tree import Commission, Node, archive, describe, edit_effect
-from llmhpo.agents.questions import goal
 from llmhpo.code.edit import GRAMMAR
 from llmhpo.code.regions import Region
-from llmhpo.history import show_number, space_card
+from llmhpo.history import goal, show_number, space_card
 from llmhpo.prompts import Prompt, as_code, as_data, as_line, load
 from llmhpo.trial import Context
 
