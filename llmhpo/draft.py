@@ -84,7 +84,10 @@ def study_toml(spec: StudySpec, folder: Path | None = None) -> str:
 
 
 def _entry(key: str, item: Item[str] | Item[Direction] | Item[int] | Item[float]) -> str:
-    return f"{key} = {toml_value(item.value)}  {comment(str(item.origin))}"
+    value = toml_value(item.value)
+    if isinstance(item.value, str) and "\\" in item.value and "'" not in item.value and item.value.isprintable():
+        value = f"'{item.value}'"  # a pattern, as it is written in Python
+    return f"{key} = {value}  {comment(str(item.origin))}"
 
 
 def _drawn_lines(spec: StudySpec) -> list[str]:

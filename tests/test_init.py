@@ -48,7 +48,7 @@ def test_init_writes_a_study_of_the_script_that_lies_there_and_tries_it(here: Pa
     "given, message",
     [
         (("--metric", "loss"), "--direction is missing"),
-        (("--direction", "minimize", "--check-s", "60"), "the job shows loss (0.1)"),
+        (("--direction", "minimize", "--check-s", "60"), "The job shows loss (0.1)"),
         (("--metric", "loss", "--direction", "upwards"), "neither minimize nor maximize"),
     ],
 )

@@ -92,17 +92,17 @@ def _may_write(output: Path) -> None:
 
 
 def _ask(question: str) -> str:
-    return str(typer.prompt(question)).strip()
+    return str(typer.prompt(question, prompt_suffix=" > ")).strip()
 
 
 def _ask_metric(spec: StudySpec, run: FirstRun | None) -> str:
     shown = {s.name: s for s in (*spec.shown, *(run.seen if run else ()))}
     names = [f"{as_line(s.name, 60)} ({s.where or f'{s.value:g}'})" for s in shown.values()]
-    found = f"; the job shows {', '.join(names)}" if names else ""
+    found = f". The job shows {', '.join(names)}" if names else ""
     if not sys.stdin.isatty():
-        tried = f"; tried once, {run.message}" if run is not None and not names else ""
+        tried = f". Tried once: {run.message}" if run is not None and not names else ""
         raise ConfigError(f"--metric is missing; give it, as no person is there to ask{found}{tried}")
-    return _ask(f"Which metric does a run report{found}?")
+    return _ask(f"Which metric is the result of a run?{found[1:]}")
 
 
 def _direction(text: str) -> Direction:
@@ -176,8 +176,8 @@ def _tell(spec: StudySpec, run: FirstRun) -> None:
     metric = spec.metric.value
     value = next((s.value for s in run.seen if same_name(s.name, metric)), None)
     is_good, message = run.is_good, run.message
-    if value is not None and not is_good and spec.metric_pattern is not None:
-        is_good, message = True, f"it ends well with the defaults: {metric} = {value!r}, read from its output"
+    if value is not None and "still runs" not in message and not message.startswith("it fails"):
+        is_good, message = True, f"it ends well with the defaults: {metric} = {value!r}"
     elif value is None and is_good and f"{metric} = " not in message and "still runs" not in message:
         is_good, message = False, f"{message}; no {metric!r} among it: correct `metric`, or set metric_pattern"
     (console if is_good else errors).print(

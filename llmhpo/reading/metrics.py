@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from llmhpo.reading.base import Place, Source
 from llmhpo.reading.values import dotted
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NUMBER = (
+    r"[-+]?(?:\d*\.?\d+(?:[eE][-+]?\d+)?|nan|inf)"  # nan too: a run that diverged must not count with an earlier value
+)
 _METRIC = re.compile(
     r"(?:loss|acc|accuracy|error|err|auc|auroc|roc|f1|precision|recall|rmse|mse|mae|mape|r2|score|reward|return|perplexity|ppl|bpc|bpb"
     r"|bleu|rouge\w*|wer|cer|iou|miou|dice|map|ndcg|mrr|kappa|mcc|logloss|nll|elbo|fid|psnr|ssim|wasserstein|distance|throughput)"
@@ -52,8 +54,8 @@ def _plain(name: str) -> str:
 
 
 def pattern_of(name: str) -> str:
-    """The metric_pattern that finds the number behind a name in an output."""
-    return rf"(?<!\w){re.escape(name)}[\"']?(?:\s*[:=]\s*|\s+(?:is\s+|of\s+)?)({_NUMBER})".replace("\\ ", " ")
+    """The metric_pattern that finds the number behind a name in an output: "name 1", "name: 1", "name=1", "'name': 1", "name is 1"."""
+    return rf"(?<!\w){re.escape(name)}(?: is| of)?\W{{1,4}}?({_NUMBER})".replace("\\ ", " ")
 
 
 def shown_in(output: str) -> tuple[Shown, ...]:
@@ -68,7 +70,7 @@ def shown_in(output: str) -> tuple[Shown, ...]:
 
 def _metric_words(words: str) -> str | None:
     """Of words before a number, those from the first on that make sense before the metric: "step val loss" is "val loss"."""
-    parts = words.split(" ")
+    parts = re.sub(r" (is|of)$", "", words).split(" ")
     if not is_metric(parts[-1]):
         return None
     start = len(parts) - 1
@@ -107,6 +109,8 @@ def _texts(call: ast.Call) -> Iterator[str]:
     for at, arg in enumerate(call.args):
         if isinstance(arg, ast.BinOp) and isinstance(arg.op, ast.Mod):
             arg = arg.left
+        elif isinstance(arg, ast.Call) and isinstance(arg.func, ast.Attribute) and arg.func.attr == "format":
+            arg = arg.func.value
         if isinstance(arg, ast.JoinedStr):
             for before, value in zip(arg.values, arg.values[1:], strict=False):
                 if isinstance(before, ast.Constant) and isinstance(value, ast.FormattedValue):
