@@ -7,12 +7,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 import llmhpo
 from llmhpo.audit import replay, verify
+from llmhpo.config import read_study_file
 from llmhpo.errors import ConfigError
 from llmhpo.events import Event, Finished
 from llmhpo.llm.base import Completion, Request
@@ -201,6 +203,31 @@ def test_the_sealed_split_is_opened_on_demand_on_seeds_of_its_own(
     another = replace(result, trials=tuple(t for t in result.trials if t.proposal.code == ""))
     llmhpo.confirm(command, another, 3, split="test", splits=splits, **settings)  # type: ignore[arg-type]
     assert "the test split of study 's' was opened before, for another winner" in caplog.text
+
+
+def test_the_elites_that_the_model_is_shown_are_kept_apart_by_the_metrics_that_the_user_names(project: Path) -> None:
+    """The line has two weights and the cubic four: by size they share no cell, though the cubic is far better."""
+
+    class Reader(Writer):
+        prompts: ClassVar[list[str]] = []
+
+        def complete(self, request: Request) -> Completion:
+            if request.schema is None:
+                self.prompts.append(request.messages[-1].content)
+            return super().complete(request)
+
+    counted = TRAIN.replace("    inputs = np.load", "    job.result({'weights': len(w)})\n    inputs = np.load")
+    (project / "train.py").write_text(counted)
+    (project / "study.toml").write_text(
+        f"command = '{sys.executable} train.py {{ridge}}'\nmetric = 'mse'\neditable = ['train.py#features']\nscorer = 'score.py'\n"
+        "direction = 'minimize'\n[edits]\ndescriptors = ['weights']\n[space]\nridge = {type = 'float', low = 0.1, high = 1.0}\n"
+    )
+    config = read_study_file(project / "study.toml")
+    assert config.editing is not None
+    settings = {"confirm": 0, "descriptors": list(config.editing.options.descriptors)}
+    study(project, [], n=6, llm=Reader([several(LINEAR, CUBIC)]), edits=settings)
+    shown = [line for line in Reader.prompts[1].splitlines() if ", weights " in line]
+    assert [line.split(", weights ")[1].split()[0] for line in shown] == ["4", "2", "1"]
 
 
 def test_cheaters_end_unconfirmed(project: Path) -> None:
