@@ -90,7 +90,8 @@ class Loop:
         self._best: Trial | None = None
         self._leaving: Stop | None = None  # no more trials are begun, because the person wants so
         self._leaves_now = False  # and running ones are ended
-        self._patience_end: float | None = None  # when free workers stop waiting for this consultation
+        self._patience_from: float | None = None  # since when a free worker waits for this consultation
+        self._patience_end = float("inf")
 
     def run(self) -> Generator[Event, None, None]:
         """Run until the budget is spent, or a rule says that the study is over: running jobs then go on to their end.
@@ -234,7 +235,7 @@ class Loop:
         self._wait(pending, free=free)
         if self._consultation is not None and self._consultation.done():
             batch = self._consultation.result()
-            self._consultation = self._patience_end = None
+            self._consultation = self._patience_from = None
             self.store.record(batch)
             yield Consulted(batch)
         yield from self._record_outcomes()
@@ -327,7 +328,7 @@ class Loop:
 
     def _last_words_s(self) -> float:
         """A model that never answered, and that a worker has waited for in vain, hangs for all we know: no second wait."""
-        in_vain = self._patience_end is not None and self._patience_left() <= 0
+        in_vain = self._patience_from is not None and self._patience_left() <= 0
         if in_vain and all(b.error for b in self.store.batches):
             return 0.0
         return min(_LAST_WORDS_S, patience_s(self.portfolio.model))
@@ -337,8 +338,10 @@ class Loop:
         if self._consultation is None:
             return 0.0
         now = time.monotonic()
-        if self._patience_end is None:
-            self._patience_end = now + self._patience_s()
+        if self._patience_from is None:
+            self._patience_from, self._patience_end = now, float("inf")
+        if now < self._patience_end:  # a trial that ends meanwhile may tell that trials are short
+            self._patience_end = self._patience_from + self._patience_s()
         return max(0.0, min(self._patience_end - now, patience_s(self.portfolio.model)))
 
     def _patience_s(self) -> float:

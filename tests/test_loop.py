@@ -319,3 +319,10 @@ def test_a_model_that_never_answered_is_waited_for_once(monkeypatch: pytest.Monk
     assert [e.batch.kind for e in events if isinstance(e, Consulted)] == ["unused"]
     last = max(k for k, e in enumerate(events) if isinstance(e, Finished))
     assert times[-1] - times[last] < 1.0
+
+
+def test_trials_that_turn_out_short_shorten_the_wait_for_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmhpo.loop._PATIENCE_S", (0.2, 60.0))
+    events: list[Event] = []
+    study(Hanging(replies(0)), n=3, n_workers=2, isolated=False, on_event=events.append)
+    assert [e.batch.kind for e in events if isinstance(e, Consulted)] == ["unused"]
