@@ -59,6 +59,8 @@ def test_what_the_user_tells_jax_goes_before_the_share(bench):
 
 
 def test_a_whole_gpu_is_no_share(bench, monkeypatch):
-    monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH", raising=False)  # torch backends of Keras set it where they are imported
+    monkeypatch.delenv(
+        "TF_FORCE_GPU_ALLOW_GROWTH", raising=False
+    )  # torch backends of Keras set it where they are imported
     code = "import os; print(sorted(k for k in os.environ if k.startswith(('LLMHPO_GPU', 'XLA_PYTHON', 'TF_FORCE'))))"
     assert bench.run(code, gpus=["0"]).log_tail == "[]"
