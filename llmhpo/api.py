@@ -9,14 +9,15 @@ import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmhpo.agents.advice import Advice
 from llmhpo.agents.base import Search
 from llmhpo.agents.portfolio import make_portfolio, warn_if_fatal
 from llmhpo.attempts import RETRIES
-from llmhpo.config import RunConfig, file_name, scoring_of
+from llmhpo.config import RunConfig, file_name, scoring_of, steered_config
 from llmhpo.confirmation import FOLDERS, Confirmation, Held, check_rounds, open_plan, run_plan
 from llmhpo.drawn import Drawing, space_of_callable
 from llmhpo.editing import Editing
@@ -34,6 +35,7 @@ from llmhpo.rules import StopRules
 from llmhpo.sandbox.base import Level
 from llmhpo.scoring.base import Scoring
 from llmhpo.space import Params, SearchSpace
+from llmhpo.steering import Steering
 from llmhpo.store import Store
 from llmhpo.store.journal import journal_path
 from llmhpo.store.others import WarmStart, check_warm_start, take_over
@@ -74,11 +76,15 @@ class Result:
     batches: tuple[Batch, ...] = ()
     baseline: Revision | None = None
     transfers: tuple[Transfer, ...] = ()
+    steering: Steering = field(default_factory=Steering)
 
     @property
     def context(self) -> Context:
         """All that the study knows, as its proposers see it."""
-        return Context(self.task, self.space, self.trials, None, self.seed, self.batches, self.baseline, self.transfers)
+        known = Context(
+            self.task, self.space, self.trials, None, self.seed, self.batches, self.baseline, self.transfers
+        )
+        return replace(known, steering=self.steering)
 
     @property
     def best(self) -> Trial | None:
@@ -158,6 +164,7 @@ def result_of(context: Context, study_name: str, storage: str | None) -> Result:
         batches=context.batches,
         baseline=context.baseline,
         transfers=context.transfers,
+        steering=context.steering,
     )
 
 
@@ -190,6 +197,7 @@ def optimize(
     base_url: str | None = None,
     price: Price | None = None,
     deadline_s: float = 120.0,
+    advice: Advice | Mapping[str, object] | None = None,
     warm_start: WarmStart | Sequence[WarmStart] = (),
     gpus: Sequence[str] | None = None,
     gpus_per_trial: float | None = None,
@@ -216,7 +224,8 @@ def optimize(
     hyperparameters (`llmhpo.choose(...)` and the like), these are found by running it and need no `space`. `task` tells the
     model in plain words what is trained on what. `llm` is a spec ("openai:MODEL", "anthropic:MODEL", "local:PATH",
     "smollm2", "none"), an `LLM`, or "auto": a hosted model whose key is set, else the embedded one, else none. A mapping gives the spec as
-    "model" with options of `make_llm` beside it; a list of models shares each batch among them, by what pays off for its tokens.
+    "model" with options of `make_llm` beside it; a list of models shares each batch among them, by what pays off for its tokens. `advice` says
+    how it is used, such as `{"critic": True}`: see `Advice`.
 
     A study with a `study_name` or a `storage` is kept, and the same call goes on where it stopped; a callable without
     either is kept in memory only. `n_trials` counts the trials of all sessions. Callables run in this process, unless
@@ -281,6 +290,7 @@ def optimize(
             llm=llm,
             base_url=base_url,
             deadline_s=deadline_s,
+            advice=Advice.of(advice),
             price=price,
             caps=Caps(max_tokens, max_usd, max_requests),
             warm_start=tuple([warm_start] if isinstance(warm_start, WarmStart) else warm_start),
@@ -358,7 +368,12 @@ def _session(
     check_warm_start(config.warm_start, edits_code=config.editing is not None)
     executor = None if config.editing is not None else make_executor(config, objective, isolated)
     portfolio = make_portfolio(
-        config.llm, base_url=config.base_url, price=config.price, caps=config.caps, deadline_s=config.deadline_s
+        config.llm,
+        base_url=config.base_url,
+        price=config.price,
+        caps=config.caps,
+        deadline_s=config.deadline_s,
+        advice=config.advice,
     )
     log = journal_path(config.storage, config.study_name, config.directory)
     store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed, log=log)
@@ -369,8 +384,9 @@ def _session(
             _note_another_scorer(store, config.scoring)
         wishes = Wishes(config.directory)
         take_in(store, wishes)
-        if (steered := _steered(config, store)) != config:
-            config, command, executor = steered, _command_text(steered), None
+        if store.space.names != config.space.names:
+            config, executor = steered_config(config, store.steering), None
+            command = _command_text(config)
         search: Search = portfolio
         if config.editing is not None:
             workshop = config.editing.begin(store, config.directory)
@@ -400,14 +416,6 @@ def _session(
     finally:
         store.close()
     return result
-
-
-def _steered(config: RunConfig, store: Store) -> RunConfig:
-    """The configuration with what the person has added to the space, and to the command for it."""
-    extra, command = store.steering.arguments, config.command
-    if extra:
-        command = f"{command} {extra}" if isinstance(command, str) else (*(command or ()), *shlex.split(extra))
-    return config if store.space.names == config.space.names else replace(config, space=store.space, command=command)
 
 
 # --- confirming -------------------------------------------------------------------------------------------------------
@@ -495,6 +503,7 @@ def run_confirmation(
 
     Raises: as `confirm`; ConfigError for a split `held` "test" that is not declared.
     """
+    config = steered_config(config, result.steering)
     splits = {} if config.scoring is None else config.scoring.splits
     if held == "test" and held not in splits:
         raise ConfigError(

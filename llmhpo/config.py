@@ -5,14 +5,16 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from llmhpo.agents.advice import Advice
 from llmhpo.attempts import RETRIES
 from llmhpo.drawn import Drawing, Tell
 from llmhpo.editing import Editing
@@ -26,9 +28,11 @@ from llmhpo.sandbox.base import Level
 from llmhpo.sandbox.choose import check_level
 from llmhpo.scoring.base import Scoring
 from llmhpo.space import SearchSpace
+from llmhpo.steering import Steering
 from llmhpo.store.others import WarmStart
 from llmhpo.trial import Direction, Task
 from llmhpo.usage import Caps, Price
+from llmhpo.view import steered
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class RunConfig:
     llm: ModelSpec = "auto"
     base_url: str | None = None
     deadline_s: float = 120.0
+    advice: Advice = field(default_factory=Advice)
     price: Price | None = None
     caps: Caps = field(default_factory=Caps)
     warm_start: tuple[WarmStart, ...] = ()
@@ -85,6 +90,18 @@ class RunConfig:
             raise ConfigError(
                 f"gpus={self.gpus!r} is a string; give a list with one entry for each worker, such as ['0', '1']"
             )
+
+
+def steered_config(config: RunConfig, steering: Steering) -> RunConfig:
+    """The configuration with what the person has added since: to the space, and to the command for it. Raises: SpaceError."""
+    if not steering.params:
+        return config
+    command = config.command
+    if steering.arguments and isinstance(command, str):
+        command = f"{command} {steering.arguments}"
+    elif steering.arguments and command is not None:
+        command = (*command, *shlex.split(steering.arguments))
+    return replace(config, space=steered(config.space, steering), command=command)
 
 
 class _PriceTable(BaseModel):
@@ -132,6 +149,7 @@ class _StudyFile(BaseModel):
     llm: JsonValue = "auto"
     base_url: str | None = None
     deadline_s: float = 120.0
+    advice: dict[str, JsonValue] = {}
     price: _PriceTable | None = None
     max_tokens: int | None = None
     max_usd: float | None = None
@@ -203,6 +221,7 @@ def _to_config(path: Path, parsed: _StudyFile, tell: Tell | None) -> RunConfig:
         llm=_models(parsed.llm, folder),
         base_url=parsed.base_url,
         deadline_s=parsed.deadline_s,
+        advice=Advice.of(parsed.advice),
         price=None if parsed.price is None else Price(parsed.price.input, parsed.price.output, parsed.price.cached),
         caps=Caps(parsed.max_tokens, parsed.max_usd, parsed.max_requests),
         warm_start=_others(parsed.warm_start, folder),

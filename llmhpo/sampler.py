@@ -17,6 +17,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from llmhpo.agents.advice import Advice
 from llmhpo.agents.portfolio import make_portfolio, warn_if_fatal
 from llmhpo.errors import SpaceError
 from llmhpo.llm import ModelSpec
@@ -66,9 +67,12 @@ class LLMSampler(BaseSampler):
         max_requests: int | None = None,
         price: Price | None = None,
         deadline_s: float = 120.0,
+        advice: Advice | Mapping[str, object] | None = None,
     ) -> None:
         caps = Caps(max_tokens, max_usd, max_requests)
-        self._portfolio = make_portfolio(llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s)
+        self._portfolio = make_portfolio(
+            llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s, advice=advice
+        )
         self._explicit = (
             search_space
             if search_space is None or isinstance(search_space, SearchSpace)

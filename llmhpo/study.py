@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from llmhpo.agents.advice import Advice
 from llmhpo.agents.base import Search, asked
 from llmhpo.agents.portfolio import make_portfolio, warn_if_fatal
 from llmhpo.api import Result, Space, as_space, result_of
@@ -61,6 +62,7 @@ class Study:
         base_url: str | None = None,
         price: Price | None = None,
         deadline_s: float = 120.0,
+        advice: Advice | Mapping[str, object] | None = None,
         warm_start: WarmStart | Sequence[WarmStart] = (),
         editable: Sequence[str] = (),
         edits: Mapping[str, object] | None = None,
@@ -74,7 +76,7 @@ class Study:
         self.storage, self.n_trials = storage, n_trials
         caps = Caps(max_tokens, max_usd, max_requests)
         self._rules = StopRules(stop_at, stop_stale, stop_gain, max_wall_s)
-        portfolio = make_portfolio(llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s)
+        portfolio = make_portfolio(llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s, advice=advice)
         self._is_closed = False
         self._confirm_store: Store | None = None  # opened when it is needed
         folder = _folder(storage, self.study_name)

@@ -8,10 +8,12 @@ call these three and nothing else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from llmhpo.agents import questions
+from llmhpo.agents.advice import Advice
 from llmhpo.agents.base import Question, generator
 from llmhpo.agents.classical import N_INITIAL, classical_proposals
 from llmhpo.agents.consult import Consultant
@@ -211,15 +213,21 @@ class Portfolio:
 
 
 def make_portfolio(
-    llm: ModelSpec, *, base_url: str | None, price: Price | None, caps: Caps, deadline_s: float
+    llm: ModelSpec,
+    *,
+    base_url: str | None,
+    price: Price | None,
+    caps: Caps,
+    deadline_s: float,
+    advice: Advice | Mapping[str, Any] | None = None,
 ) -> Portfolio:
-    """The proposers around the model that `llm` names (see `make_llm`), which keeps to `caps`.
+    """The proposers around the model that `llm` names (see `make_llm`), which keeps to `caps`; `advice` says how it is used.
 
     A cap on money needs a price. Where that is not known, a cap on tokens stands in, and a warning says so.
 
-    Raises: ConfigError for a model that cannot be made, and for `max_usd` alone where the price is not known.
+    Raises: ConfigError for a model that cannot be made, for settings of `advice` that are not known, and for `max_usd` alone where the price is not known.
     """
-    model = make_llm(llm, base_url=base_url, price=price)
+    model, used = make_llm(llm, base_url=base_url, price=price), Advice.of(advice)
     if model is None:
         return Portfolio()
     if model.price is None and caps.max_usd is not None:
@@ -237,8 +245,8 @@ def make_portfolio(
         )
         caps = replace(caps, max_usd=None)
     if isinstance(model, Ensemble):
-        return Portfolio(Team(model, caps=caps, deadline_s=deadline_s))
-    return Portfolio(Consultant(model, caps=caps, deadline_s=deadline_s))
+        return Portfolio(Team(model, caps=caps, deadline_s=deadline_s, advice=used))
+    return Portfolio(Consultant(model, caps=caps, deadline_s=deadline_s, advice=used))
 
 
 def warn_if_fatal(batch: Batch) -> None:

@@ -9,6 +9,7 @@ from itertools import zip_longest
 
 import numpy as np
 
+from llmhpo.agents.advice import Advice
 from llmhpo.agents.base import Question, generator
 from llmhpo.agents.consult import Consultant
 from llmhpo.agents.conversation import Conversation
@@ -96,10 +97,14 @@ class Team:
     that fails go to the next. As a `Consultant`, `llm` is asked where a question cannot be shared.
     """
 
-    def __init__(self, ensemble: Ensemble, *, caps: Caps, deadline_s: float = 120.0) -> None:
+    def __init__(
+        self, ensemble: Ensemble, *, caps: Caps, deadline_s: float = 120.0, advice: Advice | None = None
+    ) -> None:
         self.caps, self.deadline_s = caps, deadline_s
         self._whole = Consultant(ensemble, caps=caps, deadline_s=deadline_s)
-        self._members = {m.name: Consultant(m, caps=caps, deadline_s=deadline_s) for m in ensemble.members}
+        self._members = {
+            m.name: Consultant(m, caps=caps, deadline_s=deadline_s, advice=advice) for m in ensemble.members
+        }
         self._is_silenced = False
 
     @property

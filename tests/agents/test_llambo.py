@@ -6,20 +6,24 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from llmhpo import optimize
 from llmhpo.agents.advice import Advice
 from llmhpo.agents.base import Question
 from llmhpo.agents.consult import Consultant
 from llmhpo.agents.llambo import target_value
 from llmhpo.agents.questions import propose, warmstart
+from llmhpo.config import read_study_file
 from llmhpo.errors import ConfigError, LLMUnavailableError
 from llmhpo.history import show_number
 from llmhpo.llm.base import Completion, Request, Scores, Several, TokenLogprob
 from llmhpo.llm.scripted import ScriptedModel
 from llmhpo.space import SearchSpace
+from llmhpo.store import load_study
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial
 from llmhpo.usage import Caps, Usage
 
@@ -254,3 +258,34 @@ def test_by_default_the_model_is_asked_for_batches_and_nothing_else() -> None:
     assert Advice.of({}) == Advice.of(None) == Advice()
     assert not Advice().is_llambo
     assert not Advice().critic
+
+
+def test_a_study_file_names_the_way_its_model_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    head = 'command = "true {x}"\nmetric = "m"\ndirection = "minimize"\n'
+    space = '[space.x]\ntype = "float"\nlow = 0.0\nhigh = 1.0\n'
+    path.write_text(f'{head}[advice]\nproposer = "llambo"\nsurrogate = "llambo:gen"\n{space}')
+    assert read_study_file(path).advice == Advice(proposer="llambo", surrogate="llambo:gen")
+    path.write_text(f'{head}[advice]\nsurogate = "llambo:gen"\n{space}')
+    with pytest.raises(ConfigError, match=r"study.toml: advice has no key 'surogate'; did you mean 'surrogate'"):
+        read_study_file(path)
+
+
+def test_a_whole_study_runs_with_it(tmp_path: Path) -> None:
+    result = optimize(
+        lambda params: {"error": loss(float(params["x"]))},
+        SPACE,
+        metric="error",
+        n_trials=12,
+        seed=0,
+        llm=Telling(),
+        advice={"proposer": "llambo", "surrogate": "llambo:disc", "candidates": 4},
+        storage=f"sqlite:///{tmp_path / 's.db'}",
+        progress=False,
+    )
+    prompts = {t.proposal.provenance.prompt for t in result.trials if t.proposal.provenance}
+    assert "llambo-warmstart.v1" in prompts
+    assert result.sources["llm"] >= 2
+    assert result.usage.calls == sum(
+        b.usage.calls for b in load_study(f"sqlite:///{tmp_path / 's.db'}", result.study_name).batches
+    )
