@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from llmhpo.chat.base import Session, wrong_use
+from llmhpo.config import steered_config
 from llmhpo.errors import ConfigError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import show_value
@@ -142,13 +143,10 @@ def add(session: Session, words: list[str]) -> str:
 
 
 def _unpassed(study: StudyFile, name: str, steering: Steering) -> str:
-    command, config = study.config.command, study.config
-    if command is None:
+    config = steered_config(study.config, steering)
+    if config.command is None:
         return ""
-    extended = (
-        f"{command} {steering.arguments}" if isinstance(command, str) else (*command, *steering.arguments.split())
-    )
-    template = CommandTemplate(extended, steered(config.space, steering), config.cwd)
+    template = CommandTemplate(config.command, config.space, config.cwd)
     if name not in template.unused:
         return ""
     return f"\nnote: the command does not pass {name}; unless the job reads LLMHPO_PARAMS: /undo, and add it with flag=--{name}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +25,8 @@ from llmhpo.errors import ConfigError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import one_line
 from llmhpo.progress import make_progress
+from llmhpo.steering import Budget
+from llmhpo.store.wishes import Wishes
 
 
 def run_command(
@@ -68,6 +72,7 @@ def run_command(
         "retries": retries, "warm_start": [_from_here(s) for s in warm_start] if warm_start else None,
     }  # fmt: skip
     config = read_study_file(study_file(study), overrides, tell=_tell)
+    _take_flags(config, overrides)
     _finish(config, _run(config, plain=plain), f"llmhpo run {study}")
 
 
@@ -125,6 +130,17 @@ def _from_here(study: str) -> str:
     """A study to start from, a file taken from the present folder and not from that of study.toml."""
     head, path = ("sqlite:///", study[10:]) if study.startswith("sqlite:///") else ("", study)
     return study if "://" in path else f"{head}{Path(path).absolute()}"
+
+
+def _take_flags(config: RunConfig, given: Mapping[str, object]) -> None:
+    """A limit that is given here is the latest word: what was said of it in a chat no longer holds."""
+    wishes = Wishes(config.directory)
+    if (now := wishes.last) is None:
+        return
+    said = {f.name: getattr(now.budget, f.name) for f in fields(now.budget)}
+    kept = Budget(**{name: value for name, value in said.items() if given.get(name) is None})
+    if kept != now.budget:
+        wishes.add("", lambda last: replace(last, budget=kept), now)
 
 
 def _tell(text: str) -> None:

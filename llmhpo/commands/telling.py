@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from llmhpo.config import RunConfig
+from llmhpo.config import RunConfig, steered_config
 from llmhpo.errors import ConfigError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import show_number
@@ -42,8 +42,8 @@ def trial_text(context: Context, number: int, config: RunConfig) -> str:
         ("log", outcome and outcome.log_tail),
     ]
     said = [as_data(f"{name}: {value}", _MOST_CHARS) for name, value in lines if value not in (None, "")]
-    said += [as_data(f"  {name} = {value!r}", _MOST_CHARS) for name, value in trial.params.items()]
-    return "\n".join(f"  {s}" if s.startswith("  ") else s for s in said)
+    said += [f"  {as_data(f'{name} = {value!r}', _MOST_CHARS)}" for name, value in trial.params.items()]
+    return "\n".join(said)
 
 
 def _code_text(context: Context, code: str) -> str:
@@ -87,8 +87,6 @@ def export_text(trial: Trial, form: str, config: RunConfig, context: Context) ->
 
 def template_of(config: RunConfig, context: Context) -> CommandTemplate:
     """The command with what was added to it since the study began."""
-    assert config.command is not None
-    words = [config.command] if isinstance(config.command, str) else list(config.command)
-    extra = context.steering.arguments
-    command: str | list[str] = f"{words[0]} {extra}" if isinstance(config.command, str) else words + shlex.split(extra)
-    return CommandTemplate(command if extra else config.command, context.space, config.cwd)
+    steered = steered_config(config, context.steering)
+    assert steered.command is not None
+    return CommandTemplate(steered.command, steered.space, steered.cwd)
