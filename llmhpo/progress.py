@@ -30,7 +30,7 @@ def make_progress(config: RunConfig, *, force: bool | None = None, console: Cons
     console = console or Console(stderr=True)
     if console.is_terminal and not console.is_dumb_terminal:
         screen = _Screen(config)
-        with Live(screen, console=console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=False) as live:
+        with Live(screen, console=console, refresh_per_second=4, redirect_stdout=False, redirect_stderr=True) as live:
             yield lambda event: _update(screen, live, event)
     elif force:
         lines = _Lines(config.task, console)
