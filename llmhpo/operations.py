@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import subprocess
 import sys
 import time
@@ -27,7 +28,8 @@ from llmhpo.store.wishes import Pause, Wish, Wishes
 from llmhpo.trial import Context, Trial
 from llmhpo.view import View, steered, undone
 
-_START_S, _LAST_WORDS_S = 20.0, 0.5  # a run is waited for until it says something; one that cannot start then ends
+_START_S = 20.0  # a run is waited for until it says something
+_LAST_WORDS_S, _END_S = 0.5, 10.0  # and then this long for its end; longer where it said that it cannot start
 LOG_CHARS = 2000
 
 
@@ -93,7 +95,7 @@ class StudyFile:
     def write_report(self, path: Path | None = None) -> Path:
         """Write the report page; where it is. Raises: ConfigError, StoreError."""
         context, path = self.context(), path or self.config.directory / "report.html"
-        page = study_report(self.config, context, again=f"llmhpo run {self.path}")
+        page = study_report(self.config, context, again=f"llmhpo run {shlex.quote(str(self.path))}")
         try:
             write_report(path, page)
         except OSError as error:
@@ -122,7 +124,7 @@ class StudyFile:
         while time.monotonic() < end and process.poll() is None and not self.log_tail():
             time.sleep(0.05)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_LAST_WORDS_S)
+            process.wait(_END_S if "error:" in self.log_tail() else _LAST_WORDS_S)
         if process.poll() not in (None, 0):
             raise ConfigError(f"study {self.config.study_name!r} ended at once: {self.log_tail()}")
         return process

@@ -98,7 +98,7 @@ def parse(line: str) -> tuple[Command, list[str]]:
     name, _, rest = line.strip().removeprefix("/").partition(" ")
     command = COMMANDS.get(name.lower())
     if command is None:
-        raise ConfigError(f"/{name[:40]!r} is no command".replace("'", "") + _hint(name))
+        raise ConfigError(f"{'/' + name[:40]!r} is no command{_hint(name)}")
     if command.name == "note":
         return command, [rest.strip()] if rest.strip() else []
     try:
@@ -111,7 +111,7 @@ def _hint(name: str) -> str:
     import difflib
 
     close = difflib.get_close_matches(name.lower(), COMMANDS, 1)
-    return f"; did you mean /{close[0]}? " if close else "; /help lists all"
+    return f"; did you mean /{close[0]}?" if close else "; /help lists all"
 
 
 def usage(command: Command) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llmhpo.operations import StudyFile
     from llmhpo.trial import Context
 
-_LOOK_S, _SHARE = 1.0, 0.1  # the watcher looks once a second, and takes a tenth of the time for it at most
+_LOOK_S, _SHARE = 1.0, 0.25  # the watcher looks once a second, and takes a quarter of the time for it at most
 
 
 def chat_command(
@@ -76,8 +76,8 @@ class _Talks:
             self._talk = Talk(self._session, self._show)
         self._talk.answer(words)
 
-    def _show(self, thinking: bool) -> None:
-        if thinking and self._screen is not None:
+    def _show(self) -> None:
+        if self._screen is not None:
             self._screen.say("... (Ctrl-C stops the model)")
 
 

@@ -13,8 +13,11 @@ def help(session: Session, words: list[str]) -> str:
         does = {"reads": "Shows something, changes nothing.", "changes": "Changes the study, or writes a file.",
                 "spends": "Trains, and may spend money.", "leaves": ""}[command.kind]  # fmt: skip
         return f"{usage(command)}\n  {command.help}. {does}".rstrip()
-    rows = [f"  {usage(c) if len(usage(c)) < 44 else '/' + c.name + ' ...':<44}  {c.help}" for c in COMMANDS.values()]
-    ends = "Other words go to the model, which asks you before it changes or spends anything.\nAlt-Enter begins a new line."
+    rows = [f"  /{c.name:<7}  {c.help}" for c in COMMANDS.values()]
+    ends = (
+        "/help COMMAND says more. Other words go to the model, which asks you before it changes\n"
+        "or spends anything. Alt-Enter begins a new line."
+    )
     return "\n".join([*rows, ends])
 
 

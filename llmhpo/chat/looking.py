@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import unicodedata
 from pathlib import Path
 
 from llmhpo.chat.base import Session, whole_number, wrong_use
 from llmhpo.code.lineage import Lineage
 from llmhpo.commands.telling import FORMS, chosen_trial, export_text, trial_text
-from llmhpo.draft import draft
 from llmhpo.editing import REPOSITORY
 from llmhpo.errors import ConfigError, StoreError
 from llmhpo.history import one_line, show_number, show_value
@@ -44,6 +44,8 @@ def task(session: Session, words: list[str]) -> str:
 
 
 def _draft(session: Session, words: list[str]) -> str:
+    from llmhpo.draft import draft  # it reads scripts in all their forms: half of what there is to import
+
     if len(words) < 3 or words[2] not in ("minimize", "maximize"):
         raise wrong_use("task", words)
     if session.path.exists():
@@ -87,15 +89,18 @@ def status(session: Session, words: list[str]) -> str:
     context = study.context()
     lines = [headline(study, context)]
     for t in context.trials[-_LATEST:]:
-        seconds = "" if t.outcome is None else f"{t.outcome.seconds:7.1f} s"
-        lines.append(
-            as_line(
-                f"{t.number:>5}  {value_text(t):>10} {seconds:>10}  {source_text(t):<10} {one_line(t.params)}", _LINE
-            )
-        )
+        seconds = "" if t.outcome is None else f"{t.outcome.seconds:.1f} s"
+        cells = (as_line(source_text(t), 26), _shortened(as_line(one_line(t.params), 500)))
+        lines.append(f"{t.number:>5} {value_text(t):>10} {seconds:>9}  {cells[0]:<9} {cells[1]}")
     lines.append(f"model: {usage_text(context.usage)}")
     lines += [f"note: {as_line(n.text, _LINE)}" for n in context.steering.notes[-3:]]
     return "\n".join(lines)
+
+
+def _shortened(text: str) -> str:
+    """What of a line the terminal has room for, behind the other columns."""
+    room = max(20, shutil.get_terminal_size((_LINE, 30)).columns - 40)
+    return text if len(text) <= room else text[: room - 3] + "..."
 
 
 def headline(study: StudyFile, context: Context) -> str:
@@ -111,7 +116,7 @@ def headline(study: StudyFile, context: Context) -> str:
     if now is None:
         parts.append("not running" if ended < study.n_trials(context) else "done")
     else:
-        parts.append(f"running {len(context.pending)} ({now.holder})")
+        parts.append(f"{len(context.pending)} running ({now.holder})")
     return ", ".join(parts)
 
 

@@ -90,7 +90,7 @@ def _in_terminal(picture: Picture) -> str:
     plotext.title(picture.title)
     plotext.xlabel(picture.x_label)
     plotext.ylabel(picture.y_label)
-    return str(plotext.build())
+    return str(plotext.uncolorize(plotext.build()))
 
 
 def _save(picture: Picture, path: Path) -> None:

@@ -18,6 +18,10 @@ def run(session: Session, words: list[str]) -> str:
         return f"the study runs already; it goes on to {words[0]} trials"
     session.say("starting ...")
     process = study.start()
+    if process.poll() == 0:
+        return (
+            f"the run has ended: {study.log_tail().splitlines()[-1] if study.log_tail() else 'nothing was left to do'}"
+        )
     return f"running, pid {process.pid}; it goes on when you leave. Its words: {study.log}"
 
 

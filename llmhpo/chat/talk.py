@@ -42,7 +42,7 @@ class Talk:
     """A conversation about one study, kept in its folder; a later session goes on with it."""
 
     session: Session
-    thinking: Callable[[bool], None] = lambda _: None
+    thinking: Callable[[], None] = lambda: None  # told when an answer begins to be waited for
     _model: LLM | None = None
     _spec: object = None
     _earlier: list[Message] = field(default_factory=list)
@@ -71,6 +71,7 @@ class Talk:
             self._keep(study, [asked, *([Message("assistant", _as_reply(" ".join(said)))] if said else [])])
 
     def _turns(self, study: StudyFile, talk: Conversation, said: list[str]) -> None:
+        self.thinking()
         for left in range(_MOST_CALLS, -1, -1):
             reply = self._ask(study, talk)
             if reply.say.strip():
@@ -87,14 +88,12 @@ class Talk:
     def _ask(self, study: StudyFile, talk: Conversation) -> _Reply:
         """One turn. What it costs is counted for the study, whatever comes of it."""
         before = talk.usage
-        self.thinking(True)
         try:
             completion = talk.ask(_REPLY_TOKENS, _schema())
         except KeyboardInterrupt:
             talk.usage += Usage(calls=1)  # under way: what it has cost is not known
             raise
         finally:
-            self.thinking(False)
             spent = _less(talk.usage, before)
             if spent != Usage():
                 study.change("", lambda now: replace(now, talk=now.talk + spent))
