@@ -103,7 +103,8 @@ def _drawn_lines(spec: StudySpec) -> list[str]:
 def _table(setting: Setting) -> str:
     """A [space] table, each line with its origin; commented out where there is no range."""
     found, param = setting.found, setting.param
-    caveat = "" if setting.verdict.is_sure else " Not sure: its name is not a known one."
+    is_told = setting.verdict.is_sure or "not a known one" in setting.verdict.reason
+    caveat = "" if is_told else " Not sure: its name is not a known one."
     head = comment(f"{found.where}: {found.spelling}. {setting.verdict.reason}.{caveat}")
     if param is None:
         return f"{head}\n# [space.{_key(found.name)}]  {comment(str(setting.origin))}\n"

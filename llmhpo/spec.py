@@ -108,7 +108,8 @@ class StudySpec:
     @property
     def splits(self) -> tuple[Found, ...]:
         """The settings that say how data is split and the result is measured: never tuned."""
-        return tuple(f for f, _ in self.fixed if judge(f).role == "evaluation" or _SPLITS.search(f.name.lower()))
+        measures = (f for f, _ in self.fixed if judge(f).role == "evaluation" or _SPLITS.search(f.name.lower()))
+        return tuple(f for f in measures if f.kind not in ("str", "path"))
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -206,9 +207,12 @@ def _source_of(path: Path) -> tuple[By, str]:
 
 def _as_started(found: Sequence[Found], command: str, names: Sequence[str]) -> list[Found]:
     """The settings as the person starts the job: the values in the command are the defaults, its placeholders are settings."""
-    place = Place("the command that you gave", 1)
+    place = Place("your command", 1)
     given = {f.name: f for f in flags_of(_split(command), place)}
-    out = [replace(f, default=given[f.name].default) if f.name in given and f.name not in names else f for f in found]
+    out = [
+        replace(f, default=given[f.name].default, where=place) if f.name in given and f.name not in names else f
+        for f in found
+    ]
     known = {f.name for f in out}
     asked = [Found(n, "unknown", place, "flag", f"{{{n}}}") for n in names if n not in known]
     return [f for f in [*out, *asked] if not names or f.name in names]

@@ -157,7 +157,8 @@ def _earlier(history: Path) -> Context:
 def _first_run(spec: StudySpec, seconds: float) -> FirstRun:
     if spec.command.origin.by == "help":
         return FirstRun(False, "not run: its name stands in a help text alone; give --command, as you start it")
-    _say(f"running it once with the defaults, for at most {seconds:g} s")
+    if not spec.blanks:
+        _say(f"running it once with the defaults, for at most {seconds:g} s")
     return first_run(spec, seconds)
 
 
