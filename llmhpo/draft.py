@@ -25,13 +25,13 @@ _LOG_BYTES = 1 << 20
 _NO_METRIC = "(none yet)"
 
 
-def draft(script: Path, words: str, metric: str, direction: Direction) -> str:
-    """The text of a study.toml for `script`; metric and direction are the person's own words, never guessed.
+def draft(script: Path, words: str, metric: str, direction: Direction, folder: Path | None = None) -> str:
+    """The text of a study.toml for `script`, to lie in `folder`; metric and direction are the person's own words, never guessed.
 
     Raises: ConfigError where the script cannot be read, or holds nothing that a range can be given for.
     """
     spec = with_metric(draft_spec(words, script=script), metric)
-    return study_toml(replace(spec, direction=Item(direction, Origin("person"))))
+    return study_toml(replace(spec, direction=Item(direction, Origin("person"))), folder)
 
 
 def with_metric(spec: StudySpec, name: str, seen: tuple[Shown, ...] = ()) -> StudySpec:

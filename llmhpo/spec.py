@@ -143,8 +143,7 @@ def draft_spec(
             "there is nothing to read: give --script train.py, --config, --help-text, or a --command with {placeholders} "
             "such as 'python train.py --lr={lr}'"
         )
-    suggested = [suggest(f) for f in found]
-    settings = tuple(Setting(s.found, s.verdict, s.param, Origin("rule", reason=s.reason)) for s in suggested)
+    settings = tuple(_setting(f) for f in found)
     spec = StudySpec(
         task=Item(words, Origin("words")),
         command=Item(
@@ -188,6 +187,14 @@ def with_settings(spec: StudySpec, settings: Sequence[Setting]) -> StudySpec:
 def _placeholders(command: str) -> tuple[str, ...]:
     names = (m[1] for m in _PLACEHOLDER.finditer(command.replace("{{", "").replace("}}", "")))
     return tuple(dict.fromkeys(n for n in names if n not in RESERVED))
+
+
+def _setting(found: Found) -> Setting:
+    verdict = judge(found)
+    if not verdict.is_tunable:  # a placeholder of the person's own: its name alone gives no range
+        return Setting(found, verdict, None, Origin("rule", reason="its name is not that of a known hyperparameter"))
+    suggested = suggest(found)
+    return Setting(found, verdict, suggested.param, Origin("rule", reason=suggested.reason))
 
 
 def _read(script: Path | None, config: Path | None, help_text: Path | None) -> Reading | None:

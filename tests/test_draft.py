@@ -109,3 +109,58 @@ def test_a_command_with_blanks_is_not_run(tmp_path: Path) -> None:
     assert not run.is_good
     assert "fill in <data>" in run.message
     assert not (tmp_path / "ran").exists()
+
+
+# --- words, files and a command -----------------------------------------------------------------------------------------
+
+
+def test_a_study_that_lies_elsewhere_names_the_folder_of_its_script(tmp_path: Path) -> None:
+    text = draft(SCRIPTS / "argparse_digits.py", "", "val", "minimize", tmp_path)
+    assert tomllib.loads(text)["cwd"] == str(SCRIPTS)
+
+
+def test_a_command_of_the_persons_own_keeps_its_words_and_gives_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text(TRAIN)
+    spec = draft_spec("", script=tmp_path / "t.py", command="python -u t.py --lr 0.3 --x 'a b'")
+    assert spec.command == Item("python -u t.py --x 'a b' --lr={lr}", Origin("person"))
+    assert (spec.settings[0].found.default, str(spec.settings[0].found.where)) == (0.3, "your command:1")
+
+
+def test_a_command_with_placeholders_says_what_is_tuned(tmp_path: Path) -> None:
+    spec = draft_spec("", command="./trainer --lr={lr} --dropout {dropout} --out {result_file}")
+    assert spec.space is not None
+    assert spec.space.names == ("lr", "dropout")
+
+
+def test_a_placeholder_without_a_range_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"\{zeta\} has no range"):
+        draft_spec("", command="./trainer --zeta={zeta}")
+
+
+def test_nothing_to_read_is_told() -> None:
+    with pytest.raises(ConfigError, match="there is nothing to read"):
+        draft_spec("tune it")
+
+
+def test_the_help_of_a_program_that_is_no_python_becomes_a_study(tmp_path: Path) -> None:
+    help_text = SCRIPTS.parent.parent / "tests" / "reading" / "blind" / "second" / "trainer_help.txt"
+    spec = draft_spec("", help_text=help_text, command="./vwlite --data d.txt -l 0.4 --learning_rate=0.25")
+    assert spec.command.value.startswith("./vwlite --data d.txt -l 0.4 --learning_rate={learning_rate}")
+    assert [s.found.default for s in spec.settings if s.found.name == "learning_rate"] == [0.25]
+
+
+def test_a_config_file_goes_with_the_flag_that_takes_it(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[optim]\nlr = 0.1  # peak\n")
+    (tmp_path / "t.py").write_text("import argparse\np = argparse.ArgumentParser()\np.add_argument('--cfg')\n")
+    spec = draft_spec("", script=tmp_path / "t.py", config=tmp_path / "c.toml")
+    assert spec.command.value == (
+        "python -m llmhpo.reading.fill c.toml {params_file} optim.lr -- python t.py --cfg CONFIG"
+    )
+    assert str(spec.settings[0].found.where) == "c.toml:2"
+
+
+def test_what_the_help_alone_knows_is_added_to_what_the_script_shows(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text(TRAIN)
+    (tmp_path / "h.txt").write_text("usage: t.py\n\noptions:\n  --momentum FLOAT  of SGD (default: 0.9)\n")
+    spec = draft_spec("", script=tmp_path / "t.py", help_text=tmp_path / "h.txt")
+    assert spec.command.value == "python t.py --lr={lr} --momentum={momentum}"

@@ -144,7 +144,7 @@ def test_tools_say_which_of_them_spend(server: Any) -> None:
         ("status", {"study": "../../etc"}, "is no name"),
         ("create_study", STUDY | {"name": "a/b"}, "is no name"),
         ("create_study", STUDY | {"name": "other", "space": {"x": {"type": "flaot"}}}, "type = 'flaot' is unknown"),
-        ("create_study", STUDY | {"name": "other", "command": ""}, "give either a script to read, or both"),
+        ("create_study", STUDY | {"name": "other", "command": ""}, "give a script, a config file or a help text"),
         ("stop", {"study": "bowl"}, "is not being run by this server"),
         ("why", {"study": "bowl", "trial": 99}, "no study yet|has no trial 99"),
         ("tell", {"study": "bowl", "trial": 0, "value": 1.0}, "no open trial"),

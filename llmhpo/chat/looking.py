@@ -17,7 +17,7 @@ from llmhpo.progress import source_text, usage_text, value_text
 from llmhpo.prompts import as_data, as_line
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.surrogates.screen import fit_screen
-from llmhpo.trial import Context, Trial
+from llmhpo.trial import Context, Direction, Trial
 from llmhpo.view import View
 
 _LATEST = 8
@@ -51,7 +51,8 @@ def _draft(session: Session, words: list[str]) -> str:
     if session.path.exists():
         raise ConfigError(f"{session.path} exists already; edit it, move it away, or start the chat with another path")
     script = Path(words[0]).expanduser()
-    text = draft(script, " ".join(words[3:]), words[1], "minimize" if words[2] == "minimize" else "maximize")
+    sense: Direction = "minimize" if words[2] == "minimize" else "maximize"
+    text = draft(script, " ".join(words[3:]), words[1], sense, session.path.parent)
     try:
         session.path.write_text(text, encoding="utf-8")
     except OSError as error:
