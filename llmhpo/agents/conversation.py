@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 from llmhpo.errors import LLMError, LLMUnavailableError
 from llmhpo.llm.base import LLM, Completion, JSONSchema, Message, Request, Sampler, Scorer, most_it_costs
 from llmhpo.llm.redact import Redactor
+from llmhpo.llm.streaming import OnText, Streaming
 from llmhpo.usage import Caps, Usage
 
 _QUOTED_CHARS = 8000  # of a first reply, in the repair turn
@@ -51,14 +52,19 @@ class Conversation:
         *,
         temperature: float | None = None,
         top_logprobs: int = 0,
+        on_text: OnText | None = None,
     ) -> Completion:
-        """Send what has been said so far; the answer becomes part of it.
+        """Send what has been said so far; the answer becomes part of it. `on_text` hears it as it comes, where the model streams.
 
         Raises: LLMError, BudgetError before a request that could pass a cap.
         """
         most = most_it_costs(self.llm, self.messages, max_tokens)
         request = self._request(max_tokens, schema, temperature, top_logprobs)
-        completion = self._charged(most, lambda: self.llm.complete(request))
+        llm = self.llm
+        if on_text is not None and isinstance(llm, Streaming):
+            completion = self._charged(most, lambda: llm.stream(request, lambda text: on_text(self.redact(text))))
+        else:
+            completion = self._charged(most, lambda: llm.complete(request))
         completion = replace(completion, text=self.redact(completion.text), model=self.redact(completion.model))
         self.messages.append(Message("assistant", completion.text[:_QUOTED_CHARS]))
         return completion

@@ -22,11 +22,13 @@ class Session:
     """What commands work on. `path` is the study file, which need not exist yet.
 
     `say` shows text, at any moment and from any thread; `ask` puts a question to the person and says whether they agreed.
+    `write` shows a part of a line, for answers that come word by word.
     """
 
     path: Path
     say: Callable[[str], None]
     ask: Callable[[str], bool]
+    write: Callable[[str], None] = lambda _: None
 
     def study(self) -> StudyFile:
         """The study as its file has it now. Raises: ConfigError where there is none."""

@@ -45,7 +45,7 @@ def chat_command(
 def _in_terminal(path: Path, screen: Screen) -> None:
     with screen.open():
         screen.say(_greeting(path))
-        session = Session(path, screen.say, lambda question: _agreed(screen, question))
+        session = Session(path, screen.say, lambda question: _agreed(screen, question), screen.write)
         talks = _Talks(session, screen)
         watcher = threading.Thread(target=_watch, args=(session, screen), name="llmhpo-watch", daemon=True)
         watcher.start()

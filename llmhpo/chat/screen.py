@@ -111,8 +111,12 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Show text above the line. From any thread."""
+        self.write(text.rstrip("\n") + "\n")
+
+    def write(self, text: str) -> None:
+        """Show a part of a line."""
         with self._lock:
-            sys.stdout.write(text.rstrip("\n") + "\n")
+            sys.stdout.write(text)
             sys.stdout.flush()
 
     def _history_of(self) -> History:

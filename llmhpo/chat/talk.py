@@ -6,6 +6,7 @@ Nothing but the model's own reply is ever taken for a call, and nothing but the 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ _MOST_CALLS = 5  # of commands, for one message of the person
 _REPLY_TOKENS = 700
 _OUTPUT_CHARS, _WORDS_CHARS = 3000, 4000
 _KEPT_TURNS = 8  # of earlier talk, that a prompt begins with
+_SAY = re.compile(r'"say"\s*:\s*"((?:[^"\\]|\\.)*)', re.DOTALL)
 _UNCALLED = ("quit", "help")
 
 
@@ -73,10 +75,11 @@ class Talk:
     def _turns(self, study: StudyFile, talk: Conversation, said: list[str]) -> None:
         self.thinking()
         for left in range(_MOST_CALLS, -1, -1):
-            reply = self._ask(study, talk)
+            answer = _Answer(self.session)
+            reply = self._ask(study, talk, answer)
             if reply.say.strip():
                 said.append(as_data(reply.say, _WORDS_CHARS))
-                self.session.say(said[-1])
+                answer.end(said[-1])
             if not reply.command:
                 return
             if not left:
@@ -85,11 +88,11 @@ class Talk:
             output = self._call(reply.command, reply.arguments)
             talk.say(f"Output of /{as_line(reply.command, 20)}:\n<data>\n{as_data(output, _OUTPUT_CHARS)}\n</data>")
 
-    def _ask(self, study: StudyFile, talk: Conversation) -> _Reply:
+    def _ask(self, study: StudyFile, talk: Conversation, answer: _Answer) -> _Reply:
         """One turn. What it costs is counted for the study, whatever comes of it."""
         before = talk.usage
         try:
-            completion = talk.ask(_REPLY_TOKENS, _schema())
+            completion = talk.ask(_REPLY_TOKENS, _schema(), on_text=answer.hear)
         except KeyboardInterrupt:
             talk.usage += Usage(calls=1)  # under way: what it has cost is not known
             raise
@@ -162,6 +165,35 @@ class Talk:
                 file.write("".join(lines))
         except OSError as error:
             self.session.say(f"note: {_file(study)} cannot be written ({error.strerror}); this talk is not kept")
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What the model says, shown as it comes: whole words of it, as nothing that follows can change."""
+
+    session: Session
+    _shown: str = ""
+
+    def hear(self, raw: str) -> None:
+        """The JSON of a reply as far as it has come."""
+        found = _SAY.search(raw)
+        if found is None:
+            return
+        try:
+            text = as_data(json.loads(f'"{found[1]}"'), 10 * _WORDS_CHARS)
+        except ValueError:  # cut within an escape
+            return
+        settled = text[: max(text.rfind(" "), text.rfind("\n")) + 1]
+        if settled.startswith(self._shown) and len(settled) <= _WORDS_CHARS // 2:
+            self.session.write(settled[len(self._shown) :])
+            self._shown = settled
+
+    def end(self, text: str) -> None:
+        """All of it."""
+        if self._shown and not text.startswith(self._shown):
+            self.session.write("\n")
+            self._shown = ""
+        self.session.say(text[len(self._shown) :])
 
 
 def _file(study: StudyFile) -> Path:

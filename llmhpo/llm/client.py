@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 
 from llmhpo.errors import ConfigError, LLMReplyError, LLMUnavailableError
+from llmhpo.llm import streaming
 from llmhpo.llm.base import Completion, Request, most_it_costs
 from llmhpo.llm.capabilities import Known, Memory, keeps_to
 from llmhpo.llm.hosted import (
@@ -22,6 +23,7 @@ from llmhpo.llm.hosted import (
     Endpoint,
     bill,
     blamed,
+    bounded,
     clean,
     estimate_tokens,
     find_endpoint,
@@ -29,6 +31,7 @@ from llmhpo.llm.hosted import (
 )
 from llmhpo.llm.limiter import Booking, RateLimiter, shared_limiter
 from llmhpo.llm.prices import price_of
+from llmhpo.llm.streaming import OnText
 from llmhpo.llm.transport import Deadline, RejectedError, Transport
 from llmhpo.llm.wire import Asked, Attempt, Reply, Service, Wire
 from llmhpo.usage import Price
@@ -132,10 +135,17 @@ class HostedModel:
 
         Raises: LLMUnavailableError, LLMRequestError, LLMReplyError.
         """
+        return self._answer(request, None)
+
+    def stream(self, request: Request, on_text: OnText) -> Completion:
+        """As `complete`, and `on_text` hears the text as it comes. A server that streams nothing is heard at the end alone."""
+        return self._answer(request, on_text)
+
+    def _answer(self, request: Request, on_text: OnText | None) -> Completion:
         deadline = Deadline(request.deadline_s)
         booking = self._enter(request, deadline)
         with self._transport.request():
-            completion = self._ask(request, deadline)
+            completion = self._ask(request, deadline, on_text)
         self._limiter.settle(booking, completion.usage.tokens)
         return completion
 
@@ -161,7 +171,7 @@ class HostedModel:
             retry_after_s=booking,
         )
 
-    def _ask(self, request: Request, deadline: Deadline) -> Completion:
+    def _ask(self, request: Request, deadline: Deadline, on_text: OnText | None) -> Completion:
         known = self._known
         sent = 0
         while True:
@@ -172,7 +182,7 @@ class HostedModel:
             if sent > 1:
                 self._limiter.repeat()
             try:
-                answer = self._transport.send(partial(self._once, wire, attempt), deadline)
+                answer = self._transport.send(partial(self._once, wire, attempt, on_text), deadline)
                 reply = self._read(wire, answer)
             except RejectedError as error:
                 option = self._blamed(error.complaint, wire, attempt)
@@ -197,10 +207,14 @@ class HostedModel:
             request, self._endpoint, limit, effort or ("low" if hosted else None), self._wishes.thinking_tokens, without
         )
 
-    def _once(self, wire: Wire, attempt: Attempt, timeout: httpx2.Timeout) -> Answer:
-        with wire.create(self._open())(**attempt.arguments, timeout=timeout) as response:
-            body = read_body(response.iter_bytes(), self._endpoint)
-            return Answer(body, response.headers.get("content-type", ""))
+    def _once(self, wire: Wire, attempt: Attempt, on_text: OnText | None, timeout: httpx2.Timeout) -> Answer:
+        more = {} if on_text is None else streaming.arguments(wire.name)
+        with wire.create(self._open())(**attempt.arguments, **more, timeout=timeout) as response:
+            kind = response.headers.get("content-type", "")
+            if on_text is None or "event-stream" not in kind:
+                return Answer(read_body(response.iter_bytes(), self._endpoint), kind)
+            body = streaming.whole_body(wire.name, bounded(response.iter_bytes(), self._endpoint), on_text)
+            return Answer(body, "application/json")
 
     def _read(self, wire: Wire, answer: Answer) -> Reply:
         """Raises: LLMReplyError for what is no whole reply."""

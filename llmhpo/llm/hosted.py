@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -115,15 +115,20 @@ def read_body(pieces: Iterable[bytes], endpoint: Endpoint) -> bytes:
 
     Raises: LLMReplyError for a longer one, of which the rest is not read.
     """
-    body = bytearray()
+    return b"".join(bounded(pieces, endpoint))
+
+
+def bounded(pieces: Iterable[bytes], endpoint: Endpoint) -> Iterator[bytes]:
+    """The pieces of an answer, as they come. Raises: as `read_body`."""
+    size = 0
     for piece in pieces:
-        body += piece
-        if len(body) > _MOST_BYTES:
+        size += len(piece)
+        if size > _MOST_BYTES:
             raise LLMReplyError(
                 f"{endpoint.place} answered with more than {_MOST_BYTES:,} bytes, which is no reply of a model; "
                 "check that base_url names the API"
             )
-    return bytes(body)
+        yield piece
 
 
 def read_reply(form: type[_ReplyT], answer: Answer, endpoint: Endpoint) -> _ReplyT:

@@ -39,6 +39,9 @@ def writes(text: str) -> Fault:
     return answer
 
 
+REPLY = json.dumps({"say": 'Try "small" steps first.\nThen more.', "command": "", "arguments": ""})
+
+
 @dataclass
 class Chat:
     """A session whose person agrees to what `agrees` holds."""
@@ -168,6 +171,21 @@ def test_a_command_that_is_none_of_the_model_s_is_refused(chat: Chat) -> None:
 def test_a_model_that_calls_without_end_is_stopped(chat: Chat) -> None:
     shown = chat.hear("?", *[says("", "space")] * 6)
     assert "has called 5 commands" in shown
+
+
+def test_an_answer_is_shown_word_by_word_as_it_comes(chat: Chat) -> None:
+    def streams(handler: BaseHTTPRequestHandler, service: Service) -> None:
+        whole = replace(service, text=REPLY).reply(service.asked)
+        pieces = [{"type": "response.output_text.delta", "delta": REPLY[k : k + 4]} for k in range(0, len(REPLY), 4)]
+        events = [*pieces, {"type": "response.completed", "response": whole}]
+        body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+        send(handler, 200, body.encode(), content_type="text/event-stream")
+
+    written: list[str] = []
+    chat.session.write = written.append
+    chat.hear("hello", streams)
+    assert "".join(written) + chat.shown[-1] == 'Try "small" steps first.\nThen more.'
+    assert len(written) > 3
 
 
 def test_prose_in_the_place_of_json_is_an_answer_that_calls_nothing(chat: Chat) -> None:
