@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench clusters carps clean
+.PHONY: demo test lint bench clusters katan carps clean
 demo: $(VENV)/demo
 	$(BIN)/llmhpo demo
 
 # Many tests wait for processes and clocks: three at a time keep two cores busy.
 test: $(VENV)/test
 	$(BIN)/llmhpo model install smollm2
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal --durations 20 -m "not gpu and not carps and not ray and not slurm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal --durations 20 -m "not gpu and not carps and not katan and not ray and not slurm"
 
 lint: $(VENV)/test
 	$(BIN)/ruff check .
@@ -26,6 +26,12 @@ bench: $(VENV)/test
 clusters: $(VENV)/test
 	$(PIP) --editable '.[ray,slurm]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray or slurm" tests/executors
+
+# A server that nobody here wrote, beside the environment: it brings a web framework that nothing else here needs.
+katan: $(VENV)/test
+	$(BIN)/llmhpo model install smollm2
+	$(PIP) --target .katan --no-deps llm-katan==0.22.0 fastapi starlette uvicorn h11 click anyio idna annotated-doc python-dotenv pyyaml opentelemetry-api
+	LLMHPO_KATAN=.katan OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m katan tests/llm/test_contract.py
 
 # CARP-S in an environment of its own: it brings sixty packages that nothing else here needs.
 carps:

@@ -7,6 +7,8 @@ import socket
 import struct
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,6 +64,21 @@ class Service:
         if self.style == "openai":
             return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None, **more}}
         return {"type": "error", "error": {"type": "invalid_request_error", "message": message, **more}}
+
+    def answer(self, seen: Seen) -> tuple[int, Body]:
+        """Status and body: a refusal of what the service does not take, or a good reply."""
+        asked = seen.body
+        for argument, words in self.rejects.items():
+            if _holds(asked, argument):
+                return 400, self.error(words)
+        if self.style == "anthropic" and _bounded(asked.get("output_config", {}).get("format", {})):
+            return 400, self.error("output_config.format.schema: 'maximum' is not supported")
+        if seen.path.endswith("/responses") and not self.has_responses:
+            return 404, {"detail": "Not Found"}
+        for name in ("response_format", "text", "tools") if self.style == "openai" else ():
+            if not _strict(asked.get(name, {})):
+                return 400, self.error(f"Invalid schema for {name} 'reply'", param=name)
+        return 200, self.reply(asked)
 
     def reply(self, asked: Body) -> Body:
         """A good reply's body."""
@@ -171,23 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.service.seen.append(Seen(self.path, {k.lower(): v for k, v in self.headers.items()}, body))
         if self.service.faults:
             self.service.faults.pop(0)(self, self.service)
-            return
-        for argument, words in self.service.rejects.items():
-            if _holds(body, argument):
-                send(self, 400, self.service.error(words))
-                return
-        if self.service.style == "anthropic" and _bounded(body.get("output_config", {}).get("format", {})):
-            send(self, 400, self.service.error("output_config.format.schema: 'maximum' is not supported"))
-            return
-        if self.path.endswith("/responses") and not self.service.has_responses:
-            send(self, 404, {"detail": "Not Found"})
-            return
-        if self.service.style == "openai":
-            for name in ("response_format", "text", "tools"):
-                if not _strict(body.get(name, {})):
-                    send(self, 400, self.service.error(f"Invalid schema for {name} 'reply'", param=name))
-                    return
-        send(self, 200, self.service.reply(body))
+        else:
+            send(self, *self.service.answer(self.service.seen[-1]))
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
@@ -231,10 +233,48 @@ class _Server(ThreadingHTTPServer):
         """Say nothing: clients that hang up are what the tests are about."""
 
 
+@dataclass
+class Proxy(Service):
+    """Passes requests on to the server at `upstream`; its faults strike between client and server."""
+
+    upstream: str = ""
+
+    def answer(self, seen: Seen) -> tuple[int, Body]:
+        """What the server says."""
+        kept = {k: v for k, v in seen.headers.items() if k in ("authorization", "x-api-key", "anthropic-version")}
+        path = seen.path.removeprefix("/v1") if self.style == "openai" else seen.path
+        request = urllib.request.Request(
+            self.upstream + path, json.dumps(seen.body).encode(), {**kept, "content-type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=100) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as refusal:
+            return refusal.code, json.load(refusal)
+
+    def reply(self, asked: Body) -> Body:
+        """The server's reply, for faults that damage it."""
+        return self.answer(self.seen[-1])[1]
+
+
+@contextmanager
+def proxying(style: str, upstream: str) -> Iterator[Proxy]:
+    """Start a proxy on a free port, and stop it."""
+    with _running(Proxy(style, upstream=upstream)) as proxy:
+        assert isinstance(proxy, Proxy)
+        yield proxy
+
+
 @contextmanager
 def serving(style: str) -> Iterator[Service]:
     """Start a server on a free port, and stop it."""
-    service = Service(style)
+    with _running(Service(style)) as service:
+        yield service
+
+
+@contextmanager
+def _running(service: Service) -> Iterator[Service]:
+    style = service.style
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"service": service}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
