@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ SAID = ("--metric", "loss", "--direction", "minimize", "--check-s", "60")
 
 def run_init(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "llmhpo", "init", "--llm", "none", *words],
+        [sys.executable, "-m", "llmhpo", "init", *(() if "--llm" in words else ("--llm", "none")), *words],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -111,3 +112,25 @@ def test_a_program_whose_name_only_a_help_text_gives_is_not_started(tmp_path: Pa
     run = run_init("--help-text", "help.txt", "--command", "./evil", *SAID, "-o", "b.toml", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "ran").exists()
+
+
+def test_a_model_sets_ranges_and_what_it_invents_is_said(here: Path) -> None:
+    why = {"line": None, "choices": None, "why": "narrow"}
+    reply = {"plans": [{"why": "one knob", "parameters": [
+        {"name": "lr", "low": 0.05, "high": 0.2, "log": True} | why, {"name": "warp", "low": 1, "high": 2, "log": False} | why
+    ]}]}  # fmt: skip
+    (here / "replies.jsonl").write_text(json.dumps(reply) + "\n")
+    run = run_init("words", *SAID[:4], "--check-s", "0", "--llm", "scripted:replies.jsonl", cwd=here)
+    assert run.returncode == 0, run.stderr
+    assert "warp: is no setting that was found; dropped" in run.stderr
+    assert read_study_file(here / "study.toml").space["lr"].describe_range() == "a float from 0.05 to 0.2 (log scale)"
+    assert "low = 0.05  # model scripted:replies.jsonl: narrow" in (here / "study.toml").read_text()
+
+
+def test_a_file_elsewhere_that_a_script_names_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text('{"dropout": 0.123}')
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "t.py").write_text("lr = 0.1\nprint(lr, open('../secret.json').read())\n")
+    run = run_init("--script", "job/t.py", *SAID[:4], "--check-s", "0", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "0.123" not in (tmp_path / "study.toml").read_text()

@@ -47,6 +47,9 @@ def init_command(
         Path | None, typer.Option(help="study.toml of an earlier study, to check ranges against")
     ] = None,
     llm: Annotated[str, typer.Option(help="model that may set ranges, as for run; none: by reading alone")] = "auto",
+    base_url: Annotated[
+        str | None, typer.Option(help="server of the model, where it is not the provider's own")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="file to write")] = Path("study.toml"),
     check_s: Annotated[float, typer.Option(help="seconds for one run with the defaults; 0 leaves it out")] = 20.0,
 ) -> None:
@@ -59,7 +62,7 @@ def init_command(
     spec = _given(spec, n_trials, timeout_s, max_usd)
     if sense is None and not sys.stdin.isatty():  # before anything is run
         raise ConfigError("--direction is missing; give minimize or maximize, as no person is there to ask")
-    spec = _refined(spec, llm, history)
+    spec = _refined(spec, llm, base_url, history)
     if metric is not None:
         spec = with_metric(spec, metric)
     run = _first_run(spec, check_s) if check_s > 0 and not spec.drawn else None
@@ -124,11 +127,11 @@ def _given(spec: StudySpec, n_trials: int | None, timeout_s: float | None, max_u
 # --- the model ----------------------------------------------------------------------------------------------------------
 
 
-def _refined(spec: StudySpec, llm: str, history: Path | None) -> StudySpec:
+def _refined(spec: StudySpec, llm: str, base_url: str | None, history: Path | None) -> StudySpec:
     """The spec with the model's ranges, where there is a model; what it said wrong is told."""
     name = "none" if llm == "auto" and not any(os.environ.get(key) for key in _KEYS) else llm
     earlier = None if history is None else _earlier(history)
-    model = make_llm(name)
+    model = make_llm(name, base_url=base_url if name != "none" else None)
     if model is None or model.compact:
         if llm != "auto" and model is not None:
             errors.print(

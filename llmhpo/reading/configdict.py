@@ -24,8 +24,12 @@ def read_config_dict(source: Source) -> list[Found]:
         if define not in _DEFINES or not isinstance(flag, str):
             continue
         file = source.scope.value(call.args[1]) if len(call.args) > 1 else UNKNOWN
-        path = source.path.parent / file if isinstance(file, str) else None
-        of = read_source(path) if path is not None and path.suffix == ".py" and path.is_file() else source
+        folder = source.path.resolve().parent
+        path = (folder / str(file)).resolve()
+        is_here = (
+            path.suffix == ".py" and path.is_relative_to(folder) and path.is_file()
+        )  # others are not the script's to name
+        of = read_source(path) if is_here else source
         found += [
             replace(one, passing="flag", spelling=f"--{flag}.{one.name}", where=replace(one.where, file=of.path.name))
             for one in _entries(of)

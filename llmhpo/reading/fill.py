@@ -3,7 +3,7 @@
 FILE is a config file: the values of PARAMS.json are put at their dotted keys, the result is written beside PARAMS.json, and the
 command is run in place of this process with the word CONFIG replaced by its path; where the command has no such word, by the path of
 the file that its script names. FILE is a script or notebook: it is run with the values in the places where its code has its own.
-Only the named values are filled in; without names all.
+Only the named values are filled in; without names all of a config file, and none of a script.
 """
 
 from __future__ import annotations
@@ -133,9 +133,10 @@ def main(argv: Sequence[str]) -> None:
     file, params_file, at = Path(argv[0]), Path(argv[1]), argv.index("--", 2)
     names, words = argv[2:at], list(argv[at + 1 :])
     params = json.loads(params_file.read_text(encoding="utf-8"))
-    params = {n: v for n, v in params.items() if n in names or not names}
+    is_code = file.suffix in _SCRIPTS
+    params = {n: v for n, v in params.items() if n in names or not (names or is_code)}
     beside = params_file.resolve()
-    if file.suffix in _SCRIPTS:
+    if is_code:
         words = _started(words, file, filled_code(file, params), beside)
     else:
         target = beside.with_name(f"config{file.suffix}")

@@ -103,7 +103,7 @@ def _without(words: Sequence[str], tuned: Sequence[Found]) -> list[str]:
 def _filled(reading: Reading, found: Sequence[Found], words: list[str]) -> list[str]:
     """The command behind what fills a config file, or values in the code, in for each trial."""
     coded = [f.name for f in found if f.passing in IN_CODE]
-    if coded:
+    if coded or reading.path.suffix == ".ipynb":  # no Python runs a notebook by itself
         words = [*_FILL, reading.path.name, "{params_file}", *coded, "--", *words]
     keys = [f.name for f in found if f.passing == "key"]
     if keys and reading.config is not None:

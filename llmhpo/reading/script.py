@@ -181,10 +181,11 @@ def _config_flag(found: Sequence[Found]) -> str:
 
 
 def _beside(folder: Path, name: str) -> Path | None:
+    """A config file in the script's folder or below. One that lies elsewhere is the person's to name: a script may name any file."""
     if not name.endswith(CONFIG_SUFFIXES) or len(name) > 200 or not name.isprintable():
         return None
     path = folder / name
-    return path if path.is_file() else None
+    return path if path.is_file() and path.resolve().is_relative_to(folder.resolve()) else None
 
 
 def _shell(source: Source) -> Reading:

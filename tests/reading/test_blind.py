@@ -135,3 +135,10 @@ def test_the_command_of_a_style_is_as_its_library_takes_it(name: str, tmp_path: 
         "tap_gnn.py": "--aggregation={aggregation} {undirected?--undirected}",
     }
     assert expected[name] in draft_spec("", script=folder / name).command.value
+
+
+def test_a_notebook_runs_with_values_filled_into_its_cells(tmp_path: Path) -> None:
+    cells = [{"cell_type": "markdown", "source": "# t"}, {"cell_type": "code", "source": ["%matplotlib inline\n", "LR = 0.1"]},
+             {"cell_type": "code", "source": "!ls\nprint('lr', LR)"}]  # fmt: skip
+    (tmp_path / "t.ipynb").write_text(json.dumps({"cells": cells, "nbformat": 4}))
+    assert output(rendered(tmp_path / "t.ipynb", tmp_path, lr=0.5), tmp_path).strip() == "lr 0.5"
