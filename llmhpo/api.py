@@ -350,7 +350,8 @@ def run(
 
     Raises: as `optimize`.
     """
-    while (result := _session(config, on_event, objective, isolated=isolated)).stopped == "steered":
+    wishes = Wishes(config.directory)
+    while (result := _session(config, on_event, objective, wishes, isolated=isolated)).stopped == "steered":
         pass
     if confirm is None and config.editing is not None and result.best is not None and result.best.proposal.code:
         confirm = config.editing.confirm or None
@@ -362,7 +363,12 @@ def run(
 
 
 def _session(
-    config: RunConfig, on_event: Callable[[Event], None], objective: Objective | None, *, isolated: bool | None
+    config: RunConfig,
+    on_event: Callable[[Event], None],
+    objective: Objective | None,
+    wishes: Wishes,
+    *,
+    isolated: bool | None,
 ) -> Result:
     """One session: to the end of the study, or to a change that takes a new executor."""
     check_warm_start(config.warm_start, edits_code=config.editing is not None)
@@ -382,7 +388,7 @@ def _session(
         command = _note_another_command(store, config)
         if config.scoring is not None:
             _note_another_scorer(store, config.scoring)
-        wishes = Wishes(config.directory)
+        wishes.listen(store.epoch)
         take_in(store, wishes)
         if store.space.names != config.space.names:
             config, executor = steered_config(config, store.steering), None

@@ -166,10 +166,10 @@ class Loop:
         if self._wishes.changed:
             take_in(self.store, self._wishes, consulting=self._consultation is not None)
             self._watch.limit_s = self.store.steering.budget.max_wall_s or self._rules.max_wall_s
-        if self.store.space.names != self._names:
-            self._leaving = _STEERED
-        elif how := self._wishes.pause(self.store.epoch):
+        if how := self._wishes.pause(self.store.epoch):
             self._leaving, self._leaves_now = _PAUSED, how == "now"
+        elif self.store.space.names != self._names:
+            self._leaving = _STEERED
 
     def _log_session(self) -> None:
         """What a replay must know of this session besides the store."""

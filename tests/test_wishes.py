@@ -117,6 +117,24 @@ def test_a_session_that_is_asked_to_pause_ends_after_its_running_trials_and_the_
     assert len(run(tmp_path, 5).trials) == 5
 
 
+def test_a_pause_that_is_asked_for_while_a_parameter_is_added_is_kept(tmp_path: Path) -> None:
+    def both() -> None:
+        ask(tmp_path, add)
+        wishes(tmp_path).ask_to_pause(1, "drain")
+
+    assert run(tmp_path, 6, after(1, both)).stopped == "paused"
+    assert len(context(tmp_path).trials) == 2
+
+
+def test_a_pause_that_was_asked_of_the_session_before_it_began_anew_is_kept(tmp_path: Path) -> None:
+    def on_event(event: Event) -> None:
+        after(1, lambda: ask(tmp_path, add))(event)
+        after(2, lambda: wishes(tmp_path).ask_to_pause(1, "drain"))(event)
+
+    assert run(tmp_path, 6, on_event).stopped == "paused"
+    assert len(context(tmp_path).trials) == 3
+
+
 def test_a_request_to_pause_holds_for_the_session_it_names_alone(tmp_path: Path) -> None:
     wishes(tmp_path).ask_to_pause(7, "now")
     assert len(run(tmp_path, 3).trials) == 3

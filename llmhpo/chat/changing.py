@@ -177,7 +177,7 @@ def _budget_text(study: StudyFile) -> str:
     now = {"trials": study.n_trials(context), "usd": caps.max_usd, "tokens": caps.max_tokens, "requests": caps.max_requests,
            "wall": study.config.rules.max_wall_s}  # fmt: skip
     spent = context.usage
-    used: Mapping[str, object] = {"trials": len(context.trials), "usd": "unknown" if spent.usd is None else f"{spent.usd:.4f}",
+    used: Mapping[str, object] = {"trials": len(context.own), "usd": "unknown" if spent.usd is None else f"{spent.usd:.4f}",
                                   "tokens": spent.tokens, "requests": spent.calls, "wall": "-"}  # fmt: skip
     rows = []
     for name, field in _BUDGETS.items():

@@ -106,7 +106,7 @@ def _shortened(text: str) -> str:
 
 def headline(study: StudyFile, context: Context) -> str:
     """The study in one line: how far it is, the best value, who runs it."""
-    ended = sum(t.outcome is not None for t in context.trials)
+    ended = sum(t.outcome is not None for t in context.own)
     parts = [f"{as_line(study.config.study_name, 40)}: {ended}/{study.n_trials(context)} trials"]
     if context.failed:
         parts.append(f"{len(context.failed)} failed")

@@ -16,6 +16,9 @@ def run(session: Session, words: list[str]) -> str:
         study.change(f"run {n}", lambda now: replace(now, budget=replace(now.budget, n_trials=n if n else None)))
     if study.running() is not None and words:
         return f"the study runs already; it goes on to {words[0]} trials"
+    context = study.context()
+    if len(context.own) >= study.n_trials(context) and not context.pending:
+        return f"all {study.n_trials(context)} trials have been run; /run N with a larger N goes on"
     session.say("starting ...")
     process = study.start()
     if process.poll() == 0:

@@ -46,6 +46,7 @@ class Wishes:
     def __init__(self, folder: Path) -> None:
         self._path, self._pause = folder / _FILE, folder / _PAUSE
         self._seen: tuple[int, int] | None = None
+        self._first = 0  # epoch of the run that listens, whose later sessions have later ones
         self._known: list[Wish] = []
 
     @property
@@ -136,12 +137,17 @@ class Wishes:
         except OSError as error:
             raise StoreError(f"{str(self._pause)!r} cannot be written: {error.strerror}; mend the folder") from None
 
+    def listen(self, epoch: int) -> None:
+        """A run begins with this epoch: requests to it, and to sessions that it begins anew, are its own."""
+        self._first = self._first or epoch
+
     def pause(self, epoch: int) -> Pause:
-        """Whether the session of this epoch is asked to end, and how."""
+        """Whether the run that is at this epoch is asked to end, and how."""
         raw: Any = None
         with contextlib.suppress(OSError, ValueError):
             raw = json.loads(self._pause.read_text(encoding="utf-8"))
-        if not isinstance(raw, dict) or raw.get("epoch") != epoch:
+        asked = raw.get("epoch") if isinstance(raw, dict) else None
+        if not isinstance(asked, int) or not (self._first or epoch) <= asked <= epoch:
             return ""
         return "now" if raw.get("how") == "now" else "drain"
 

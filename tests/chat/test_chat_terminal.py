@@ -62,7 +62,7 @@ SAID = [
     ("/report", "report.html"),
     ("/export toml", '"k" = "b"'),
     ("/diff 1", "edits no code; name what may change with `editable`"),
-    ("/run 4", "the run has ended: "),
+    ("/run 4", "all 4 trials have been run; /run N with a larger N goes on"),
     ("/pause", "is not being run; there is nothing to pause"),
 ]
 WRONG = [
