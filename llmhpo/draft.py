@@ -44,7 +44,11 @@ def with_metric(spec: StudySpec, name: str, seen: tuple[Shown, ...] = ()) -> Stu
     if shown is not None and shown.pattern:
         origin = Origin("run") if shown.where is None else Origin("script", str(shown.where), f"prints {shown.name!r}")
         pattern = Item(shown.pattern, origin)
-    return replace(spec, metric=Item(name, Origin("person")), metric_pattern=pattern)
+    is_same = spec.metric is not None and same_name(spec.metric.value, name)
+    metric = spec.metric if spec.metric is not None and spec.metric.value == name else Item(name, Origin("person"))
+    of_other = spec.direction is not None and spec.direction.origin.by == "words" and not is_same
+    direction = None if of_other else spec.direction  # words that say the sense of one metric say nothing of another
+    return replace(spec, metric=metric, metric_pattern=pattern, direction=direction)
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from llmhpo.reading.ranges import Suggestion, suggest
 from llmhpo.reading.script import Reading, merged, read
 from llmhpo.reading.shell import flags_of
 from llmhpo.reading.source import read_source
+from llmhpo.reading.wording import read_words
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Direction
 
@@ -144,6 +145,7 @@ def draft_spec(
             "such as 'python train.py --lr={lr}'"
         )
     settings = tuple(_setting(f) for f in found)
+    said = read_words(words)
     spec = StudySpec(
         task=Item(words, Origin("words")),
         command=Item(
@@ -151,13 +153,17 @@ def draft_spec(
         ),
         cwd=(files[0].resolve().parent if files and files[0] != help_text else Path.cwd()),
         settings=settings,
-        n_trials=_n_trials(settings),
+        n_trials=_said(said.n_trials) or _n_trials(settings),
         fixed=() if reading is None else reading.fixed,
         drawn=_drawn(script),
         shown=() if script is None or script.suffix not in (".py", ".ipynb") else read_metrics(read_source(script)),
         files=files,
         reading=reading,
         start=command,
+        metric=_said(said.metric),
+        direction=_said(said.direction),
+        timeout_s=_said(said.timeout_s),
+        max_usd=_said(said.max_usd),
     )
     if not spec.drawn and spec.space is None and not names:
         raise ConfigError(_nothing(files, reading, command))
@@ -247,6 +253,10 @@ def _drawn(script: Path | None) -> tuple[Drawn, ...]:
     if script is None or script.suffix != ".py":
         return ()
     return tuple(d for source in sources_of([script.name], script.resolve().parent) for d in read_draws(source))
+
+
+def _said(said: tuple[T, str] | None) -> Item[T] | None:
+    return None if said is None else Item(said[0], Origin("words", reason=repr(said[1])))
 
 
 def _n_trials(settings: Sequence[Setting]) -> Item[int]:

@@ -60,17 +60,20 @@ def init_command(
         script = Path("train.py")
     spec = draft_spec(words, script=script, config=config, help_text=help_text, command=command)
     spec = _given(spec, n_trials, timeout_s, max_usd)
-    if sense is None and not sys.stdin.isatty():  # before anything is run
+    if metric := metric or (spec.metric.value if spec.metric else None):
+        spec = with_metric(spec, metric)
+    if sense is not None:
+        spec = replace(spec, direction=Item(sense, Origin("person")))
+    if spec.direction is None and not sys.stdin.isatty():  # before anything is run
         raise ConfigError("--direction is missing; give minimize or maximize, as no person is there to ask")
     spec = _refined(spec, llm, base_url, history)
-    if metric is not None:
-        spec = with_metric(spec, metric)
     run = _first_run(spec, check_s) if check_s > 0 and not spec.drawn else None
     seen = () if run is None else run.seen
     spec = with_metric(spec, metric or _ask_metric(spec, run), seen)
     assert spec.metric is not None
-    sense = sense or _direction(_ask(f"Is {spec.metric.value} to be minimized or maximized?"))
-    spec = replace(spec, direction=Item(sense, Origin("person")))
+    if spec.direction is None:
+        sense = _direction(_ask(f"Is {as_line(spec.metric.value, 60)} to be minimized or maximized?"))
+        spec = replace(spec, direction=Item(sense, Origin("person")))
     _write(output, study_toml(spec, output.parent))
     if spec.drawn:
         run = _found_drawn(spec, output, check_s)
@@ -119,8 +122,8 @@ def _given(spec: StudySpec, n_trials: int | None, timeout_s: float | None, max_u
     return replace(
         spec,
         n_trials=spec.n_trials if n_trials is None else Item(n_trials, you),
-        timeout_s=None if timeout_s is None else Item(timeout_s, you),
-        max_usd=None if max_usd is None else Item(max_usd, you),
+        timeout_s=spec.timeout_s if timeout_s is None else Item(timeout_s, you),
+        max_usd=spec.max_usd if max_usd is None else Item(max_usd, you),
     )
 
 
