@@ -152,18 +152,14 @@ def _drive(arm: Arm, task: Task, trials: int, batch: int, seed: int) -> None:
         done += len(asked)
 
 
-def table(bills: Sequence[Bill]) -> list[str]:
-    """The bills as lines of text, the dearest last."""
-    lines = [
-        f"{'task':<26s}{'params':>7s}{'requests':>10s}{'in':>9s}{'out':>8s}{'tokens':>9s}  random: tokens   LLAMBO: requests, tokens"
-    ]
-    for b in sorted(bills, key=lambda b: b.ours.tokens):
-        other = "" if b.llambo is None else f"{b.llambo.calls:>10,d}{b.llambo.tokens:>14,d}"
-        u = b.ours
-        lines.append(
-            f"{b.task[:25]:<26s}{b.parameters:>7d}{u.calls:>10d}{u.input_tokens:>9,d}{u.output_tokens:>8,d}{u.tokens:>9,d}{b.random.tokens:>16,d}{other}"
-        )
-    return lines
+HEAD = f"{'task':<26s}{'params':>7s}{'requests':>10s}{'in':>9s}{'out':>8s}{'tokens':>9s}{'random':>9s}   LLAMBO: requests, tokens"
+
+
+def row(bill: Bill) -> str:
+    """A line of the table."""
+    u, other = bill.ours, "" if bill.llambo is None else f"{bill.llambo.calls:>19,d}{bill.llambo.tokens:>12,d}"
+    counts = f"{u.calls:>10d}{u.input_tokens:>9,d}{u.output_tokens:>8,d}{u.tokens:>9,d}{bill.random.tokens:>9,d}"
+    return f"{bill.task[:25]:<26s}{bill.parameters:>7d}{counts}{other}"
 
 
 def money(bills: Sequence[Bill]) -> list[str]:
@@ -201,8 +197,12 @@ def main() -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     count = tokenizer()
     tasks = load(args.data, args.suite, pattern=args.tasks)
-    bills = [measure(task, args.trials, args.batch, count, llambo=args.llambo) for task in tasks]
-    print("\n".join([*table(bills), "", *money(bills)]))
+    bills: list[Bill] = []
+    print(HEAD)
+    for task in tasks:
+        bills.append(measure(task, args.trials, args.batch, count, llambo=args.llambo))
+        print(row(bills[-1]), flush=True)
+    print("\n" + "\n".join(money(bills)))
     over = [b.task for b in bills for u in (b.ours, b.random) if u.calls > MOST_REQUESTS or u.tokens > MOST_TOKENS]
     print(f"\nover {MOST_REQUESTS} requests or {MOST_TOKENS:,} tokens: {', '.join(over) or 'none'}")
     return int(bool(over) and args.trials == 25)
