@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +137,41 @@ def test_a_file_elsewhere_that_a_script_names_is_not_read(tmp_path: Path) -> Non
     run = run_init("--script", "job/t.py", *SAID[:4], "--check-s", "0", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert "0.123" not in (tmp_path / "study.toml").read_text()
+
+
+def in_terminal(cwd: Path, words: tuple[str, ...], answers: dict[str, str]) -> str:
+    """What init shows in a terminal, where each text of `answers`, in their order, is answered as it appears."""
+    pid, terminal = pty.fork()
+    if pid == 0:  # pragma: no cover
+        os.chdir(cwd)
+        os.execv(sys.executable, [sys.executable, "-m", "llmhpo", "init", "--llm", "none", *words])
+    shown, waiting = "", list(answers.items())
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while data := os.read(terminal, 4096):
+            shown += data.decode(errors="replace")
+            if waiting and waiting[0][0] in shown.rpartition("\n")[2]:
+                os.write(terminal, f"{waiting.pop(0)[1]}\r".encode())
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    return shown
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of pty.fork
+def test_in_a_terminal_all_is_asked_and_a_mistyped_answer_once_more(here: Path) -> None:
+    (here / "study.toml").write_text("mine")
+    answers = {
+        "Write over it?": "y",
+        "is the result of a run?": "loss",
+        "minimized or maximized?": "sideways",
+        "loss to be minimized": "min",
+    }
+    shown = in_terminal(here, ("--check-s", "0"), answers)
+    assert "study.toml: 1 parameter, each" in shown
+    assert read_study_file(here / "study.toml").task.direction == "minimize"
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_in_a_terminal_a_no_leaves_the_file_as_it_is(here: Path) -> None:
+    (here / "study.toml").write_text("mine")
+    assert "left as it was" in in_terminal(here, ("--check-s", "0"), {"Write over it?": "n"})
+    assert (here / "study.toml").read_text() == "mine"

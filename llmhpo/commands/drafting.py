@@ -72,15 +72,16 @@ def init_command(
     spec = with_metric(spec, metric or _ask_metric(spec, run), seen)
     assert spec.metric is not None
     if spec.direction is None:
-        sense = _direction(_ask(f"Is {as_line(spec.metric.value, 60)} to be minimized or maximized?"))
-        spec = replace(spec, direction=Item(sense, Origin("person")))
+        spec = replace(spec, direction=Item(_ask_direction(spec.metric.value), Origin("person")))
     _write(output, study_toml(spec, output.parent))
     if spec.drawn:
         run = _found_drawn(spec, output, check_s)
     else:
         read_study_file(output)
         count = len(spec.space or ())
-        _say(f"{output}: {count} parameters, each with its origin. Read it, change it, then: llmhpo run {output}")
+        _say(
+            f"{output}: {count} parameter{'s' * (count != 1)}, each with its origin. Read it, change it, then: llmhpo run {output}"
+        )
     if run is not None:
         _tell(spec, run)
 
@@ -109,6 +110,13 @@ def _ask_metric(spec: StudySpec, run: FirstRun | None) -> str:
         tried = f". Tried once: {run.message}" if run is not None and not names else ""
         raise ConfigError(f"--metric is missing; give it, as no person is there to ask{found}{tried}")
     return _ask(f"Which metric is the result of a run?{found[1:]}")
+
+
+def _ask_direction(metric: str) -> Direction:
+    while True:
+        answer = _ask(f"Is {as_line(metric, 60)} to be minimized or maximized? (min/max)")
+        if (known := _DIRECTIONS.get(answer.lower())) is not None:
+            return known
 
 
 def _direction(text: str) -> Direction:
