@@ -248,7 +248,9 @@ class HostedModel:
         if form and attempt.schema and reply.finish == "stop" and reply.text and reply.text.strip():
             own_words = reply.text.rpartition("</think>")[2]
             mark = f"{wire.name}:{form}"
-            if keeps_to(own_words, attempt.schema, bounds=form == "tool"):
+            # Servers that make a tool's arguments up keep to its types, and seldom to the bounds, which Anthropic is not even sent.
+            whole = asked.request.schema if form == "tool" else None
+            if keeps_to(own_words, whole or attempt.schema, bounds=whole is not None):
                 known = known.showing(mark)
             elif not self._endpoint.hosted and wire is not self._wires[-1]:
                 # vLLM's Responses enforce no schema behind a reasoning parser: issue 44012.

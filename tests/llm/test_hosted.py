@@ -568,3 +568,13 @@ def test_a_closed_model_may_be_used_again(model: HostedModel) -> None:
     model.complete(ask())
     model.close()
     assert model.complete(ask()).text == servers.REPLY
+
+
+def test_a_tool_whose_arguments_are_made_up_gives_way_to_the_prompt_alone(
+    style: str, model: HostedModel, service: Service
+) -> None:
+    service.rejects = NO_FORM[style]
+    service.text = '{"lr": 7.0, "maximum": 1}'  # the types are right
+    for _ in range(2):
+        model.complete(ask())
+    assert "tools" not in service.seen[-1].body
