@@ -3,7 +3,8 @@
 `random`, `tpe` (multivariate, grouped, constant liar), `tpe_default`, `gp`, `cmaes` and `smac` are classical; `none`,
 `recorded`, `garbage` and every model spec ("smollm2", "openai:MODEL", "scripted:FILE", ...) are llmhpo. `recorded_tpe` tries
 all recorded proposals and hands over to TPE. `llambo:disc@SPEC`, `llambo:gen@SPEC`, `zhang:chat@SPEC` and
-`zhang:compressed@SPEC` are the methods of other authors on any of these models.
+`zhang:compressed@SPEC` are the methods of other authors on any of these models. `llambo@SPEC`, `llambo-gen@SPEC`, `llambo-ranked@SPEC` and
+`critic@SPEC` are llmhpo with its `advice` set so.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from evals.arms.base import CLASSICAL, Arm, Asked
 from evals.arms.llambo import LlamboArm
-from evals.arms.models import Meter, garbage_model, recorded_model, shared_model
+from evals.arms.models import Meter, garbage_model, metered, recorded_model, shared_model
 from evals.arms.optuna_arm import OptunaArm, classical_samplers
 from evals.arms.random_arm import RandomArm
 from evals.arms.replay_arm import ReplayArm
@@ -21,12 +22,21 @@ from evals.arms.smac import SmacArm
 from evals.arms.zhang import ZhangArm
 from evals.tasks.base import Task
 from llmhpo import LLMSampler
+from llmhpo.agents.advice import Advice
 from llmhpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from llmhpo.llm.base import LLM
 
 __all__ = ["CLASSICAL", "Arm", "Asked", "exists", "make_arm"]
+
+
+ADVICE = {
+    "llambo": Advice(proposer="llambo", surrogate="llambo:disc"),
+    "llambo-gen": Advice(proposer="llambo", surrogate="llambo:gen"),
+    "llambo-ranked": Advice(surrogate="llambo:disc"),
+    "critic": Advice(critic=True),
+}
 
 
 def exists(name: str, task: Task) -> bool:
@@ -49,13 +59,14 @@ def make_arm(name: str, task: Task, seed: int, budget: int, record: Path | None 
         return ReplayArm(task, make_arm("tpe", task, seed, budget))
     if name.startswith(("llambo:", "zhang:")):
         return _of_others(name, task, seed, budget, record)
+    way, _, spec = name.partition("@")
     if name == "recorded":
         model: LLM | None = recorded_model(task)
     elif name == "garbage":
         model = garbage_model(task, seed)
     else:
-        model = shared_model(name, record)
-    meter = None if model is None else Meter(model, task)
+        model = shared_model(spec if way in ADVICE else name, record)
+    meter = None if model is None else metered(model, task)
     sampler = LLMSampler(
         meter if meter is not None else "none",
         task=task.words,
@@ -63,6 +74,7 @@ def make_arm(name: str, task: Task, seed: int, budget: int, record: Path | None 
         metric=task.metric,
         n_trials=budget,
         seed=seed,
+        advice=ADVICE.get(way),
     )
     return OptunaArm(task, sampler, name, ordinals_as_integers=False, meter=meter)
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from evals.tasks.base import Params, Task
 from llmhpo import LLMHPOError, Usage, make_llm
+from llmhpo.llm.base import Sampler, Scorer, Scores, Several
 from llmhpo.llm.local import LocalModel
 from llmhpo.llm.scripted import ScriptedModel
 
 if TYPE_CHECKING:
     from llmhpo.llm.base import LLM, Completion, Request
+
+
+_Answer = TypeVar("_Answer", Several, Scores)
 
 
 class Meter:
@@ -82,8 +87,11 @@ class Meter:
         start, end = text.find("{"), text.rfind("}") + 1  # fences and thoughts around it stay
         try:
             reply = json.loads(text[start:end])
-            reply["configurations"] = [self._snap(raw) for raw in reply["configurations"]]
-        except (ValueError, TypeError, KeyError):
+            if reply.keys() <= {*self._task.space.names}:  # one configuration and nothing around it
+                reply = self._snap(reply)
+            else:
+                reply["configurations"] = [self._snap(raw) for raw in reply["configurations"]]
+        except (ValueError, TypeError, KeyError, AttributeError):
             return text  # not what was asked for: the optimizer's business
         return text[:start] + json.dumps(reply) + text[end:]
 
@@ -102,6 +110,42 @@ class Meter:
     def close(self) -> None:
         """Close the inner model."""
         self._inner.close()
+
+
+class _SamplingMeter(Meter):
+    """One on a model that writes several replies at once, and says how likely given texts are."""
+
+    def complete_many(self, request: Request, n: int) -> Several:
+        """As the inner model."""
+        assert isinstance(self._inner, Sampler)
+        several = self._timed(partial(self._inner.complete_many, request, n))
+        self.completions += len(several.texts)
+        if self._task.snap is None:
+            return several
+        return replace(several, texts=tuple(self._snapped(text) for text in several.texts))
+
+    def score(self, request: Request, candidates: Sequence[str]) -> Scores:
+        """As the inner model."""
+        assert isinstance(self._inner, Scorer)
+        return self._timed(partial(self._inner.score, request, candidates))
+
+    def _timed(self, send: Callable[[], _Answer]) -> _Answer:
+        start = time.perf_counter()
+        try:
+            answer = send()
+        except LLMHPOError:
+            self.usage += Usage(calls=1)
+            raise
+        finally:
+            self.seconds += time.perf_counter() - start
+        self.usage += answer.usage
+        return answer
+
+
+def metered(model: LLM, task: Task) -> Meter:
+    """A meter on a model that can do what the model can."""
+    both = isinstance(model, Sampler) and isinstance(model, Scorer)
+    return (_SamplingMeter if both else Meter)(model, task)
 
 
 def recorded_model(task: Task) -> LLM:

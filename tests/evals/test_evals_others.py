@@ -246,3 +246,16 @@ def test_recorded_proposals_are_tried_first_and_handed_to_the_other_arm(batch: i
     assert run.sources == ["start", *["recorded"] * tried, *["tpe"] * (15 - tried)]
     assert 5 <= tried <= 9  # the first one is where a seeded run starts
     assert not any(run.seen[1 : 1 + tried])
+
+
+@pytest.mark.parametrize("id_", [NUMERIC, CONDITIONAL])
+@pytest.mark.parametrize("way", ["llambo", "llambo-gen", "llambo-ranked", "critic"])
+def test_llmhpo_with_advice_is_an_arm_like_others(id_: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Conforming()
+    monkeypatch.setattr("evals.arms.shared_model", lambda *_: model)
+    done = run_one(task(id_), key(id_, f"{way}@conforming", budget=8))
+    assert len(done.values) == 8
+    assert done.requests == len(model.requests) > 0
+    batch_first = "configurations" in (model.requests[0].schema or {})["properties"]  # type: ignore[operator]
+    assert batch_first == (way in ("llambo-ranked", "critic"))
+    assert "llm" in done.sources
