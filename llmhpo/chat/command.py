@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llmhpo.operations import StudyFile
     from llmhpo.trial import Context
 
-_LOOK_S, _SHARE = 1.0, 0.25  # the watcher looks once a second, and takes a quarter of the time for it at most
+_LOOK_S, _SHARE = 1.0, 0.25  # the watcher looks once a second, and takes a quarter of a core for it at most
 
 
 def chat_command(
@@ -145,7 +145,7 @@ def _watch(session: Session, screen: Screen) -> None:
     stamp: object = None
     study: StudyFile | None = None
     while True:
-        start = time.monotonic()
+        start = time.thread_time()
         try:
             study = session.study() if study is None or not session.path.exists() else study
             now = (study.stamp, _mtime(session.path))
@@ -163,7 +163,7 @@ def _watch(session: Session, screen: Screen) -> None:
         except Exception as error:  # noqa: BLE001 - the status line must not end the session
             screen.status = f"the study cannot be read now: {type(error).__name__}"
             stamp = None
-        time.sleep(max(_LOOK_S, (time.monotonic() - start) * (1 / _SHARE - 1)))
+        time.sleep(max(_LOOK_S, (time.thread_time() - start) * (1 / _SHARE - 1)))
 
 
 def _mtime(path: Path) -> int:
