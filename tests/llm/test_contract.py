@@ -119,7 +119,9 @@ def _warm(url: str) -> None:
     """The first request loads the model."""
     asked = {"model": "smollm2", "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]}
     request = urllib.request.Request(
-        f"{url}/v1/chat/completions", json.dumps(asked).encode(), {"content-type": "application/json"}
+        f"{url}/v1/chat/completions",
+        json.dumps(asked).encode(),
+        {"content-type": "application/json", "authorization": "Bearer any"},
     )
     urllib.request.urlopen(request, timeout=110).close()
 
