@@ -349,6 +349,14 @@ def test_a_study_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, s
         read_other(url + suffix, "minimize")
 
 
+def test_the_confirmation_of_a_study_is_not_taken_for_another_one(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    study(searched(4), url)
+    study(searched(2), url, "old:confirm")
+    assert len(read_other(url, "minimize").trials) == 4
+    assert len(read_other(f"{url}#old:confirm", "minimize").trials) == 2
+
+
 def test_a_file_that_is_no_study_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello\n")
     with pytest.raises(StoreError, match="neither a SQLite file nor a journal"):

@@ -54,7 +54,8 @@ def _label(node: Node, leader: str) -> Markup:
         found = f"{_ENDS.get(node.state, 'no result yet')} ({count})"
     name = f"{node.code[:8]}, {node.revision.source}" if node.code else "the code as it stood"
     tunes = ", ".join(line(p.name, 40) for p in node.revision.hyperparameters)
-    words = [line(node.revision.note, 200), f"tunes {tunes}" if tunes else "", line(node.why, 200)]
+    note = line(node.revision.note, 200) if node.code else ""
+    words = [note, f"tunes {tunes}" if tunes else "", line(node.why, 200)]
     about = "; ".join(text for text in words if text)
     kind = "better" if node.code == leader else "worse" if node.state == "broken" else None
     rest = f" - {name}" + (f": {about}" if about else "") + (" (best)" if node.code == leader else "")

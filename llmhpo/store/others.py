@@ -71,7 +71,9 @@ def read_other(study: WarmStart, direction: Direction, but: str = "") -> Other:
     with contextlib.ExitStack() as stack, storage_errors(where):
         storage = _open(where)
         stack.callback(close_storage, storage)
-        known = {s.study_name: s._study_id for s in storage.get_all_studies()}
+        every = {s.study_name: s._study_id for s in storage.get_all_studies()}
+        # Where none is named, the confirmations of a study, NAME:confirm and the like, are no choice beside it.
+        known = every if name else {n: i for n, i in every.items() if n.rpartition(":")[0] not in every}
         if name not in known and (name or len(known) != 1):
             what = f"no study named {name!r}" if name else f"{len(known) or 'no'} studies"
             names = (
