@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +56,30 @@ def test_a_report_of_a_study_that_never_ran_says_so(tmp_path: Path) -> None:
     done = llmhpo("report", cwd=tmp_path)
     assert done.returncode == 2
     assert "there is no study yet" in done.stderr
+
+
+def test_what_was_learned_is_told_with_its_statistic_and_a_models_wrong_words_are_dropped(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(STUDY.replace("n_trials = 5", "n_trials = 12"))
+    assert llmhpo("run", "--plain", cwd=tmp_path).returncode == 0
+    plain = llmhpo("learned", cwd=tmp_path)
+    assert plain.returncode == 0, plain.stderr
+    assert "Lower x gave better loss." in plain.stdout
+    assert re.search(r"Spearman's rho \+1.00 over 12 trials.*best trials of it: \d+", plain.stdout)
+    found = plain.stdout.split("\n").index("Lower x gave better loss.") // 2 + 1
+    for text, is_kept in (("Keep x low.", True), ("Raise x.", False)):
+        reply = json.dumps({"sentences": [{"finding": f"F{found}", "text": text}]})
+        (tmp_path / "replies.jsonl").write_text(f"{json.dumps(reply)}\n" * 3)
+        worded = llmhpo("learned", "--llm", "scripted:replies.jsonl", cwd=tmp_path)
+        assert worded.returncode == 0, worded.stderr
+        assert (text in worded.stdout) == is_kept
+        assert ("the model's wording was dropped" in worded.stdout) != is_kept
+        assert "1 request" in worded.stderr
+
+
+def test_of_few_trials_nothing_is_said_to_be_learned(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(STUDY)
+    llmhpo("run", "--plain", cwd=tmp_path)
+    assert "too few" in llmhpo("learned", cwd=tmp_path).stdout
 
 
 def test_a_formula_is_evaluated_and_names_its_source(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`llmhpo report`: the study as one HTML page; `llmhpo suggest`: what a formula of the literature gives."""
+"""`llmhpo report`: the study as one HTML page; `learned`: what its trials show; `suggest`: what a formula of the literature gives."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from llmhpo.agents.reflect import reflect
 from llmhpo.cards import cards, formulas
-from llmhpo.commands.base import StudyFile, console, study_file
+from llmhpo.commands.base import StudyFile, console, errors, study_file
 from llmhpo.config import read_study_file
 from llmhpo.errors import ConfigError
 from llmhpo.history import show_number
+from llmhpo.llm import make_llm
+from llmhpo.progress import usage_text
 from llmhpo.report.page import study_report, write_report
 from llmhpo.store import load_study
 
@@ -46,6 +49,39 @@ def report(
     console.print(Text(f"wrote {path} ({len(page.encode()) / 1e3:.0f} kB)"), soft_wrap=True)
     if open_ and not webbrowser.open(path.absolute().as_uri()):
         console.print(Text("no browser was found to open it with"), soft_wrap=True)
+
+
+def learned(
+    study: StudyFile = Path("study.toml"),
+    llm: Annotated[
+        str,
+        typer.Option(help="model that words it, checked against the findings: openai:MODEL, ...; none: plain words"),
+    ] = "none",
+    study_name: Annotated[str | None, typer.Option()] = None,
+    storage: Annotated[str | None, typer.Option()] = None,
+) -> None:
+    """Say what the trials show, each claim with its statistic and its trials. Works while the study runs."""
+    config = read_study_file(study_file(study), {"study_name": study_name, "storage": storage})
+    context = load_study(str(config.storage), config.study_name)
+    model = make_llm(llm, base_url=config.base_url, price=config.price)
+    try:
+        found = reflect(context, model, config.caps, deadline_s=config.deadline_s)
+    finally:
+        if model is not None:
+            model.close()
+    if not found.insights:
+        console.print(Text(f"{len(context.finished)} trials ended well: too few, or too alike, for any claim"))
+    for insight in found.insights:
+        trials = ", ".join(map(str, insight.claim.trials[:5]))
+        console.print(Text(insight.text), soft_wrap=True)
+        console.print(Text(f"    {insight.claim.statistic}; best trials of it: {trials}", style="dim"), soft_wrap=True)
+        if insight.dropped:
+            console.print(
+                Text(f"    (the model's wording was dropped: {insight.dropped})", style="dim"), soft_wrap=True
+            )
+    if model is not None:
+        trouble = f"; {found.error}" if found.error else ""
+        errors.print(Text(f"model: {usage_text(found.usage)}{trouble}"), soft_wrap=True)
 
 
 def suggest(
