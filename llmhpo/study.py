@@ -23,6 +23,7 @@ from llmhpo.store import MOST_TOGETHER, Store
 from llmhpo.store.journal import journal_path
 from llmhpo.store.others import WarmStart, check_warm_start, take_over
 from llmhpo.store.storage import sqlite_path
+from llmhpo.store.wishes import Wishes, take_in
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Context, Direction, Outcome, Task, Trial
 from llmhpo.usage import Caps, Price
@@ -34,7 +35,7 @@ class Study:
     Arguments as for `optimize`. Without `storage` and `study_name` it lives in memory. `n_trials` is only a hint to the
     proposers on how long the study will be. With `editable` the model may edit code below `cwd`, `data` aside: `checkout` writes what
     a trial is to run, and whoever runs it has to see to it that it does no harm. Trials that were asked for and never told stay open: `pending` lists
-    them, also after a restart. Use it as a context manager, or `close` it.
+    them, also after a restart. What a person asks for meanwhile (`llmhpo chat`) holds from the next `ask` on. Use it as a context manager, or `close` it.
 
     Raises: ConfigError, SpaceError, StoreError.
     """
@@ -99,6 +100,8 @@ class Study:
         except BaseException:
             self._store.close()
             raise
+        self._wishes = None if storage is None else Wishes(folder)
+        self._take_in()
         self._watch = Stopwatch(max_wall_s, self._store.wall_s, self._store.keep_wall)
         self._search: Search = portfolio
         self._lineage: Lineage | None = None
@@ -120,6 +123,7 @@ class Study:
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ConfigError(f"ask({n!r}): give a whole number of trials from 1 on")
         self._watch.save_if_due()
+        self._take_in()
         context = self._context()
         begun: list[Trial] = []
         note: dict[str, object] = {}
@@ -240,6 +244,12 @@ class Study:
             self._confirm_store = plan.store
             return plan
         return Plan(self._confirm_store, context, k)
+
+    def _take_in(self) -> None:
+        """What the person has asked for in a chat: it holds from the next trial on."""
+        if self._wishes is not None and self._wishes.changed:
+            take_in(self._store, self._wishes)
+            self.n_trials = self._store.steering.budget.n_trials or self.n_trials
 
     def _context(self) -> Context:
         done = len(self._store.trials) - self._store.imported

@@ -184,6 +184,16 @@ def test_opening_tells_how_many_trials_there_are_to_be_now(tmp_path: Path) -> No
     assert [e.n_trials for e in seen if isinstance(e, Opened)] == [2]
 
 
+def test_a_study_that_is_asked_and_told_keeps_to_what_was_said_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with llmhpo.Study(SPACE, study_name="s", llm="none", seed=1) as study:
+        study.tell(study.ask()[0], 1.0)
+        ask(tmp_path, narrow)
+        assert all(float(t.params["x"]) <= 0.4 for t in study.ask(3))  # type: ignore[arg-type]
+
+
 def test_the_log_tells_each_change(tmp_path: Path) -> None:
     run(tmp_path, 3, after(0, lambda: ask(tmp_path, narrow)))
     lines = [json.loads(line) for line in (tmp_path / "runs" / "s" / "events.jsonl").read_text().splitlines()]

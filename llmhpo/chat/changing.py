@@ -44,6 +44,8 @@ def note(session: Session, words: list[str]) -> str:
         return replace(now, notes=(*now.notes, Note(text))[-MOST_NOTES:])
 
     study.change(f"note {text}", change)
+    if study.config.llm in (None, "none"):
+        return 'noted; there is no model to read it (llm = "none"), /narrow and /freeze hold without one'
     return "noted; it ends the next prompt, and the model is asked anew for what to try"
 
 

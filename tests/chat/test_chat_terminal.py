@@ -55,7 +55,7 @@ SAID = [
     ("/undo", "undone: /widen x 0 2"),
     ("/freeze k b", "k: only one of 'b'"),
     ("/add wd float 1e-6 0.1 log default=1e-4 flag=--wd", "count as run with its default"),
-    ("/note stop trying large x", "noted; it ends the next prompt"),
+    ("/note stop trying large x", "noted; there is no model to read it"),
     ("/budget trials 4", "trials             4   used 4"),
     ("/plot", "loss over trials"),
     ("/plot x bowl.png", "wrote bowl.png"),
