@@ -18,6 +18,7 @@ SETS = {
     "examples": ROOT / "examples" / "scripts" / "expected.toml",
     "blind": ROOT / "tests" / "reading" / "blind" / "truth.toml",
     "second": ROOT / "tests" / "reading" / "blind" / "second" / "truth.toml",
+    "third": ROOT / "tests" / "reading" / "blind" / "third" / "truth.toml",
 }
 
 

@@ -26,7 +26,7 @@ def read_arguments(source: Source) -> list[Found]:
         is_add = isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument"
         if is_add or (isinstance(node.func, ast.Name) and node.func.id in aliases):
             owner = dotted(node.func.value) if isinstance(node.func, ast.Attribute) else ""
-            if (one := _argument(source, node, commands.get(owner, ""))) is not None:
+            if (one := _argument(source, _spread(source, node), commands.get(owner, ""))) is not None:
                 found.append(one)
     return [_with_default(source, f, defaults) for f in _unique(found)]
 
@@ -35,6 +35,21 @@ def _calls(tree: ast.Module) -> Iterator[ast.Call]:
     """All calls in the order of the file."""
     calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
     return iter(sorted(calls, key=lambda n: (n.lineno, n.col_offset)))
+
+
+def _spread(source: Source, call: ast.Call) -> ast.Call:
+    """The call with the keywords of a table spelled out: `add_argument("--lr", **options)`."""
+    keywords: list[ast.keyword] = []
+    for one in call.keywords:
+        table = source.scope.bound.get(dotted(one.value)) if one.arg is None else None
+        if isinstance(table, ast.Call) and dotted(table.func) == "dict":
+            keywords += table.keywords
+        elif isinstance(table, ast.Dict):
+            pairs = [(k.value, v) for k, v in zip(table.keys, table.values, strict=True) if isinstance(k, ast.Constant)]
+            keywords += [ast.keyword(str(k), v) for k, v in pairs]
+        else:
+            keywords.append(one)
+    return ast.copy_location(ast.Call(call.func, call.args, keywords), call)
 
 
 def _subcommands(source: Source) -> Iterator[tuple[str, str]]:

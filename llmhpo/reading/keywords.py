@@ -17,7 +17,7 @@ _CLASSES = re.compile(
     r"|ElasticNet\w*|(Gaussian|Multinomial|Bernoulli|Complement)NB|PCA|NMF|KMeans|DBSCAN|TruncatedSVD|SelectKBest|RBFSampler"
     r"|Nystroem|TfidfVectorizer|CountVectorizer|PolynomialFeatures|SplineTransformer|KBinsDiscretizer"
     r"|SGD|Adam|AdamW|Adamax|NAdam|RAdam|RMSprop|Adagrad|Adadelta|Lion|Muon|LoraConfig|PPO|SAC|DQN|A2C|TD3|DDPG"
-    r"|StepLR|ExponentialLR|CosineAnnealingLR|OneCycleLR|DataLoader|Dropout[123]?d?|CrossEntropyLoss|CatBoost|Booster"
+    r"|StepLR|ExponentialLR|CosineAnnealingLR|OneCycleLR|DataLoader|Dropout[123]?d?|CrossEntropyLoss|cross_entropy|CatBoost|Booster"
 )
 _TABLE = re.compile(
     r"(\w*_)?(params?|config|cfg|hparams|hyperparam\w*|hp|options|settings|args|kwargs)(_\w*)?", re.IGNORECASE

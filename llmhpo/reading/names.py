@@ -140,6 +140,8 @@ def judge(found: Found) -> Verdict:
         if role is None and (role := _role(spelled, found, TUNABLE)) is not None:
             return _tunable(found, role)
         role = role or _role(spelled, found, _LAST)
+        if role == "place" and spelled == "_name_" and len(found.choices) > 1:  # optim.name: one of "adam", "sgd"
+            return Verdict(True, "choice", "the script lists its choices", is_sure=False)
         if role is not None:
             return Verdict(False, role, FIXED[role])
     for part in found.name.lower().split(".")[:-1]:

@@ -18,6 +18,7 @@ _CLI = ("LightningCLI", "CLI", "auto_cli", "capture_parser")
 _BUILDS = re.compile(
     r"(build|make|create|get|define|setup)_?\w*(model|net|network|classifier|regressor|optimizer|pipeline)\w*|(train|fit|run|main|objective)(_\w+)?"
 )
+_MODELS = ("Module", "Model", "LightningModule")
 _DOC = re.compile(r"^\s*(\w+)(?:\s*\([^)]*\))?\s*:\s*(\S.*)$", re.MULTILINE)
 
 
@@ -43,27 +44,30 @@ def read_signatures(source: Source) -> list[Found]:
 
 
 def read_kept_defaults(source: Source) -> list[Found]:
-    """Defaults of functions that build or train a model, where no call of the file gives another value."""
+    """Defaults of functions that build or train a model, and of models themselves, where no call of the file gives another value."""
     found = []
-    for function, calls in _functions(source.tree):
-        if not _BUILDS.fullmatch(function.name):
-            continue
+    for name, function, calls in _functions(source.tree):
         for at, (arg, default, doc) in enumerate(parameters(function)):
             if default is None or any(_gives(call, arg.arg, at) for call in calls):
                 continue
             value = UNKNOWN if isinstance(default, ast.Name | ast.Attribute) else source.scope.value(default)
             if scalar(value) is not UNSET:
                 found.append(
-                    Found(arg.arg, to_kind(value), source.place(default.lineno), "keyword", f"{function.name}({arg.arg}=)",
-                          default=scalar(value), doc=doc, owner=function.name)
+                    Found(arg.arg, to_kind(value), source.place(default.lineno), "keyword", f"{name}({arg.arg}=)",
+                          default=scalar(value), doc=doc, owner=name)
                 )  # fmt: skip
     return found
 
 
-def _functions(tree: ast.Module) -> Iterator[tuple[_Function, list[ast.Call]]]:
+def _functions(tree: ast.Module) -> Iterator[tuple[str, _Function, list[ast.Call]]]:
+    """(name, function, calls of it) of the functions that build or train, and of the constructors of models."""
     calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
-    for function in (n for n in tree.body if isinstance(n, _Function)):
-        yield function, [c for c in calls if dotted(c.func) == function.name]
+    for node in tree.body:
+        function = node if isinstance(node, _Function) and _BUILDS.fullmatch(node.name) else None
+        if isinstance(node, ast.ClassDef) and any(dotted(b).rpartition(".")[2] in _MODELS for b in node.bases):
+            function = next((m for m in node.body if isinstance(m, _Function) and m.name == "__init__"), None)
+        if function is not None and isinstance(node, _Function | ast.ClassDef):
+            yield node.name, function, [c for c in calls if dotted(c.func) == node.name]
 
 
 def _gives(call: ast.Call, name: str, at: int) -> bool:
