@@ -1,4 +1,4 @@
-"""The command line: python -m evals run | score | report | benchmark | prompts."""
+"""The command line: python -m evals run | score | report | benchmark | prompts | engine."""
 
 from __future__ import annotations
 
@@ -50,7 +50,17 @@ def _parser() -> argparse.ArgumentParser:
     whole.add_argument("--jobs", type=_positive, default=1, help="processes at a time")
     whole.add_argument("--quiet", action="store_true")
     _add_prompts(commands.add_parser("prompts", help="compare versions of a prompt template"))
+    _add_engine(commands.add_parser("engine", help="measure the local engine: speed, scoring, replies on ten spaces"))
     return parser
+
+
+def _add_engine(engine: argparse.ArgumentParser) -> None:
+    engine.add_argument("--model", help="folder, .gguf file or hub id; default: the embedded model")
+    engine.add_argument("--device")
+    engine.add_argument("--dtype")
+    engine.add_argument("--threads", type=_positive)
+    engine.add_argument("--batches", type=_positive, default=20, help="replies on each space")
+    engine.add_argument("--small", action="store_true", help="a few tokens of everything")
 
 
 def _add_prompts(lab: argparse.ArgumentParser) -> None:
@@ -140,6 +150,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(bool(problems))
     if args.command == "prompts":
         return _prompts(args)
+    if args.command == "engine":
+        from evals import engine
+
+        return engine.main(args)
     from evals.record import read_runs
     from evals.score import compare, tables
 

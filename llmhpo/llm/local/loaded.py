@@ -46,13 +46,14 @@ class Loaded:
         self._model = model
         self._config = config = model.config.get_text_config()
         self.context_tokens = int(getattr(config, "max_position_embeddings", 0) or 1 << 30)
-        self._vocabulary = int(config.vocab_size)
+        self.vocabulary = int(config.vocab_size)
         ends = model.generation_config.eos_token_id
         self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         # A CPU is as fast on small pieces, and keeps its caches warm on them; a GPU is idle on them.
         self.sizes = Sizes(128, 16, 320) if device == "cpu" else Sizes(512, 16, 1024)
         self._narrow = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._additive = config._attn_implementation != "sdpa"
+        # A mask of truth values is made into numbers in every layer on a CPU, and not at all by some implementations.
+        self._additive = device == "cpu" or config._attn_implementation != "sdpa"
         layers = set(getattr(config, "layer_types", None) or ())
         self._mixed = "sliding_attention" in layers
         self._window = getattr(config, "sliding_window", None) if self._mixed or not layers else None
@@ -66,7 +67,7 @@ class Loaded:
         from llmhpo.llm.local.decode import Constraints, Grammar
 
         if self._constraints is None:
-            self._constraints = Constraints.of(self.tokenizer, self._vocabulary)
+            self._constraints = Constraints.of(self.tokenizer, self.vocabulary)
         return Grammar(schema, self._constraints)
 
     def new_cache(self) -> Any:

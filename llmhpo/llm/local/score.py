@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -90,20 +90,23 @@ def _group(texts: Sequence[Sequence[int]], order: Sequence[int], most: int) -> i
 
 
 def _score_group(texts: Sequence[Sequence[int]], prefix: Prefix, loaded: Loaded) -> list[list[float]]:
-    import torch
-
     tree = _Tree()
     before = [tree.add(text, loaded.branches) for text in texts]
-    logits = prefix.logits[None]
+    asked = [
+        (node, token) for row, text in zip(before, texts, strict=True) for node, token in zip(row, text, strict=True)
+    ]
+    later = [(node, token) for node, token in asked if node != ROOT]
+    firsts = [token for node, token in asked if node == ROOT]
+    first = iter(_own(prefix.logits[None], [0] * len(firsts), firsts))
+    rest: Iterator[float] = iter(())
     branches = branch(loaded, prefix)
     try:
         if tree.tokens:
-            logits = torch.cat([logits, branches.grow(tree.tokens, tree.parents, range(len(tree.tokens)))])
-        nodes = [node + 1 for row in before for node in row]
-        ends = iter(_own(logits, nodes, [token for text in texts for token in text]))
+            logits = branches.grow(tree.tokens, tree.parents, range(len(tree.tokens)))
+            rest = iter(_own(logits, [node for node, _ in later], [token for _, token in later]))
     finally:
         branches.close()
-    return [[next(ends) for _ in text] for text in texts]
+    return [[next(first if node == ROOT else rest) for node in row] for row in before]
 
 
 def _own(logits: torch.Tensor, rows: Sequence[int], tokens: Sequence[int]) -> list[float]:
