@@ -233,3 +233,40 @@ def test_a_price_may_stand_in_a_table() -> None:
     model = make_llm({"model": "openai:m", "base_url": "http://127.0.0.1:9/v1", "price": {"input": 1.0, "output": 2.0}})
     assert model is not None
     assert model.price == Price(1.0, 2.0)
+
+
+# Faces
+
+
+def test_the_log_of_a_study_with_several_models_replays(tmp_path: Path) -> None:
+    from llmhpo.audit import replay, verify
+    from llmhpo.store.journal import journal_path
+
+    result = run(Voice("a", closer), Voice("b", spread), study_name="s", cwd=tmp_path)
+    log = journal_path(result.storage, "s")
+    assert log is not None
+    assert list(replay(log).problems) == []
+    assert list(verify(log, load_study(str(result.storage), "s"), "s").problems) == []
+
+
+def test_the_command_line_takes_several_and_show_names_them(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from llmhpo.cli import app
+
+    for name, at in (("a", 0.4), ("b", 0.6)):
+        replies = [{"configurations": [{"why": "", "x": at + (k + i) / 100} for i in range(6)]} for k in range(6)]
+        lines = (json.dumps({"text": json.dumps(reply), "model": f"model {name}"}) for reply in replies)
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    (tmp_path / "train.py").write_text("import sys; from llmhpo.job import result; result(float(sys.argv[1]))\n")
+    (tmp_path / "study.toml").write_text(
+        'command = "python train.py {x}"\nmetric = "value"\ndirection = "minimize"\nn_trials = 5\n'
+        '[space.x]\ntype = "float"\nlow = 0.0\nhigh = 1.0\ndefault = 0.9\n'
+    )
+    study, runner = str(tmp_path / "study.toml"), CliRunner()
+    specs = [part for name in "ab" for part in ("--llm", f"scripted:{tmp_path / name}.jsonl")]
+    done = runner.invoke(app, ["run", study, *specs, "--seed", "1", "--plain"])
+    assert done.exit_code == 0, done.output
+    shown = runner.invoke(app, ["show", study]).output
+    assert "llm, model a" in shown
+    assert "llm, model b" in shown
