@@ -150,14 +150,14 @@ def _libraries(sources: Sequence[Source]) -> str:
 
 
 def _schema() -> JSONSchema:
-    number = {"type": ["number", "null"]}
+    scalar = {"anyOf": [{"type": kind} for kind in ("string", "number", "boolean")]}
     parameter = {
         "name": {"type": "string"},
-        "line": {"type": ["integer", "null"]},
-        "low": number,
-        "high": number,
-        "log": {"type": ["boolean", "null"]},
-        "choices": {"anyOf": [{"type": "array", "items": {"type": ["string", "number", "boolean"]}}, {"type": "null"}]},
+        "line": _or_null({"type": "integer"}),
+        "low": _or_null({"type": "number"}),
+        "high": _or_null({"type": "number"}),
+        "log": _or_null({"type": "boolean"}),
+        "choices": _or_null({"type": "array", "items": scalar}),
         "why": {"type": "string", "maxLength": WHY_CHARS},
     }
     plan = {
@@ -169,3 +169,7 @@ def _schema() -> JSONSchema:
 
 def _object(properties: dict[str, object]) -> JSONSchema:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _or_null(schema: JSONSchema) -> JSONSchema:
+    return {"anyOf": [schema, {"type": "null"}]}

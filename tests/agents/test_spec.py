@@ -15,6 +15,8 @@ from llmhpo.agents.spec import Refined, prompt, refine
 from llmhpo.agents.spec_plan import Ground
 from llmhpo.draft import study_toml
 from llmhpo.errors import LLMUnavailableError
+from llmhpo.llm.base import Completion, Request
+from llmhpo.llm.capabilities import keeps_to
 from llmhpo.llm.scripted import ScriptedModel
 from llmhpo.prompts import rough_tokens
 from llmhpo.reading.source import read_source
@@ -182,6 +184,23 @@ def test_a_reply_without_a_plan_is_asked_for_once_more_and_then_the_rules_stay(s
     done = ask(spec, reply, reply)
     assert done.spec == spec
     assert (done.usage.calls, done.error[:7]) == (2, "no plan")
+
+
+def test_the_form_of_the_reply_is_one_that_every_client_checks(spec: StudySpec) -> None:
+    asked: list[Request] = []
+
+    class Listening(ScriptedModel):
+        def complete(self, request: Request) -> Completion:
+            asked.append(request)
+            return super().complete(request)
+
+    reply = json.dumps({"plans": [plan(entry("lr", 1e-3, 0.3), entry("act", choices=["relu", "gelu"]))]})
+    refine(spec, Listening([reply]))
+    schema = asked[0].schema
+    assert schema is not None
+    assert keeps_to(reply, schema, bounds=True)
+    assert not keeps_to(reply.replace("0.001", '"low"'), schema, bounds=True)
+    assert not keeps_to(reply.replace('"name": "lr"', '"command": "rm"'), schema, bounds=True)
 
 
 def test_a_second_answer_counts(spec: StudySpec) -> None:
