@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from llmhpo.agents.advice import Advice
 from llmhpo.attempts import RETRIES
+from llmhpo.code.listing import plain_path
 from llmhpo.drawn import Drawing, Tell
 from llmhpo.editing import Editing
 from llmhpo.errors import ConfigError, LLMHPOError
@@ -244,7 +245,7 @@ def _to_config(path: Path, parsed: _StudyFile, tell: Tell | None) -> RunConfig:
             directory=directory,
         ),
         scoring=scoring,
-        writable=tuple(folder / name for name in parsed.writable),
+        writable=tuple(plain_path(folder / name) for name in parsed.writable),
     )
 
 

@@ -14,6 +14,7 @@ from llmhpo.agents.edit.search import EditSearch
 from llmhpo.agents.edit.workshop import Workshop
 from llmhpo.agents.portfolio import Portfolio
 from llmhpo.code.lineage import Lineage
+from llmhpo.code.listing import plain_path
 from llmhpo.code.regions import Editable
 from llmhpo.confirmation import LEAST_FOR_EDITS
 from llmhpo.errors import ConfigError, StoreError
@@ -73,7 +74,7 @@ class Editing:
             values["descriptors"] = tuple(names)
         hidden = () if scoring is None else scoring.hidden()
         options = EditOptions(**values)  # type: ignore[arg-type]  # it checks them itself
-        return cls(root, tuple(editable), options, (*data, *hidden, directory), confirm)
+        return cls(root, tuple(editable), options, (*map(plain_path, data), *hidden, directory), confirm)
 
     def lineage(self, directory: Path) -> Lineage:
         """The repository of the study whose folder is `directory`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llmhpo.agents.edit.workshop import Workshop
+from llmhpo.code.listing import plain_path
 from llmhpo.config import RunConfig
 from llmhpo.errors import ConfigError
 from llmhpo.executors.base import Executor, Objective
@@ -101,7 +102,7 @@ def _scorer(config: RunConfig, sandbox: Sandbox | None) -> Scorer | None:
 
 
 def _data(config: RunConfig) -> tuple[Path, ...]:
-    return tuple(config.cwd / name for name in config.placement.data)
+    return tuple(plain_path(config.cwd / name) for name in config.placement.data)
 
 
 def _writable(config: RunConfig, sandbox: Sandbox | None) -> tuple[Path, ...]:

@@ -37,6 +37,11 @@ class Cap(NamedTuple):
     remedy: str
 
 
+def plain_path(path: Path) -> Path:
+    """`path` without ".." in it, by which it could pass for one inside of a folder that it leaves. Links stay as they are."""
+    return Path(os.path.normpath(path))
+
+
 def list_code(folder: Path, data: Iterable[Path], cap: Cap) -> list[Entry]:
     """The files of a study's folder, by path: without `data`, version control, caches, `runs`, `.env` and what .gitignore
     or .llmhpoignore (the same language, and stronger) lists, at any depth. Links stay links.

@@ -48,7 +48,7 @@ class Workspace:
             if not path.exists():
                 raise ConfigError(f"data {str(path)!r} does not exist; correct the path")
         for path in self.writable:
-            if not path.is_relative_to(self.root) or path == self.root:
+            if path == self.root or not self._holds(path):
                 raise ConfigError(
                     f"writable {str(path)!r} is no folder inside {str(self.root)!r}; name one of the project's"
                 )
@@ -104,6 +104,10 @@ class Workspace:
         """Remove what `make` has laid out; the lineage has it still."""
         if job.tree is not None:
             remove(job.tree)
+
+    def _holds(self, path: Path) -> bool:
+        """Whether it lies inside `root` by name, and the folder that it is in truly does."""
+        return path.is_relative_to(self.root) and path.parent.resolve().is_relative_to(self.root.resolve())
 
     @property
     def _lent(self) -> list[str]:

@@ -99,24 +99,29 @@ def _tmp(policy: Policy) -> Iterable[_Mount]:
 
 def _given(program: str, policy: Policy) -> Iterable[_Mount]:
     shown = [*environment_paths(program), policy.cwd, *policy.read]
-    yield from _at_all_names(shown, "--ro-bind")
-    for path in policy.hide:
-        for place in dict.fromkeys((path, path.resolve())):
+    yield from (_bind(path, "--ro-bind") for path in _all_names(shown))
+    given = {*_all_names(shown), *_all_names(policy.write)}
+    for hidden in dict.fromkeys(path.resolve() for path in policy.hide):
+        for place in [hidden, *sorted(_below(hidden, given) - {hidden})]:
             if place.is_dir():
                 yield _Mount(place, ("--size", "4096", "--perms", "0555", "--tmpfs", str(place)), is_mask=True)
             elif place.exists():
                 yield _Mount(place, ("--ro-bind", os.devnull, str(place)))
-    yield from _at_all_names(policy.write, "--bind")
+    yield from (_bind(path, "--bind") for path in _all_names(policy.write))
 
 
-def _at_all_names(paths: Iterable[Path], how: str) -> Iterable[_Mount]:
-    """Each path where it really lies, and, where a link leads to it, there as well."""
+def _all_names(paths: Iterable[Path]) -> list[Path]:
+    """Each path where it really lies, and, where a link leads to it, there as well. A name with ".." in it is none."""
     paths = list(paths)
-    real = [path.resolve() for path in paths]
-    yield from (_bind(path, how) for path in dict.fromkeys(real))
-    for path, target in zip(paths, real, strict=True):
-        if path != target and not any(path.is_relative_to(other) for other in real):
-            yield _bind(path, how)
+    real = list(dict.fromkeys(path.resolve() for path in paths))
+    links = [p for p in paths if p not in real and ".." not in p.parts and not any(map(p.is_relative_to, real))]
+    return [*real, *dict.fromkeys(links)]
+
+
+def _below(hidden: Path, given: Iterable[Path]) -> set[Path]:
+    """The places at which `given` mounts show a hidden path, one for each name that leads to it."""
+    ends = [(place, place.resolve()) for place in given]
+    return {place / hidden.relative_to(end) for place, end in ends if hidden.is_relative_to(end)}
 
 
 def _bind(path: Path, how: str = "--ro-bind") -> _Mount:

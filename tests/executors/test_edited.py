@@ -11,6 +11,7 @@ import pytest
 from cells import Bait
 
 from llmhpo.code.lineage import Lineage
+from llmhpo.code.listing import plain_path
 from llmhpo.code.regions import Editable
 from llmhpo.errors import ConfigError, SandboxError
 from llmhpo.executors.command import CommandTemplate
@@ -223,6 +224,26 @@ except (OSError, ValueError, EOFError):
     assert fenced.run(model, data=[fenced.root / "data"]).value == 0.75
 
 
+def test_labels_among_data_behind_a_link_stay_unseen(fenced):
+    apart = fenced.root.parent / "apart"
+    apart.mkdir()
+    np.save(apart / "y.npy", LABELS)
+    (fenced.root / "data").symlink_to(apart)
+    fenced.lineage.baseline(fenced.root, leave_out=[fenced.root / "data"])
+    fenced.labels = apart / "y.npy"
+    model = main(f"""
+for place in ('data/y.npy', {str(apart / "y.npy")!r}):
+    try:
+        np.load(place)
+    except (OSError, ValueError, EOFError):
+        continue
+    raise SystemExit('seen at ' + place)
+{HONESTLY}
+""")
+    outcome = fenced.run(model, data=[fenced.root / "data"])
+    assert outcome.value == 0.75, outcome.log_tail
+
+
 def test_labels_in_the_snapshot_are_refused_before_anything_runs(project):
     (project.root / "copy.npy").write_bytes((project.sealed / "y.npy").read_bytes())
     with pytest.raises(ConfigError, match=r"y.npy' must stay unseen.*holds it as 'copy.npy'"):
@@ -234,13 +255,15 @@ def test_labels_in_the_snapshot_are_refused_before_anything_runs(project):
     [
         ({"data": ["none"]}, "none' does not exist"),
         ({"writable": ["../out"]}, "is no folder inside"),
+        ({"writable": ["link/out"]}, "is no folder inside"),
         ({"writable": ["."]}, "is no folder inside"),
         ({"writable": ["model.py"]}, "which is editable"),
     ],
     ids=str,
 )
 def test_a_mistake_in_the_layout_is_named(project, settings, words):
-    paths = {name: tuple((project.root / path).resolve() for path in values) for name, values in settings.items()}
+    (project.root / "link").symlink_to(project.sealed)
+    paths = {name: tuple(plain_path(project.root / path) for path in values) for name, values in settings.items()}
     with pytest.raises(ConfigError, match=words):
         project.workspace(**paths)
 
@@ -601,6 +624,7 @@ from llmhpo.executors.edited import CodeExecutor
 from llmhpo.executors.local import LocalExecutor
 from llmhpo.executors.workspace import Workspace
 from llmhpo.code.lineage import Lineage
+from llmhpo.code.listing import plain_path
 from llmhpo.code.regions import Editable
 from llmhpo.sandbox.choose import choose_sandbox
 from llmhpo.trial import Task

@@ -646,6 +646,18 @@ def test_what_is_hidden_is_not_seen(cell):
     assert executor.submit(job).result(40).value == 0
 
 
+@pytest.mark.parametrize("way", ["link", "code/../data"])
+def test_what_is_hidden_is_not_seen_by_another_name_of_its_folder(cell, way):
+    (cell.folder / "link").symlink_to(cell.data)
+    (cell.data / "labels").write_text("1")
+    places = [str(folder / "labels") for folder in (cell.folder / way, cell.data)]
+    executor = cell.executor(
+        f"found = 0\nfor p in {places}:\n  try: found += len(Path(p).read_text())\n  except OSError: pass\nresult(found)",
+        read=[cell.folder / way],
+    )
+    assert executor.submit(cell.job(hide=(cell.data / "labels",))).result(40).value == 0
+
+
 def test_the_level_is_recorded_with_the_outcome(cell):
     assert cell.says("result(1)").sandbox == f"{cell.sandbox.name} {cell.sandbox.version}"
 
