@@ -23,7 +23,8 @@ _LEAST_PART = 40  # tokens: a part that has less room is left out
 class Templates:
     """The files that questions are asked with: for most models, and for those that need a short one (`needs_short`).
 
-    `evals prompts` compares versions; dev/LOG.md says on what evidence these were chosen.
+    `evals prompts` compares versions. On SmolLM2 no difference between propose.v1 and v2 was shown, and the compact ones proposed
+    worse batches, so they are not in use; of larger models nothing is known yet.
     """
 
     warmstart: str = "warmstart.v3"

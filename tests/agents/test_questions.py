@@ -284,6 +284,11 @@ def test_a_long_task_is_cut_in_the_middle_and_says_so() -> None:
         ("propose.v2", "72f5898f92f0"),
         ("warmstart-compact.v1", "65eb849b6b78"),
         ("propose-compact.v1", "afb8fafb474a"),
+        ("llambo-warmstart.v1", "72715eb7c87f"),
+        ("llambo-candidate.v1", "39e7a86a426c"),
+        ("llambo-score.v1", "80c80498eb8a"),
+        ("llambo-top.v1", "ee47c0cdabdc"),
+        ("critic.v1", "d0bb2089f825"),
         ("repair.v1", "a15e405f6871"),
     ],
 )
