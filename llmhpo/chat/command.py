@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from llmhpo.operations import StudyFile
     from llmhpo.trial import Context
 
+_WORDS = 200  # characters of a task that the greeting shows
 _LOOK_S, _SHARE = 1.0, 0.25  # the watcher looks once a second, and takes a quarter of a core for it at most
 
 
@@ -125,11 +126,13 @@ def _greeting(path: Path) -> str:
     """What can be said at once."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        about = (
-            f"{raw.get('direction', '?')} {raw.get('metric', '?')}: {' '.join(str(raw.get('task', '')).split())[:200]}"
-        )
-    except (OSError, ValueError):
+        words = " ".join(str(raw.get("task", "")).split())
+        words = words if len(words) <= _WORDS else f"{words[:_WORDS]}..."
+        about = f"{raw.get('direction', '?')} {raw.get('metric', '?')}: {words}"
+    except OSError:
         about = f"there is no study in {path} yet: /task SCRIPT METRIC minimize|maximize WHAT IS TRAINED drafts one"
+    except ValueError as error:
+        about = f"{path} is not valid TOML ({error}); mend it, it is read again at every command"
     shown = "".join(c if c.isprintable() else " " for c in about)
     return f"llmhpo chat, {path}\n{shown}\n/help lists the commands; other words go to the model."
 

@@ -19,7 +19,7 @@ pytest.importorskip("pyte")
 from loopback import Fault, Service, hang, send, serving
 from terminal import Terminal, write_study
 
-from llmhpo.chat.base import Session
+from llmhpo.chat.base import COMMANDS, Session
 from llmhpo.chat.talk import Talk
 from llmhpo.config import read_study_file
 from llmhpo.errors import ConfigError, LLMHPOError
@@ -257,6 +257,17 @@ def test_ctrl_c_stops_a_model_that_does_not_answer(chat: Chat) -> None:
     terminal.enter("/help undo")
     terminal.wait("take back the last note")
     terminal.leave()
+
+
+def test_a_study_file_that_cannot_be_read_is_told_at_every_command_and_may_be_mended_meanwhile(tmp_path: Path) -> None:
+    write_study(tmp_path)
+    good = (tmp_path / "study.toml").read_text()
+    (tmp_path / "study.toml").write_text(good + "\n[space")
+    session = Session(tmp_path / "study.toml", lambda _: None, lambda _: True)
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        COMMANDS["space"](session, [])
+    (tmp_path / "study.toml").write_text(good)
+    assert "x: a float" in COMMANDS["space"](session, [])
 
 
 def test_without_a_terminal_nobody_can_agree(chat: Chat) -> None:
