@@ -205,6 +205,15 @@ def test_what_is_left_out_has_a_reason(trial: FrozenTrial, reason: str) -> None:
     assert made.taken == 1
 
 
+def test_what_was_really_run_counts_and_what_edited_code_gave_does_not() -> None:
+    snapped, edited = old({"x": 0.21}), old({"x": 0.4})
+    snapped.set_user_attr("evaluated", {"x": 0.25, "k": 4, "kind": "a"})
+    edited.set_user_attr("code", "a" * 40)
+    made, taken = fit_trials([snapped, edited], "o", SPACE, TASK)
+    assert [t.params for t in taken] == [{"x": 0.25, "k": 4, "kind": "a"}]
+    assert made.left_out == {"ran edited code": 1}
+
+
 def test_without_a_declared_default_a_missing_parameter_leaves_the_trial_out() -> None:
     space = SearchSpace.from_dict({"x": X, "new": {"type": "float", "low": 0.0, "high": 1.0}})
     with pytest.raises(ConfigError, match=r"1 new missing, and no default declared.*declare defaults"):
