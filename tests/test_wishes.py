@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -199,3 +200,17 @@ def test_the_log_tells_each_change(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "runs" / "s" / "events.jsonl").read_text().splitlines()]
     told = [line["data"]["steering"] for line in lines if line["kind"] == "steered"]
     assert told == [{"limits": {"x": {"low": 0.0, "high": 0.4}}}]
+
+
+def test_what_was_added_reaches_the_command_of_trials_and_of_their_confirmation(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text(
+        "import json, os, sys\nopen('argv.txt', 'a').write(' '.join(sys.argv[1:]) + '\\n')\n"
+        "json.dump({'value': float(sys.argv[2])}, open(os.environ['LLMHPO_RESULT'], 'w'))\n"
+    )
+    command = f"{sys.executable} t.py --x {{x}}"
+    ask(tmp_path, lambda s: replace(add(s), arguments="--wd {wd}"))
+    result = llmhpo.optimize(command, SPACE, n_trials=2, llm="none", study_name="s", cwd=tmp_path, seed=1)
+    llmhpo.confirm(command, result, 1, cwd=tmp_path)
+    lines = (tmp_path / "argv.txt").read_text().splitlines()
+    assert len(lines) == 4
+    assert all("--wd 0" in line or "--wd 1" in line for line in lines), lines
