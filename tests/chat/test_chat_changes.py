@@ -1,0 +1,74 @@
+"""What commands change, and how it is taken back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pyte")
+
+from terminal import write_study
+
+from llmhpo.chat.base import Session, parse
+from llmhpo.errors import ConfigError, LLMHPOError
+from llmhpo.steering import Limit, Steering
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    return Session(write_study(tmp_path) / "study.toml", lambda _: None, lambda _: False)
+
+
+def do(session: Session, *lines: str) -> Steering:
+    """Do some commands; what is asked of the study then."""
+    for line in lines:
+        command, words = parse(line)
+        command(session, words)
+    return session.study().context().steering
+
+
+def test_a_note_a_limit_and_a_budget_are_taken_back_one_by_one(session: Session) -> None:
+    full = do(session, "/note small ones", "/narrow x 0 0.5", "/budget trials 9")
+    assert (len(full.notes), full.limits, full.budget.n_trials) == (1, {"x": Limit(0.0, 0.5)}, 9)
+    assert do(session, "/undo").budget.n_trials is None
+    assert do(session, "/undo").limits == {}
+    assert do(session, "/undo").notes == ()
+    with pytest.raises(ConfigError, match="nothing to undo"):
+        do(session, "/undo")
+
+
+def test_a_parameter_that_was_added_is_held_at_its_default_when_that_is_taken_back(session: Session) -> None:
+    steering = do(session, "/add wd float 0 1 default=0.25 flag=--wd", "/undo")
+    assert steering.limits == {"wd": Limit(values=(0.25,))}
+    assert steering.arguments == "--wd {wd}"
+
+
+def test_a_range_that_was_widened_is_narrowed_again(session: Session) -> None:
+    assert do(session, "/widen x 0 5", "/undo").limits == {"x": Limit(0.0, 1.0)}
+    assert do(session, "/widen k c d", "/undo").limits["k"] == Limit(values=("a", "b"))
+
+
+def test_widening_within_the_range_lifts_the_limit_as_far_as_asked(session: Session) -> None:
+    assert do(session, "/narrow x 0.4 0.5", "/widen x 0.3 0.6").limits == {"x": Limit(0.3, 0.6)}
+    assert do(session, "/widen x").limits == {}
+
+
+def test_freezing_again_moves_the_value(session: Session) -> None:
+    assert do(session, "/freeze x 0.2", "/freeze x 0.3").limits == {"x": Limit(values=(0.3,))}
+
+
+def test_freezing_without_a_value_needs_a_best_trial(session: Session) -> None:
+    with pytest.raises(ConfigError, match="no best trial has a value of it yet; name one"):
+        do(session, "/freeze x")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["/add x float 0 1 default=0", "/add w float 1 0 default=0.5", "/add w float 0 1 default=2", "/add w list a b default=a",
+     "/widen x 3 2", "/narrow k z", "/note " + "word " * 200, "/budget trials -3", "/budget trials 1.5"],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused_and_changes_nothing(session: Session, line: str) -> None:
+    with pytest.raises(LLMHPOError):
+        do(session, line)
+    assert session.study().context().steering == Steering()
