@@ -145,5 +145,6 @@ def _taken(text: str, context: Context, question: Question) -> Counter[str]:
     run = [*own, *(p.params for p in chosen if p.params not in own)]
     space = context.space
     wrong = sum(not all(holds(p, params[p.name]) for p in space.params if space.is_active(p, params)) for params in run)
-    keys = [space.key(params) for params in (*(t.params for t in context.trials), *run)]
-    return Counter(proposals=len(own), executed=len(run), wrong=wrong, repeated=len(keys) - len(set(keys)))
+    tried = {space.key(t.params) for t in context.trials}  # random ones, which may repeat each other
+    fresh = {space.key(params) for params in run} - tried
+    return Counter(proposals=len(own), executed=len(run), wrong=wrong, repeated=len(run) - len(fresh))
