@@ -75,7 +75,9 @@ class CodeExecutor:
         if not needs_rerun(first, flags):
             return condemned(first, flags)
         second = self._once(_again(job), slot, future)
-        return None if second is None else settle(first, second, job.task, flags)
+        if second is None or second.lost:  # cut off from outside: all of it is run again
+            return second
+        return settle(first, second, job.task, flags)
 
     def _once(self, job: Job, slot: int, future: Future[Outcome]) -> Outcome | None:
         """Run a job's code in a fresh folder; None where it was cancelled."""

@@ -29,9 +29,10 @@ _MAX_DIMENSIONS = 8
 _MAX_ARRAYS = 10_000
 _MAX_NAME = 200
 _BROKEN = (
-    ValueError, SyntaxError, RecursionError, MemoryError, TypeError, KeyError, OverflowError, EOFError, OSError,
-    NotImplementedError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+    ValueError, SyntaxError, RecursionError, MemoryError, TypeError, LookupError, AttributeError, OverflowError, EOFError,
+    OSError, NotImplementedError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes; others unpack without a bound
 _SAFETENSORS = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
     "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
@@ -134,8 +135,10 @@ def parse_npz(data: bytearray, max_bytes: int) -> dict[str, Array]:
             name = member.filename.removesuffix(".npy")
             if name == member.filename or name in arrays or not _is_name(name):
                 raise UnreadableError(f"has a member {member.filename[:40]!r}; write it by numpy.savez")
-            with archive.open(member) as file:  # gives no more than the size that was said
-                arrays[name] = parse_npy(file.read())
+            if member.compress_type not in _PACKINGS:
+                raise UnreadableError(f"has a member packed in the way {member.compress_type}; write it by numpy.savez")
+            with archive.open(member) as file:  # with its size it unpacks no more than that, whatever it holds
+                arrays[name] = parse_npy(file.read(member.file_size))
     return arrays
 
 

@@ -574,6 +574,12 @@ def test_a_run_that_cannot_be_repeated_is_invalid(project):
     assert "not this one" in outcome.message
 
 
+def test_a_second_run_that_was_cut_off_from_outside_is_lost_and_says_nothing_of_the_edit(project):
+    outcome = project.run(main(f"if job.seed() != 0:\n    os.kill(os.getpid(), 9)\n{ALL}"), known=KNOWN)
+    assert (outcome.lost, outcome.value) == (True, None)
+    assert outcome.status != "invalid"
+
+
 def test_constant_predictions_are_run_again_and_keep_their_flag(project):
     outcome = project.run(main("job.predictions(np.zeros(40))"))
     assert (outcome.status, outcome.value, outcome.flags) == ("ok", 0.5, (CONSTANT,))

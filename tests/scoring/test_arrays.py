@@ -5,6 +5,7 @@ import io
 import json
 import os
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -143,8 +144,9 @@ class Bomb:
         (header("x", version=b"\x03\x00"), "version 3.0"),
         (npy(np.array([True]))[:-1] + b"\x02", "neither true nor false"),
         (npy(np.zeros((1,) * 20)), "at most 8 dimensions"),
+        (header("{'descr': (), 'fortran_order': False, 'shape': (1,)}\n"), "not a valid"),
     ],
-    ids=range(19),
+    ids=range(20),
 )
 def test_a_hostile_npy_is_refused_and_nothing_in_it_is_run(tmp_path, monkeypatch, data, words):
     monkeypatch.chdir(tmp_path)
@@ -193,6 +195,20 @@ def test_a_zip_that_lies_about_its_sizes_is_refused():  # 32
         parse(data, ".npz", 1000)
 
 
+@pytest.mark.parametrize("packing", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_lies_about_its_sizes_takes_no_memory(packing):  # 32
+    data = zipped([("w.npy", bytes(30_000_000))], packing)
+    at = data.rindex(b"PK\x01\x02") + 24
+    data[at : at + 4] = struct.pack("<I", 200)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnreadableError):
+            parse(data, ".npz", CAP)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(
     "members",
     [
@@ -237,10 +253,11 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         safetensors({"w": ENTRY, "v": ENTRY}, b"x" * 8),
         safetensors({"w": ENTRY}, b"x" * 16),
         safetensors([1], b""),
+        safetensors(5, b""),
         safetensors({"w": None}, b""),
         bytearray((60_000).to_bytes(8, "little") + b"[" * 60_000),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_hostile_safetensors_are_refused(data):
     with pytest.raises(UnreadableError):
