@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from llmhpo.space import SearchSpace
 from llmhpo.store import Store
 from llmhpo.trial import Task
+
+settings.register_profile("house", deadline=None)  # a busy machine makes no function slow
+settings.load_profile("house")
 
 
 @pytest.fixture(autouse=True)

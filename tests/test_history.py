@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmhpo.history import history_table, one_line, show_number, space_card, summary
@@ -124,7 +124,6 @@ def test_choices_that_do_not_fit_the_card_are_counted() -> None:
     assert more == f"{500 - len(listed)} more"
 
 
-@settings(deadline=None)  # a busy machine is no slow function
 @given(
     st.lists(st.lists(st.text(max_size=60), min_size=1, max_size=30, unique=True), min_size=1, max_size=30),
     st.integers(60, 600),
