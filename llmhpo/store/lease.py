@@ -159,8 +159,8 @@ class Lease:
             row = self._look()
             if row is not None and row["host"] and self._is_alive(row):
                 raise StudyLockedError(
-                    f"study {self._name!r} in {self._where} is being run by {_holder(row)}; wait for it, stop it, or give "
-                    "another study_name"
+                    f"study {self._name!r} in {self._where} is being run by {_holder(row)}; wait for it, end it by /pause in "
+                    "llmhpo chat or by SIGTERM (it saves, and goes on when run again), or give another study_name"
                 )
             # A holder that was stopped within a write keeps a SQLite file locked, and is not watched anew for that.
             if epoch := patiently(partial(self._put, row), self._where):
