@@ -114,7 +114,9 @@ class Editing:
         """
         lineage = self.lineage(directory)
         editable = Editable.of(self.editable, lineage.files(baseline))
-        return Workshop(lineage, editable, baseline, self.options.max_lines)
+        paths = [path for path in self.leave_out if path.is_relative_to(self.root) and path != self.root]
+        left_out = tuple(path.relative_to(self.root).as_posix() for path in paths)
+        return Workshop(lineage, editable, baseline, self.options.max_lines, left_out)
 
     def search(self, portfolio: Portfolio, workshop: Workshop) -> EditSearch:
         """What chooses the trials; without a model nobody writes edits, and the study is one of configurations."""

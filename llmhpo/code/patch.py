@@ -87,7 +87,7 @@ def _check_path(
     if path in files:
         return
     if path in taken:
-        raise _Rejection(f"{_show(path)} is a link or holds no text; it cannot be edited")
+        raise _Rejection(f"{_show(path)} is protected, a link or no text; it cannot be edited")
     for other in {*taken, *edited} - {path}:
         if path.startswith(f"{other}/") or other.startswith(f"{path}/"):
             raise _Rejection(f"{_show(path)} cannot be made: {other!r} is there already")

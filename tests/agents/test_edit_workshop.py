@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,15 @@ def test_a_draw_that_makes_no_sense_is_rejected_with_its_line(workshop: Workshop
     reasons = made(workshop, "norm = None", 'norm = llmhpo.choose("norm", [])')
     assert isinstance(reasons, list)
     assert reasons[0].startswith("model.py:3: llmhpo.choose")
+
+
+def test_no_edit_makes_the_scorer_or_data_whatever_pattern_fits_them(workshop: Workshop) -> None:
+    files = workshop.lineage.files(workshop.baseline)
+    baseline = Revision(workshop.baseline, digest=workshop.digest({"model.py": BASE}))
+    context = Context(Task(), SPACE, (), baseline=baseline)
+    wide = replace(workshop, editable=Editable.of(["**"], files), left_out=("score.py", "data"))
+    for path, reason in (("score.py", "'score.py' is protected"), ("data/x.py", "'data' is there already")):
+        text = f"FILE: {path}\n<<<<<<< REWRITE\nx = 1\n>>>>>>> REWRITE\n"
+        refused = wide.make(context, baseline, "", text, "draft")
+        assert isinstance(refused, list)
+        assert reason in refused[0]

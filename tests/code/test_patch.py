@@ -166,7 +166,7 @@ def test_names_that_differ_in_case_alone_are_refused() -> None:
     assert "hold both names for equal" in reason(rewrite("new/A.py", "x = 1"), files=FILES | {"new/a.py": "x"})
 
 
-@pytest.mark.parametrize("taken, told", [("new/x.py", "a link or holds no text"), ("new", "'new' is there already")])
+@pytest.mark.parametrize("taken, told", [("new/x.py", "a link or no text"), ("new", "'new' is there already")])
 def test_links_and_binary_files_are_not_overwritten(taken: str, told: str) -> None:
     edit = parse_edit(rewrite("new/x.py", "x = 1"))
     assert isinstance(edit, Edit)

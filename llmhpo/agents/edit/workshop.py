@@ -37,12 +37,16 @@ def split_candidates(reply: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """The study's repository, its `baseline` and what may change of it; an edit may add and remove `max_lines` lines."""
+    """The study's repository, its `baseline` and what may change of it; an edit may add and remove `max_lines` lines.
+
+    `left_out` are paths of the tree that are no code, as the scorer and the data: whatever patterns fit them, no edit makes them.
+    """
 
     lineage: Lineage
     editable: Editable
     baseline: str
     max_lines: int
+    left_out: tuple[str, ...] = ()
 
     def texts(self, revision: Revision) -> list[tuple[Region, str]]:
         """The regions of a revision as they stand, none without text."""
@@ -65,7 +69,7 @@ class Workshop:
         if isinstance(edit, EditError):
             return list(edit.reasons)
         files = self.lineage.files(parent.id)
-        space, there = context.space_of(code), self.lineage.blobs(parent.id)
+        space, there = context.space_of(code), {*self.lineage.blobs(parent.id), *self.left_out}
         changed = apply_edit(files, self.editable, edit, space=space, taken=there, max_lines=self.max_lines)
         if isinstance(changed, EditError):
             return list(changed.reasons)
