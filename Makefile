@@ -31,7 +31,7 @@ clusters: $(VENV)/test
 katan: $(VENV)/test
 	$(BIN)/llmhpo model install smollm2
 	$(PIP) --target .katan --no-deps llm-katan==0.22.0 fastapi starlette uvicorn h11 click anyio idna annotated-doc python-dotenv pyyaml opentelemetry-api
-	LLMHPO_KATAN=.katan OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m katan tests/llm/test_contract.py
+	LLMHPO_KATAN=.katan OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m katan tests/llm/test_llm_contract.py
 
 # CARP-S in an environment of its own: it brings sixty packages that nothing else here needs.
 carps:

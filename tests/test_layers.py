@@ -80,3 +80,9 @@ def test_import_is_light() -> None:
 def test_every_exported_name_is_there_and_documented() -> None:
     for name in llmhpo.__all__:
         assert getattr(llmhpo, name).__doc__
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest cannot collect two of one name from folders that are no packages."""
+    names = [p.name for p in (Path(__file__).parent).rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
