@@ -66,7 +66,10 @@ class _Words(Completer):
 
 
 class Screen:
-    """One terminal. `status` and `names` may be set from any thread, and are shown at the next refresh."""
+    """One terminal, read by the thread that makes it.
+
+    `status` and `names` may be set from any thread, and are shown at the next refresh.
+    """
 
     def __init__(self, history: Path | None = None) -> None:
         self.status = "reading the study ..."
@@ -85,6 +88,7 @@ class Screen:
             reserve_space_for_menu=4,
         )
         self._lock = threading.Lock()
+        self._reader, self._terminal = threading.current_thread(), sys.stdout
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,6 +102,7 @@ class Screen:
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """While it is, what is written to standard output stands above the line that is typed."""
+        self._terminal = sys.stdout
         with patch_stdout(raw=True):
             yield
 
@@ -115,9 +120,11 @@ class Screen:
 
     def write(self, text: str) -> None:
         """Show a part of a line."""
+        # The thread that reads writes between two prompts only, and at once: what still waits when a prompt begins is drawn over.
+        stream = self._terminal if threading.current_thread() is self._reader else sys.stdout
         with self._lock:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            stream.write(text)
+            stream.flush()
 
     def _history_of(self) -> History:
         if self._history is None or not self._history.parent.is_dir():
