@@ -199,7 +199,9 @@ class _Search:
         folder = self._folder / str(self._started)
         folder.mkdir()
         file = folder / "draws.jsonl"
-        job = Job(self._started, self._fixed | given, Task(), folder, env={FILE_VARIABLE: str(file)})
+        # Code changed within the second, its size the same, would be taken for what its bytecode was made of.
+        env = {FILE_VARIABLE: str(file), "PYTHONDONTWRITEBYTECODE": "1"}
+        job = Job(self._started, self._fixed | given, Task(), folder, env=env)
         self._started += 1
         now = time.monotonic()
         return _Run(given, file, self._executor.submit(job), started=now, last=now)
