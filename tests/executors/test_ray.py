@@ -224,7 +224,7 @@ def test_many_trials_are_in_flight_without_a_thread_each(bench):
     executor = bench.ray(lambda params: 1.0, workers=300, resources={"cpus": 1})
     before = threading.active_count()
     futures = [executor.submit(bench.job(i)) for i in range(300)]
-    assert threading.active_count() <= before + 1
+    assert threading.active_count() <= before + 5  # ours, and a few that Ray starts at times
     assert [f.result(110).value for f in futures] == [1.0] * 300
 
 
