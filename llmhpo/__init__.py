@@ -6,12 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llmhpo.api import Result, confirm, optimize
+    from llmhpo.api import confirm, optimize
     from llmhpo.confirmation import Confirmation
     from llmhpo.draws import boolean, choose, integer, loguniform, uniform
     from llmhpo.errors import LLMHPOError
     from llmhpo.llm import make_llm
     from llmhpo.param import Param, When
+    from llmhpo.result import Result
     from llmhpo.sampler import LLMSampler
     from llmhpo.space import SearchSpace
     from llmhpo.study import Study
@@ -28,7 +29,7 @@ _HOME = {
     "Param": "param",
     "Price": "usage",
     "Proposal": "trial",
-    "Result": "api",
+    "Result": "result",
     "SearchSpace": "space",
     "Study": "study",
     "Task": "trial",

@@ -1,174 +1,38 @@
-"""The Python face: `optimize` runs a whole study, `Result` is what comes out, `confirm` says what it is worth."""
+"""The Python face: `optimize` runs a whole study, `confirm` says what its best is worth."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import shlex
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llmhpo.agents.advice import Advice
-from llmhpo.agents.base import Search
-from llmhpo.agents.portfolio import make_portfolio, warn_if_fatal
+from llmhpo.agents.portfolio import warn_if_fatal
 from llmhpo.attempts import RETRIES
-from llmhpo.config import RunConfig, file_name, scoring_of, steered_config
-from llmhpo.confirmation import FOLDERS, Confirmation, Held, check_rounds, open_plan, run_plan
+from llmhpo.config import RunConfig, file_name, scoring_of
+from llmhpo.confirmation import Confirmation, Held, check_rounds
 from llmhpo.drawn import Drawing, space_of_callable
 from llmhpo.editing import Editing
-from llmhpo.errors import ConfigError, MissingExtraError
-from llmhpo.events import Consulted, Event, Stopped, StopReason
-from llmhpo.execution import make_executor
+from llmhpo.errors import ConfigError
+from llmhpo.events import Consulted, Event
 from llmhpo.executors.base import Objective
 from llmhpo.executors.cluster import Placement
 from llmhpo.executors.limits import Limits
 from llmhpo.llm import ModelSpec
-from llmhpo.llm.redact import Redactor
-from llmhpo.loop import Loop
-from llmhpo.revision import Revision
+from llmhpo.result import Result
 from llmhpo.rules import StopRules
 from llmhpo.sandbox.base import Level
-from llmhpo.scoring.base import Scoring
-from llmhpo.space import Params, SearchSpace
-from llmhpo.steering import Steering
-from llmhpo.store import Store
-from llmhpo.store.journal import journal_path
-from llmhpo.store.others import WarmStart, check_warm_start, take_over
-from llmhpo.store.wishes import Wishes, take_in
-from llmhpo.surrogates.incumbent import Estimate, estimates
-from llmhpo.transfer import Transfer
-from llmhpo.trial import IMPORTED, Batch, Bounds, Context, Direction, Task, Trial, best_trial
-from llmhpo.usage import Caps, Price, Usage
-
-if TYPE_CHECKING:
-    import pandas as pd
+from llmhpo.session import run, run_confirmation
+from llmhpo.space import SearchSpace
+from llmhpo.store.others import WarmStart
+from llmhpo.trial import Bounds, Direction, Task
+from llmhpo.usage import Caps, Price
 
 Space = SearchSpace | Mapping[str, object]
 _log = logging.getLogger("llmhpo")
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came out of a study. `best` and `default` are None where no such trial ended well.
-
-    Where the task is `noisy`, the best configuration is the one with the best expected value, `estimate`, and `best` is its
-    first trial. `confirmation` is what `optimize(..., confirm=k)` adds.
-
-    `stopped` says why the run ended: "budget" (`n_trials`), "hopeless" where its first trials all failed for one reason that lies
-    in the set-up, or "target", "stale", "gain", "wall" (see `StopRules`). It is None for a study that is not being run.
-    """
-
-    task: Task
-    trials: tuple[Trial, ...]
-    usage: Usage
-    study_name: str
-    storage: str | None
-    space: SearchSpace
-    seed: int
-    stopped: StopReason | None = None
-    estimate: Estimate | None = None
-    confirmation: Confirmation | None = None
-    batches: tuple[Batch, ...] = ()
-    baseline: Revision | None = None
-    transfers: tuple[Transfer, ...] = ()
-    steering: Steering = field(default_factory=Steering)
-
-    @property
-    def context(self) -> Context:
-        """All that the study knows, as its proposers see it."""
-        known = Context(
-            self.task, self.space, self.trials, None, self.seed, self.batches, self.baseline, self.transfers
-        )
-        return replace(known, steering=self.steering)
-
-    @property
-    def best(self) -> Trial | None:
-        """The trial with the best value; where the task is noisy, the first one of the configuration of `estimate`."""
-        if self.task.noisy:
-            return None if self.estimate is None else self.estimate.trial
-        return best_trial(self.trials, self.task)
-
-    @property
-    def best_params(self) -> Params | None:
-        """The configuration of `best`."""
-        return None if self.best is None else self.best.params
-
-    @property
-    def best_value(self) -> float | None:
-        """The metric of `best`, in the user's units.
-
-        Where the task is noisy it is the expected value of that configuration by the surrogate's posterior, and no single
-        trial's: `estimate.mean` is the plain mean of its runs.
-        """
-        if self.estimate is not None:
-            return self.estimate.value
-        return None if self.best is None else self.best.value
-
-    @property
-    def default(self) -> Trial | None:
-        """The trial of the default configuration, where it ended well; an imported one where that was run elsewhere."""
-        mine = next((t for t in self.trials if t.proposal.source == "default" and t.value is not None), None)
-        if mine is not None or not (self.transfers and self.space.has_default):
-            return mine
-        default = self.space.default()
-        return next((t for t in self.trials if t.proposal.source == IMPORTED and t.params == default), None)
-
-    @property
-    def sources(self) -> dict[str, int]:
-        """How many trials came from which source, most first."""
-        return dict(Counter(t.proposal.source for t in self.trials).most_common())
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a trial: number, value, status, source, seconds, rationale, `params_*`, `metrics_*`.
-
-        Raises: MissingExtraError without pandas.
-        """
-        try:
-            import pandas as pd
-        except ImportError:
-            raise MissingExtraError("Result.to_frame()", "pandas", "pandas") from None
-        return pd.DataFrame([_row(t) for t in self.trials])
-
-
-def _row(trial: Trial) -> dict[str, object]:
-    outcome = trial.outcome
-    return {
-        "number": trial.number,
-        "value": trial.value,
-        "status": "running" if outcome is None else outcome.status,
-        "source": trial.proposal.source,
-        "seconds": None if outcome is None else outcome.seconds,
-        "rationale": trial.proposal.rationale,
-        **{f"params_{k}": v for k, v in trial.params.items()},
-        **{f"metrics_{k}": v for k, v in (outcome.metrics if outcome else {}).items()},
-    }
-
-
-def result_of(context: Context, study_name: str, storage: str | None) -> Result:
-    """The result as far as a study has come."""
-    estimate = next(iter(estimates(context)), None) if context.task.noisy else None
-    return Result(
-        context.task,
-        context.trials,
-        context.usage,
-        study_name,
-        storage,
-        context.space,
-        context.seed,
-        estimate=estimate,
-        batches=context.batches,
-        baseline=context.baseline,
-        transfers=context.transfers,
-        steering=context.steering,
-    )
-
-
-# --- whole runs -------------------------------------------------------------------------------------------------------
 
 
 def optimize(
@@ -338,95 +202,6 @@ def _show_nothing(event: Event) -> None:
         warn_if_fatal(event.batch)
 
 
-def run(
-    config: RunConfig,
-    on_event: Callable[[Event], None],
-    objective: Objective | None = None,
-    *,
-    isolated: bool | None = None,
-    confirm: int | None = None,
-) -> Result:
-    """Run the study that `config` describes to its end, and `confirm` its best, telling `on_event` what happens.
-
-    Raises: as `optimize`.
-    """
-    wishes = Wishes(config.directory)
-    while (result := _session(config, on_event, objective, wishes, isolated=isolated)).stopped == "steered":
-        pass
-    if confirm is None and config.editing is not None and result.best is not None and result.best.proposal.code:
-        confirm = config.editing.confirm or None
-    if confirm is None or result.best is None or result.stopped in ("hopeless", "paused"):
-        return result
-    return replace(
-        result, confirmation=run_confirmation(config, result, confirm, on_event, objective, isolated=isolated)
-    )
-
-
-def _session(
-    config: RunConfig,
-    on_event: Callable[[Event], None],
-    objective: Objective | None,
-    wishes: Wishes,
-    *,
-    isolated: bool | None,
-) -> Result:
-    """One session: to the end of the study, or to a change that takes a new executor."""
-    check_warm_start(config.warm_start, edits_code=config.editing is not None)
-    executor = None if config.editing is not None else make_executor(config, objective, isolated)
-    portfolio = make_portfolio(
-        config.llm,
-        base_url=config.base_url,
-        price=config.price,
-        caps=config.caps,
-        deadline_s=config.deadline_s,
-        advice=config.advice,
-    )
-    log = journal_path(config.storage, config.study_name, config.directory)
-    store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed, log=log)
-    try:
-        take_over(store, config.warm_start)
-        command = _note_another_command(store, config)
-        if config.scoring is not None:
-            _note_another_scorer(store, config.scoring)
-        wishes.listen(store.epoch)
-        take_in(store, wishes)
-        if store.space.names != config.space.names:
-            config, executor = steered_config(config, store.steering), None
-            command = _command_text(config)
-        search: Search = portfolio
-        if config.editing is not None:
-            workshop = config.editing.begin(store, config.directory)
-            search = config.editing.search(portfolio, workshop)
-            executor = make_executor(config, objective, isolated, workshop=workshop, known=store.context)
-        executor = executor or make_executor(config, objective, isolated)
-        search.log_requests(store.log)
-        loop = Loop(
-            store,
-            search,
-            executor,
-            n_trials=config.n_trials,
-            directory=config.directory / "trials",
-            retries=config.retries,
-            command=command,
-            rules=config.rules,
-            wishes=wishes,
-        )
-        events, stopped = loop.run(), None
-        try:
-            for event in events:
-                on_event(event)
-                stopped = event.reason if isinstance(event, Stopped) else stopped
-        finally:
-            events.close()
-        result = replace(result_of(store.context(), config.study_name, config.storage), stopped=stopped)
-    finally:
-        store.close()
-    return result
-
-
-# --- confirming -------------------------------------------------------------------------------------------------------
-
-
 def confirm(
     objective: Objective | str | Sequence[str],
     result: Result,
@@ -493,76 +268,6 @@ def _edited(result: Result, editable: Sequence[str], root: Path) -> Editing | No
             "this study has edited code; give confirm() its `editable`, and its `scorer` and `splits` if any"
         )
     return Editing(root, tuple(editable))
-
-
-def run_confirmation(
-    config: RunConfig,
-    result: Result,
-    k: int,
-    on_event: Callable[[Event], None],
-    objective: Objective | None = None,
-    *,
-    isolated: bool | None = None,
-    held: Held = "promotion",
-) -> Confirmation:
-    """Confirm the best of `result` with the executor that `config` describes, telling `on_event` of every run.
-
-    Raises: as `confirm`; ConfigError for a split `held` "test" that is not declared.
-    """
-    config = steered_config(config, result.steering)
-    splits = {} if config.scoring is None else config.scoring.splits
-    if held == "test" and held not in splits:
-        raise ConfigError(
-            "there is no split 'test' to score on; add [splits.test] with inputs and labels, and a scorer"
-        )
-    split = held if held in splits else "search"
-    folder = config.directory / FOLDERS[held]
-    plan = open_plan(config.storage, config.study_name, result.context, k, folder, held)
-    if held == "test" and plan.earlier:
-        _log.warning(
-            "the test split of study %r was opened before, for another winner: what is chosen after a look at it is not tested by it",
-            config.study_name,
-        )
-    try:
-        workshop = None
-        if config.editing is not None and result.baseline is not None:
-            workshop = config.editing.workshop(config.directory, result.baseline.id)
-        executor = make_executor(config, objective, isolated, workshop=workshop)
-        command = _command_text(config)
-        events = run_plan(plan, executor, folder, retries=config.retries, command=command, split=split)
-        try:
-            for event in events:
-                on_event(event)
-        finally:
-            events.close()
-        return plan.confirmation(split)
-    finally:
-        plan.store.close()
-
-
-def _command_text(config: RunConfig) -> str:
-    text = config.command if isinstance(config.command, str) else shlex.join(config.command or ())
-    return Redactor.from_environment()(text)
-
-
-def _note_another_command(store: Store, config: RunConfig) -> str:
-    now = _command_text(config)
-    was = store.remember("command", now)
-    if was != now:
-        _log.warning(
-            "study %r began with the command %r and goes on with %r; where the two give other values, give another study_name",
-            config.study_name, was, now,
-        )  # fmt: skip
-    return now
-
-
-def _note_another_scorer(store: Store, scoring: Scoring) -> None:
-    now = hashlib.sha256(scoring.script.read_bytes()).hexdigest()
-    if store.remember("scorer", now) != now:
-        _log.warning(
-            "study %r began with another scorer than %r is now; where the two give other values, give another study_name",
-            store.study_name, scoring.script.name,
-        )  # fmt: skip
 
 
 def as_space(space: Space) -> SearchSpace:

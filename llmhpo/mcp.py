@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llmhpo import __version__
-from llmhpo.api import Result
 from llmhpo.config import RunConfig, read_study_file
 from llmhpo.draft import study_toml, with_metric
 from llmhpo.errors import ConfigError, LLMHPOError, MissingExtraError, StoreError
@@ -25,6 +24,7 @@ from llmhpo.operations import LOG_CHARS, StudyFile, brief, trial_of
 from llmhpo.param import param_to_dict
 from llmhpo.prompts import as_data
 from llmhpo.reading.fill import toml_value
+from llmhpo.result import Result
 from llmhpo.space import SearchSpace
 from llmhpo.spec import Item, Origin, draft_spec
 from llmhpo.store.journal import journal_path

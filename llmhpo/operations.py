@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llmhpo.api import Result, result_of
 from llmhpo.config import RunConfig, read_study_file
 from llmhpo.errors import ConfigError
 from llmhpo.prompts import as_data, as_line
 from llmhpo.report.page import study_report, write_report
+from llmhpo.result import Result, result_of
 from llmhpo.steering import Steering
 from llmhpo.store import load_study
 from llmhpo.store.lease import Running, who_runs

@@ -10,13 +10,14 @@ from typing import Self
 from llmhpo.agents.advice import Advice
 from llmhpo.agents.base import Search, asked
 from llmhpo.agents.portfolio import make_portfolio, warn_if_fatal
-from llmhpo.api import Result, Space, as_space, result_of
+from llmhpo.api import Space, as_space
 from llmhpo.code.lineage import Lineage
 from llmhpo.config import file_name
 from llmhpo.confirmation import Confirmation, Plan, Rerun, open_plan
 from llmhpo.editing import Editing
 from llmhpo.errors import ConfigError
 from llmhpo.llm import ModelSpec
+from llmhpo.result import Result, result_of
 from llmhpo.rules import Stop, StopRules, Stopwatch, check
 from llmhpo.space import Params
 from llmhpo.store import MOST_TOGETHER, Store

@@ -70,8 +70,8 @@ class Caps:
     def check(self, spent: Usage, coming: Usage) -> None:
         """Refuse a request that could pass a cap.
 
-        `spent` holds all requests that ended (a study has one in flight at a time), `coming` the worst case of the next
-        one: its prompt plus the longest reply that is allowed.
+        `spent` holds all requests that ended, and what others under way may cost (see `store.purse`); `coming` is the worst case
+        of the next one: its prompt plus the longest reply that is allowed.
 
         Raises: BudgetError.
         """

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import llmhpo
-from llmhpo.api import run
 from llmhpo.config import read_study_file
 from llmhpo.errors import ConfigError, SandboxError
 from llmhpo.execution import make_executor
 from llmhpo.sandbox.choose import choose_sandbox
+from llmhpo.session import run
 
 TRAIN = """
 import sys

@@ -18,7 +18,7 @@ SPACE = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
 
 def test_sqlite_is_durable_and_has_a_write_ahead_log(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path / 's.db'}", "s", SPACE, Task(), seed=1)
-    with store._storage.engine.connect() as connection:  # type: ignore[attr-defined]
+    with store._study.storage.engine.connect() as connection:  # type: ignore[attr-defined]
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
     store.close()

@@ -109,7 +109,7 @@ def test_the_code_that_a_study_began_with_stays_its_baseline(open_store: Open) -
 def test_a_trial_of_code_that_is_no_revision_is_refused(open_store: Open) -> None:
     store = open_store()
     edited_study(store)
-    store._storage.set_trial_user_attr(store._frozen()[2]._trial_id, "code", "0" * 40)
+    store._study.storage.set_trial_user_attr(store._study.frozen()[2]._trial_id, "code", "0" * 40)
     store.close()
     with pytest.raises(StudyMismatchError, match="is no revision"):
         open_store()

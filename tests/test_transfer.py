@@ -20,10 +20,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from typer.testing import CliRunner
 
 from llmhpo import optimize
-from llmhpo.api import Result
 from llmhpo.audit import replay, verify
 from llmhpo.cli import app
 from llmhpo.errors import ConfigError, StoreError, StudyMismatchError
+from llmhpo.result import Result
 from llmhpo.space import Params, SearchSpace
 from llmhpo.store import load_study
 from llmhpo.store.fit import fit_trials

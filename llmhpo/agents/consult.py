@@ -19,6 +19,7 @@ from llmhpo.llm.base import LLM, Message
 from llmhpo.llm.logged import Note, logged
 from llmhpo.prior import Prior
 from llmhpo.prompts import load
+from llmhpo.store.purse import Purse
 from llmhpo.trial import Batch, Context, Proposal, Provenance, Tally
 from llmhpo.usage import Caps, Usage
 
@@ -36,8 +37,16 @@ class Consultant:
     one.
     """
 
-    def __init__(self, llm: LLM, *, caps: Caps, deadline_s: float = 120.0, advice: Advice | None = None) -> None:
-        self.llm, self.caps, self.deadline_s = llm, caps, deadline_s
+    def __init__(
+        self,
+        llm: LLM,
+        *,
+        caps: Caps,
+        deadline_s: float = 120.0,
+        advice: Advice | None = None,
+        purse: Purse | None = None,
+    ) -> None:
+        self.llm, self.caps, self.deadline_s, self.purse = llm, caps, deadline_s, purse
         self.advice = advice or Advice()
         self.silenced = False
 
@@ -50,7 +59,7 @@ class Consultant:
         messages = [Message("system", system), Message("user", with_remarks(user, context))]
         end = time.monotonic() + self.deadline_s
         caps = context.steering.budget.over(self.caps)
-        return Conversation(self.llm, caps, context.usage, end, messages, lost=context.lost)
+        return Conversation(self.llm, caps, context.usage, end, messages, lost=context.lost, purse=self.purse)
 
     def consult(self, context: Context, question: Question, shorter: Callable[[], Question] | None = None) -> Batch:
         """Ask for a batch. Whatever happens comes back as a `Batch`, never as an exception.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -11,6 +12,7 @@ from llmhpo.errors import LLMError, LLMUnavailableError
 from llmhpo.llm.base import LLM, Completion, JSONSchema, Message, Request, Sampler, Scorer, most_it_costs
 from llmhpo.llm.redact import Redactor
 from llmhpo.llm.streaming import OnText, Streaming
+from llmhpo.store.purse import Paid, Purse
 from llmhpo.usage import Caps, Usage
 
 _QUOTED_CHARS = 8000  # of a first reply, in the repair turn
@@ -28,7 +30,8 @@ _Answer = TypeVar("_Answer", bound=_Paid)
 class Conversation:
     """Messages to a model and its answers, without the secrets in them.
 
-    `spent` is what the study has cost before, `lost` what it may have cost besides; `deadline` is on the monotonic clock.
+    `spent` is what the study has cost before, `lost` what it may have cost besides; `deadline` is on the monotonic clock. `purse`
+    is shared with whoever else asks for the same study at the same time; without one, nobody does.
     """
 
     llm: LLM
@@ -39,6 +42,7 @@ class Conversation:
     usage: Usage = field(default_factory=Usage)
     lost: Usage = field(default_factory=Usage)
     redact: Redactor = field(default_factory=Redactor.from_environment)
+    purse: Purse | None = None
 
     @property
     def number(self) -> int:
@@ -121,21 +125,39 @@ class Conversation:
 
     def _charged(self, most: Usage, send: Callable[[], _Answer]) -> _Answer:
         """What `send` gives, its cost on the bill, checked before against the caps."""
-        self.caps.check(self.spent + self.lost + self.usage, most)
-        try:
-            answer = send()
-        except LLMError as error:
-            # Asked for and not answered: it counts as a request. One that was cut off in the midst is paid for, unknown how dearly.
-            self.usage += most if isinstance(error, LLMUnavailableError) and error.was_cut_off else Usage(calls=1)
-            raise
-        self.usage += answer.usage
+        with self._reserved(most) as paid:
+            try:
+                answer = send()
+            except LLMError as error:
+                # Asked for and not answered: it counts as a request. One that was cut off in the midst is paid for, unknown how dearly.
+                cut_off = isinstance(error, LLMUnavailableError) and error.was_cut_off
+                self._pay(most if cut_off else Usage(calls=1), paid)
+                raise
+            except BaseException:  # left by the person, while the model wrote
+                self._pay(most, paid)
+                raise
+            self._pay(answer.usage, paid)
         return answer
+
+    @contextlib.contextmanager
+    def _reserved(self, most: Usage) -> Iterator[Paid]:
+        spent = self.spent + self.lost + self.usage
+        if self.purse is None:
+            self.caps.check(spent, most)
+            yield lambda _: None
+            return
+        with self.purse.reserved(self.caps, spent, most, self.deadline) as paid:
+            yield paid
+
+    def _pay(self, cost: Usage, paid: Paid) -> None:
+        self.usage += cost
+        paid(cost)
 
     def anew(self, system: str, user: str) -> Conversation:
         """Another one with other words, that goes on with this one's bill and deadline."""
         messages = [Message("system", system), Message("user", user)]
         return Conversation(
-            self.llm, self.caps, self.spent, self.deadline, messages, self.usage, self.lost, self.redact
+            self.llm, self.caps, self.spent, self.deadline, messages, self.usage, self.lost, self.redact, self.purse
         )
 
     def say(self, text: str) -> None:

@@ -30,6 +30,7 @@ from llmhpo.llm.ensemble import Ensemble
 from llmhpo.llm.health import Health, health_of
 from llmhpo.llm.logged import Note
 from llmhpo.llm.redact import Redactor
+from llmhpo.store.purse import Purse
 from llmhpo.surrogates.incumbent import settled
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import IMPORTED, Batch, Context, Proposal, Trial
@@ -220,8 +221,11 @@ def make_portfolio(
     caps: Caps,
     deadline_s: float,
     advice: Advice | Mapping[str, Any] | None = None,
+    purse: Purse | None = None,
 ) -> Portfolio:
     """The proposers around the model that `llm` names (see `make_llm`), which keeps to `caps`; `advice` says how it is used.
+
+    `purse` is for studies whose model may be asked by other processes, too.
 
     A cap on money needs a price. Where that is not known, a cap on tokens stands in, and a warning says so.
 
@@ -245,8 +249,8 @@ def make_portfolio(
         )
         caps = replace(caps, max_usd=None)
     if isinstance(model, Ensemble):
-        return Portfolio(Team(model, caps=caps, deadline_s=deadline_s, advice=used))
-    return Portfolio(Consultant(model, caps=caps, deadline_s=deadline_s, advice=used))
+        return Portfolio(Team(model, caps=caps, deadline_s=deadline_s, advice=used, purse=purse))
+    return Portfolio(Consultant(model, caps=caps, deadline_s=deadline_s, advice=used, purse=purse))
 
 
 def warn_if_fatal(batch: Batch) -> None:

@@ -17,6 +17,7 @@ from llmhpo.llm.base import LLM
 from llmhpo.llm.ensemble import Ensemble
 from llmhpo.llm.health import health_of
 from llmhpo.llm.logged import Note
+from llmhpo.store.purse import Purse
 from llmhpo.trial import Batch, Context, Part, Proposal, Tally
 from llmhpo.usage import Caps, Usage
 
@@ -98,12 +99,19 @@ class Team:
     """
 
     def __init__(
-        self, ensemble: Ensemble, *, caps: Caps, deadline_s: float = 120.0, advice: Advice | None = None
+        self,
+        ensemble: Ensemble,
+        *,
+        caps: Caps,
+        deadline_s: float = 120.0,
+        advice: Advice | None = None,
+        purse: Purse | None = None,
     ) -> None:
         self.caps, self.deadline_s = caps, deadline_s
-        self._whole = Consultant(ensemble, caps=caps, deadline_s=deadline_s)
+        self._whole = Consultant(ensemble, caps=caps, deadline_s=deadline_s, purse=purse)
         self._members = {
-            m.name: Consultant(m, caps=caps, deadline_s=deadline_s, advice=advice) for m in ensemble.members
+            m.name: Consultant(m, caps=caps, deadline_s=deadline_s, advice=advice, purse=purse)
+            for m in ensemble.members
         }
         self._is_silenced = False
 

@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from llmhpo import stopping
-from llmhpo.api import result_of, run_confirmation
 from llmhpo.commands.base import StudyFile, console, errors, study_file
 from llmhpo.config import read_study_file
 from llmhpo.confirmation import LEVEL, Confirmation, Held, Interval, Reruns
@@ -20,6 +19,8 @@ from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import show_number
 from llmhpo.progress import make_progress
 from llmhpo.prompts import as_line
+from llmhpo.result import result_of
+from llmhpo.session import run_confirmation
 from llmhpo.store import load_study
 
 

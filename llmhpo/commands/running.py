@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.text import Text
 
 from llmhpo import stopping
-from llmhpo.api import Result, run
 from llmhpo.commands.base import Plain, StudyFile, console, errors, study_file
 from llmhpo.commands.confirming import print_confirmation
 from llmhpo.commands.models import install
@@ -25,6 +24,8 @@ from llmhpo.errors import ConfigError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import one_line
 from llmhpo.progress import make_progress
+from llmhpo.result import Result
+from llmhpo.session import run
 from llmhpo.steering import Budget
 from llmhpo.store.wishes import Wishes
 

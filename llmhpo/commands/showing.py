@@ -13,7 +13,6 @@ from rich.text import Text
 
 from llmhpo.agents.edit.author import EDIT
 from llmhpo.agents.quality import qualities
-from llmhpo.api import result_of
 from llmhpo.commands.base import StudyFile, console, errors, study_file
 from llmhpo.commands.quality import print_qualities
 from llmhpo.commands.summary import print_summary
@@ -23,6 +22,7 @@ from llmhpo.errors import ConfigError
 from llmhpo.history import one_line
 from llmhpo.progress import source_text, value_text
 from llmhpo.prompts import as_line
+from llmhpo.result import result_of
 from llmhpo.store import load_study
 from llmhpo.trial import Trial
 

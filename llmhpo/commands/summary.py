@@ -5,11 +5,11 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from llmhpo.api import Result
 from llmhpo.commands.base import console
 from llmhpo.history import show_number
 from llmhpo.progress import source_text, usage_text
 from llmhpo.prompts import as_line
+from llmhpo.result import Result
 from llmhpo.trial import Trial
 
 

@@ -65,9 +65,9 @@ def make_llm(
     else:
         model = spec
     if model is not None and record is not None:
-        from llmhpo.llm.cassette import RecordingModel
+        from llmhpo.llm.cassette import recording
 
-        return RecordingModel(model, record)
+        return recording(model, record)
     return model
 
 

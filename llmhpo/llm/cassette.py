@@ -11,28 +11,32 @@ import json
 import os
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
 from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ConfigError, LLMError, LLMRequestError, LLMUnavailableError
-from llmhpo.llm.base import LLM, Completion, Request, TokenLogprob
+from llmhpo.llm.base import LLM, Completion, Finish, Request, Sampler, Scorer, Scores, Several, TokenLogprob
 from llmhpo.llm.health import health_of
 from llmhpo.llm.redact import Redactor
-from llmhpo.llm.scripted import ERRORS, Reply, Spent
+from llmhpo.llm.scripted import ERRORS, Spent
+from llmhpo.llm.streaming import OnText, Streaming
 from llmhpo.usage import Price, Usage
 
 VERSION = 1
 _SHOWN = 60  # characters of a prompt around its first difference
+_Answer = TypeVar("_Answer")
 
 
 class RecordingModel:
     """Passes requests on to another model and keeps every exchange, redacted, as a line of a cassette.
 
     A request that failed is kept as its error. `replay:FILE` plays the file back to the same questions, `scripted:FILE` to any.
+    See `recording`, which makes one that can do what the other model can.
 
     Raises: ConfigError for a file that cannot be written.
     """
@@ -56,22 +60,24 @@ class RecordingModel:
 
         Raises: what the other model raises.
         """
+        return self._kept(request, {}, lambda: self._inner.complete(request), _completion_line)
+
+    def _kept(
+        self,
+        request: Request,
+        more: dict[str, object],
+        send: Callable[[], _Answer],
+        line: Callable[[_Answer, Redactor], dict[str, object]],
+    ) -> _Answer:
+        """What `send` gives, once it is on the cassette; `more` belongs to the question."""
+        asked = {**_question(request, self._redact), **more}
         try:
-            completion = self._inner.complete(request)
+            answer = send()
         except LLMError as error:
-            self._write(request, _error_line(error, self._redact))
+            self._write(request.number, {**asked, **_error_line(error, self._redact)})
             raise
-        kept: dict[str, object] = {
-            "text": self._redact(completion.text),
-            "finish": completion.finish,
-            "model": self._redact(completion.model),
-            "usage": asdict(completion.usage),
-            "seconds": completion.seconds,
-        }
-        if completion.logprobs is not None:
-            kept["logprobs"] = [[t.token, t.logprob, t.top] for t in completion.logprobs]
-        self._write(request, kept)
-        return completion
+        self._write(request.number, {**asked, **line(answer, self._redact)})
+        return answer
 
     def count_tokens(self, text: str) -> int:
         """As the other model counts."""
@@ -81,10 +87,11 @@ class RecordingModel:
         """Close the other model."""
         self._inner.close()
 
-    def _write(self, request: Request, answer: dict[str, object]) -> None:
+    def _write(self, number: int, exchange: dict[str, object]) -> None:
         price = None if self.price is None else asdict(self.price)
-        header = {"cassette": VERSION, "name": self.name, "price": price, "compact": self.compact}
-        entry = {"name": self.name, "number": request.number, **_question(request, self._redact), **answer}
+        header: dict[str, object] = {"cassette": VERSION, "name": self.name, "price": price, "compact": self.compact}
+        header |= {"overhead_tokens": self.overhead_tokens, "sampler": isinstance(self, _RecordingSampler)}
+        entry = {"name": self.name, "number": number, **exchange}
         with self._lock:
             lines = (b"" if self._is_begun else _line(header)) + _line(entry)
             when_there_is_space(lambda: self._append(lines), f"record {str(self._path)!r}")
@@ -102,6 +109,62 @@ class RecordingModel:
                 raise
 
 
+class _RecordingStreamer(RecordingModel):
+    """One that shows its replies while it writes them."""
+
+    def stream(self, request: Request, on_text: OnText) -> Completion:
+        """See `Streaming.stream`."""
+        inner = self._inner
+        assert isinstance(inner, Streaming)
+        return self._kept(request, {}, lambda: inner.stream(request, on_text), _completion_line)
+
+
+class _RecordingSampler(RecordingModel):
+    """One that gives several replies at once, and says how likely given texts are."""
+
+    def complete_many(self, request: Request, n: int) -> Several:
+        """See `Sampler.complete_many`."""
+        inner = self._inner
+        assert isinstance(inner, Sampler)
+        return self._kept(request, {"n": n}, lambda: inner.complete_many(request, n), _several_line)
+
+    def score(self, request: Request, candidates: Sequence[str]) -> Scores:
+        """See `Scorer.score`."""
+        inner = self._inner
+        assert isinstance(inner, Scorer)
+        asked = _scored(candidates, self._redact)
+        return self._kept(request, asked, lambda: inner.score(request, candidates), _scores_line)
+
+
+def recording(model: LLM, path: str | Path) -> RecordingModel:
+    """A `RecordingModel` that can do what `model` can. Raises: as `RecordingModel`."""
+    if isinstance(model, Sampler) and isinstance(model, Scorer):
+        return _RecordingSampler(model, path)
+    return (_RecordingStreamer if isinstance(model, Streaming) else RecordingModel)(model, path)
+
+
+def _completion_line(completion: Completion, redact: Redactor) -> dict[str, object]:
+    kept: dict[str, object] = {
+        "text": redact(completion.text),
+        "finish": completion.finish,
+        "model": redact(completion.model),
+        "usage": asdict(completion.usage),
+        "seconds": completion.seconds,
+    }
+    if completion.logprobs is not None:
+        kept["logprobs"] = [[t.token, t.logprob, t.top] for t in completion.logprobs]
+    return kept
+
+
+def _several_line(several: Several, redact: Redactor) -> dict[str, object]:
+    texts = [redact(text) for text in several.texts]
+    return {"texts": texts, "usage": asdict(several.usage), "seconds": several.seconds}
+
+
+def _scores_line(scores: Scores, _: Redactor) -> dict[str, object]:
+    return {"scores": scores.tokens, "usage": asdict(scores.usage), "seconds": scores.seconds}
+
+
 def _line(entry: dict[str, object]) -> bytes:
     return (json.dumps({**entry, "sum": _sum(entry)}) + "\n").encode()
 
@@ -113,8 +176,17 @@ def _sum(entry: dict[str, object]) -> str:
 def _question(request: Request, redact: Redactor) -> dict[str, object]:
     """What a reply depends on; not its limits on tokens and time, which hang on what was spent before."""
     said = [[message.role, redact(message.content)] for message in request.messages]
-    more: dict[str, object] = {"temperature": request.temperature, "top_logprobs": request.top_logprobs}
-    return {"messages": said, "schema": request.schema, **{name: value for name, value in more.items() if value}}
+    more = {"temperature": request.temperature, "top_logprobs": request.top_logprobs or None}
+    return {"messages": said, "schema": request.schema, **_given(more)}
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _scored(candidates: Sequence[str], redact: Redactor) -> dict[str, object]:
+    """What a request for scores asks besides."""
+    return {"candidates": [redact(text) for text in candidates]}
 
 
 def _error_line(error: LLMError, redact: Redactor) -> dict[str, object]:
@@ -133,6 +205,8 @@ class _Header(BaseModel, extra="forbid", strict=True):
     name: str
     price: dict[str, float | None] | None
     compact: bool
+    overhead_tokens: NonNegativeInt = 0
+    sampler: bool = False  # whether it is a `Sampler` and a `Scorer`, too
 
 
 class _Exchange(BaseModel, extra="forbid", strict=True):
@@ -141,11 +215,15 @@ class _Exchange(BaseModel, extra="forbid", strict=True):
     messages: list[tuple[str, str]]
     schema_: dict[str, Any] | None = None
     temperature: float | None = None
-    top_logprobs: int = 0
+    top_logprobs: int | None = None
+    n: int | None = None
+    candidates: list[str] | None = None
     text: str | None = None
-    finish: str = "stop"
+    texts: list[str] | None = None
+    scores: list[list[float]] | None = None
+    finish: Finish = "stop"
     model: str = ""
-    usage: Spent | None = None
+    usage: Spent = Spent()
     seconds: float = 0.0
     logprobs: list[tuple[str, float, list[tuple[str, float]]]] | None = None
     error: str | None = None
@@ -156,24 +234,26 @@ class _Exchange(BaseModel, extra="forbid", strict=True):
     @property
     def question(self) -> dict[str, object]:
         """As `_question` puts it."""
-        more: dict[str, object] = {"temperature": self.temperature, "top_logprobs": self.top_logprobs}
         said = [list(message) for message in self.messages]
-        return {"messages": said, "schema": self.schema_, **{name: value for name, value in more.items() if value}}
+        more = {name: getattr(self, name) for name in ("temperature", "top_logprobs", "n", "candidates")}
+        return {"messages": said, "schema": self.schema_, **_given(more)}
 
     @property
-    def reply(self) -> Reply:
-        """What came of it."""
-        if self.text is None:
-            form = ERRORS[self.kind]
-            if form is LLMUnavailableError:
-                return LLMUnavailableError(
-                    str(self.error), retry_after_s=self.retry_after_s, was_cut_off=self.was_cut_off
-                )
-            return form(str(self.error))
-        assert self.usage is not None
-        logprobs = self.logprobs
-        tokens = None if logprobs is None else tuple(TokenLogprob(t, p, tuple(top)) for t, p, top in logprobs)
-        return Completion(self.text, Usage(**self.usage.model_dump()), self.model, self.finish, self.seconds, tokens)  # type: ignore[arg-type]
+    def reply(self) -> Completion | Several | Scores:
+        """What came of it. Raises: the error, where that came."""
+        usage = Usage(**self.usage.model_dump())
+        if self.text is not None:
+            logprobs = self.logprobs
+            tokens = None if logprobs is None else tuple(TokenLogprob(t, p, tuple(top)) for t, p, top in logprobs)
+            return Completion(self.text, usage, self.model, self.finish, self.seconds, tokens)
+        if self.texts is not None:
+            return Several(tuple(self.texts), usage, self.seconds)
+        if self.scores is not None:
+            return Scores(tuple(map(tuple, self.scores)), usage, self.seconds)
+        form = ERRORS[self.kind]
+        if form is LLMUnavailableError:
+            raise LLMUnavailableError(str(self.error), retry_after_s=self.retry_after_s, was_cut_off=self.was_cut_off)
+        raise form(str(self.error))
 
 
 @dataclass(slots=True)
@@ -190,11 +270,9 @@ class ReplayModel:
     A question that was put more than once is answered in the order of the record, and then as it was last.
     """
 
-    overhead_tokens = 0
-
     def __init__(self, path: Path, track: _Track) -> None:
         header = track.header
-        self.name, self.compact = header.name, header.compact
+        self.name, self.compact, self.overhead_tokens = header.name, header.compact, header.overhead_tokens
         self.price = None if header.price is None else Price(**header.price)  # type: ignore[arg-type]
         self._path, self._redact = path, Redactor.from_environment()
         self._by_number: dict[int, list[_Exchange]] = defaultdict(list)
@@ -208,7 +286,12 @@ class ReplayModel:
 
         Raises: LLMRequestError for a question that is not on it, naming the first difference; the error that is on record.
         """
-        asked = json.loads(json.dumps(_question(request, self._redact)))
+        reply = self._played(request, {})
+        assert isinstance(reply, Completion)
+        return reply
+
+    def _played(self, request: Request, more: dict[str, object]) -> Completion | Several | Scores:
+        asked = json.loads(json.dumps({**_question(request, self._redact), **more}))
         with self._lock:
             near = self._by_number.get(request.number, [])
             found = [exchange for exchange in near if exchange.question == asked]
@@ -216,11 +299,7 @@ class ReplayModel:
                 raise LLMRequestError(self._complaint(asked, request.number, near))
             times = self._times[id(found[0])]
             self._times[id(found[0])] += 1
-        reply = found[min(times, len(found) - 1)].reply
-        if isinstance(reply, Exception):
-            raise reply
-        assert isinstance(reply, Completion)
-        return reply
+        return found[min(times, len(found) - 1)].reply
 
     def count_tokens(self, text: str) -> int:
         """Four characters a token."""
@@ -236,6 +315,22 @@ class ReplayModel:
             return f"{place} has no answer of {self.name!r} to request {number}: it ends with request {last}; {remedy}"
         differences = [_difference(exchange.question, asked) for exchange in near]
         return f"{place}: request {number} to {self.name!r} is another one than was recorded: {max(differences)[1]}; {remedy}"
+
+
+class _ReplaySampler(ReplayModel):
+    """One that stands for a `Sampler` and a `Scorer`."""
+
+    def complete_many(self, request: Request, n: int) -> Several:
+        """See `Sampler.complete_many`. Raises: as `complete`."""
+        reply = self._played(request, {"n": n})
+        assert isinstance(reply, Several)
+        return reply
+
+    def score(self, request: Request, candidates: Sequence[str]) -> Scores:
+        """See `Scorer.score`. Raises: as `complete`."""
+        reply = self._played(request, _scored(candidates, self._redact))
+        assert isinstance(reply, Scores)
+        return reply
 
 
 def _difference(was: dict[str, Any], now: dict[str, Any]) -> tuple[int, str]:
@@ -284,7 +379,7 @@ def replay_models(path: str | Path) -> list[ReplayModel]:
             raise ConfigError(f"replay:{path}:{number}: no header of {entry.name!r} comes before it; {_REMEDY}")
     if not tracks:
         raise ConfigError(f"replay:{path}: holds no exchange; record one with record={str(path)!r}")
-    return [ReplayModel(path, track) for track in tracks.values()]
+    return [(_ReplaySampler if t.header.sampler else ReplayModel)(path, t) for t in tracks.values()]
 
 
 _REMEDY = "take the line out, or record it anew; a file of replies alone is played as scripted:FILE"

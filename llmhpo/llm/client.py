@@ -213,7 +213,9 @@ class HostedModel:
             kind = response.headers.get("content-type", "")
             if on_text is None or "event-stream" not in kind:
                 return Answer(read_body(response.iter_bytes(), self._endpoint), kind)
-            body = streaming.whole_body(wire.name, bounded(response.iter_bytes(), self._endpoint), on_text)
+            redact = self._endpoint.redact
+            pieces = bounded(response.iter_bytes(), self._endpoint)
+            body = streaming.whole_body(wire.name, pieces, lambda text: on_text(redact(text)))
             return Answer(body, "application/json")
 
     def _read(self, wire: Wire, answer: Answer) -> Reply:
@@ -272,9 +274,12 @@ class HostedModel:
     def _completion(self, reply: Reply, request: Request, seconds: float) -> Completion:
         assert reply.text is not None
         assert reply.finish is not None
-        model = clean(reply.model or self._endpoint.model, self._endpoint.redact, 100)
+        redact = self._endpoint.redact
+        model, text = clean(reply.model or self._endpoint.model, redact, 100), redact(reply.text)
         usage = bill(self.price, request, reply.text, reply.counts)
-        return Completion(reply.text, usage, model, reply.finish, seconds, reply.logprobs)
+        # Nobody downstream knows the keys that stand in headers and addresses; the tokens of one that was said would spell it.
+        logprobs = reply.logprobs if text == reply.text else None
+        return Completion(text, usage, model, reply.finish, seconds, logprobs)
 
     def _open(self) -> Any:
         with self._lock:

@@ -119,6 +119,10 @@ def _read_line(place: str, line: str, following: int) -> tuple[int, Reply]:
         return following, raw
     if not isinstance(raw, dict):
         raise ConfigError(f"{place}: expected a string or an object, found {type(raw).__name__}")
+    if "sum" in raw and ("texts" in raw or "scores" in raw):
+        raise ConfigError(
+            f"{place}: several replies to one request, or scores: only replay:FILE plays those back; record it anew"
+        )
     if "text" not in raw and "error" not in raw:
         return following, json.dumps(raw, separators=(",", ":"))
     number = raw.get("number", following)

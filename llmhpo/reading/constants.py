@@ -1,4 +1,4 @@
-"""Settings without a command line: constants of the module, of plain Config classes, and environment variables."""
+"""Settings without a command line: constants of the module, and of plain Config classes."""
 
 from __future__ import annotations
 
@@ -7,38 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from llmhpo.param import UNSET
-from llmhpo.reading.base import Found, Source, fit, scalar, to_kind
-from llmhpo.reading.values import UNKNOWN, assignments, dotted
+from llmhpo.reading.base import Found, Source, scalar, to_kind
+from llmhpo.reading.values import assignments, dotted
 
 _CLASSES = ("config", "cfg", "args", "params", "hparams", "hyperparameters", "settings", "options")
 SACRED = "with"  # the word before what a sacred experiment is given
-_READS = ("os.environ.get", "environ.get", "os.getenv", "getenv")
-
-
-def read_environment(source: Source) -> list[Found]:
-    """`float(os.environ.get("LR", "0.1"))` and the like: the kind is that of the conversion around it, else the default's."""
-    found: dict[str, Found] = {}
-    conversions = {
-        id(call.args[0]): dotted(call.func)
-        for call in ast.walk(source.tree)
-        if isinstance(call, ast.Call) and call.args and dotted(call.func) in ("float", "int", "str")
-    }
-    for node in ast.walk(source.tree):
-        if isinstance(node, ast.Call) and dotted(node.func) in _READS and node.args:
-            key, default = node.args[0], node.args[1] if len(node.args) > 1 else None
-        elif isinstance(node, ast.Subscript) and dotted(node.value) in ("os.environ", "environ"):
-            key, default = node.slice, None
-        else:
-            continue
-        name, raw = source.scope.value(key), UNSET if default is None else source.scope.value(default)
-        if isinstance(name, str) and name not in found and not name.startswith("LLMHPO_"):
-            kind = {"float": "float", "int": "int", "str": "str"}.get(conversions.get(id(node), ""))
-            is_kind = to_kind(raw) if kind is None else kind
-            found[name] = Found(
-                name.lower(), is_kind, source.place(node.lineno), "env", name,  # type: ignore[arg-type]
-                default=fit(is_kind, scalar(raw)), is_computed=raw is UNKNOWN,  # type: ignore[arg-type]
-            )  # fmt: skip
-    return list(found.values())
 
 
 def read_constants(source: Source) -> list[Found]:

@@ -15,7 +15,8 @@ from llmhpo.reading.base import IN_CODE, Found, Reader, Source
 from llmhpo.reading.configdict import read_config_dict, read_overridden_globals
 from llmhpo.reading.configs import SUFFIXES as CONFIG_SUFFIXES
 from llmhpo.reading.configs import read_config
-from llmhpo.reading.constants import SACRED, read_constants, read_environment, read_sacred
+from llmhpo.reading.constants import SACRED, read_constants, read_sacred
+from llmhpo.reading.environment import read_argv, read_environment
 from llmhpo.reading.fields import read_fields
 from llmhpo.reading.helptext import is_help, program, read_docopt, read_help
 from llmhpo.reading.hydra import read_hydra

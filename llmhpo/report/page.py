@@ -11,7 +11,6 @@ from pathlib import Path
 
 from llmhpo.agents.quality import qualities
 from llmhpo.agents.reflect import reflect
-from llmhpo.api import Result, result_of
 from llmhpo.code.lineage import Lineage
 from llmhpo.config import RunConfig
 from llmhpo.confirmation import Confirmation, Interval
@@ -22,6 +21,7 @@ from llmhpo.progress import usage_text
 from llmhpo.report.charts import curve_chart, history_chart, importance_chart, parallel_chart, slice_charts, sources
 from llmhpo.report.edits import Diff, code_section
 from llmhpo.report.markup import Markup, block, el, join, line, table
+from llmhpo.result import Result, result_of
 from llmhpo.surrogates.incumbent import settled
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Context, Trial

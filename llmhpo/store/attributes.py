@@ -12,12 +12,14 @@ from optuna.trial import FrozenTrial, TrialState
 from llmhpo.revision import Revision
 from llmhpo.steering import Steering
 from llmhpo.store.ledger import batch_from_dict, code_record, trust_record
+from llmhpo.store.rows import Ending
 from llmhpo.transfer import Transfer
 from llmhpo.trial import Attempt, Batch, Outcome, Params, Proposal, Provenance, Trial
 
 PREFIX = "llmhpo:"  # of a study's attributes
 EVALUATED = "evaluated"
 ATTEMPT = "attempt:"
+_CURVE_POINTS = 100  # intermediate values written to Optuna for its plots; the whole curve lies in the attribute
 _LOG_CHARS = 2000  # of a trial's output in the storage; the whole log lies in the trial's directory
 
 STATES = {
@@ -83,6 +85,22 @@ def trial_from_optuna(frozen: FrozenTrial) -> Trial:
         sandbox=attrs.get("sandbox", ""),
     )
     return Trial(frozen.number, proposal, outcome, attrs.get(EVALUATED))
+
+
+def ending(trial: Trial) -> Ending:
+    """How a trial that has an outcome ended, as it is written."""
+    outcome = trial.outcome
+    assert outcome is not None
+    attrs = outcome_attrs(outcome)
+    if trial.evaluated is not None:
+        attrs[EVALUATED] = trial.evaluated
+    curve = outcome.curve[:: max(1, -(-len(outcome.curve) // _CURVE_POINTS))]
+    return Ending(trial.number, STATES[outcome.status], outcome.value, curve, attrs)
+
+
+def attempt_attrs(attempt: Attempt) -> dict[str, Any]:
+    """A launch of a trial."""
+    return {f"{ATTEMPT}{attempt.index:03d}": asdict(attempt)}
 
 
 def read_batches(attrs: Mapping[str, Any]) -> list[Batch]:

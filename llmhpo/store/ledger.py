@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from llmhpo.prior import prior_from_dict
 from llmhpo.revision import Revision
-from llmhpo.store.journal import Entry
+from llmhpo.store.journal import Entry, Journal
 from llmhpo.trial import IMPORTED, Batch, Context, Outcome, Part, Proposal, Provenance, Tally, Trial
 from llmhpo.usage import Usage
 
@@ -143,6 +143,26 @@ class Ledger:
             if n in kept.ends and n not in self.ends:
                 out.append(("result", {"number": n, **kept.ends[n]}))
         return out
+
+
+def bring_together(journal: Journal, kept: Ledger, most: int) -> Usage:
+    """Make the log of a study tell what its store has `kept`, which is the truth; what lost requests may have cost.
+
+    A crash keeps `most` events from the log. One that lacks more, or contradicts the store, is set aside.
+    """
+    logged = Ledger.read(journal.entries)
+    lost = logged.lost + logged.asked
+    missing, wrong = logged.missing(kept), logged.contradictions(kept)
+    if journal.entries and (wrong or len(missing) > most):
+        journal.set_aside(wrong[0] if wrong else f"it lacks {len(missing)} events of what the store holds")
+        logged = Ledger()
+    if logged.is_empty and not kept.is_empty and len(missing) > most:
+        journal.append("snapshot", kept.snapshot())
+    else:
+        for kind, data in logged.missing(kept):
+            journal.append(kind, {**data, "recovered": True})
+    journal.forget()
+    return lost
 
 
 def _is_same(logged: object, kept: object) -> bool:

@@ -6,67 +6,44 @@ Our types go in and out here and nowhere else. What Optuna has no place for lies
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 import uuid
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import optuna
-from optuna.storages import RDBStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from llmhpo.errors import StoreError, StudyMismatchError
 from llmhpo.llm.redact import Redactor
 from llmhpo.revision import Revision
 from llmhpo.space import Params, SearchSpace
 from llmhpo.steering import Steering
 from llmhpo.store.attributes import (
-    ATTEMPT,
-    EVALUATED,
     PREFIX,
-    STATES,
-    outcome_attrs,
+    attempt_attrs,
+    ending,
     proposal_attrs,
     read_attempts,
     read_baseline,
     read_batches,
     read_steering,
     read_transfers,
-    trial_from_optuna,
     without_secrets,
 )
+from llmhpo.store.held import HeldStudy
+from llmhpo.store.identity import make_or_match, our_trial
 from llmhpo.store.journal import Journal
-from llmhpo.store.lease import Lease
-from llmhpo.store.ledger import Ledger, Record, batch_from_dict, batch_record, end_record, proposal_record
-from llmhpo.store.rows import Ending, make_rows, read_trials
-from llmhpo.store.storage import (
-    close_storage,
-    file_system,
-    one_transaction,
-    open_storage,
-    patiently,
-    quiet_optuna,
-    shown,
-    sqlite_path,
-    storage_errors,
-)
+from llmhpo.store.ledger import Ledger, Record, batch_record, bring_together, end_record, proposal_record
+from llmhpo.store.storage import file_system
 from llmhpo.transfer import Transfer
 from llmhpo.trial import Attempt, Batch, Context, Outcome, Proposal, Task, Trial
 from llmhpo.usage import Usage
 from llmhpo.view import View, steered
 
-__all__ = ["Launch", "Store", "batch_from_dict", "load_study"]
-
-_T = TypeVar("_T")
 _MOST_UNLOGGED = 2  # events that a crash between commit and log can lose; more of them, and the log was cut,
 _GROUP = "group"  # unless so many were ever committed together: the name of the attribute that says it
 MOST_TOGETHER = 16  # trials begun, or ended, by one commit
-_CURVE_POINTS = 100  # intermediate values written to Optuna for its plots; the whole curve lies in the attribute
 
 
 class Launch(NamedTuple):
@@ -100,147 +77,47 @@ class Store:
         log: Path | None = None,
         file_system: Callable[[Path], str] = file_system,
     ) -> None:
-        self.space, self.task, self.study_name = space, task, study_name
-        self._where = storage
+        self.study_name = study_name
         self._redact = Redactor.from_environment()
         self._lost = Usage()
-        self._lease: Lease | None = None
         self._journal: Journal | None = None
-        self._storage = open_storage(storage, to_write=True, file_system=file_system)
-        self._close: weakref.finalize[..., Store] = weakref.finalize(self, close_storage, self._storage)
+        self._study = HeldStudy(storage, study_name, task.direction, file_system=file_system)
         try:
-            self._lease = self._take_lease()
-            self._create_or_load(seed)
-            attrs = self._attrs()
+            self.task = make_or_match(self._study, space, task, seed, self._redact)
+            attrs = self._study.attrs
             self.seed = int(attrs[PREFIX + "seed"])
             self._baseline, self._batches = read_baseline(attrs), read_batches(attrs)
             self._began, self._steerings = space, read_steering(attrs)
             self.space = steered(space, self.steering)
             self._transfers = read_transfers(attrs)
-            self._trials: dict[int, Trial] = {}  # by number, in the order of numbers
-            self._snapshot: tuple[Trial, ...] | None = None
-            known = self._frozen()
-            self._rows = make_rows(self._storage, self._study_id, known)
-            frozen = sorted((t for t in known if t.state != TrialState.WAITING), key=lambda t: t.number)
-            spaces = {code: self._space_of(code) for code in ("", *(r.id for r in self.context().revisions))}
-            self._trials, self._snapshot = {t.number: self._ours(t, spaces) for t in frozen}, None
             self._largest_group = int(attrs.get(PREFIX + _GROUP, _MOST_UNLOGGED))
-            self._attempts = {t.number: read_attempts(t) for t in frozen if not t.state.is_finished()}
-            if log is not None and self._lease is not None:
+            self._read_trials()
+            if log is not None and self.epoch:
                 self._open_journal(log)
         except BaseException:
             self.close()
             raise
 
-    def _take_lease(self) -> Lease | None:
-        if not isinstance(self._storage, RDBStorage):
-            return None  # in memory: nobody else can see it
-        engine, one_machine = self._storage.engine, sqlite_path(self._where) is not None
-        with storage_errors(self._where):
-            lease = Lease(engine, self.study_name, shown(self._where), one_machine=one_machine)
-        self._close.detach()
-        self._close = weakref.finalize(self, _release, lease, self._storage)
-        return lease
+    def _read_trials(self) -> None:
+        known = self._study.frozen()
+        self._rows = self._study.rows(known)
+        ours = sorted((t for t in known if t.state != TrialState.WAITING), key=lambda t: t.number)
+        self._trials: dict[int, Trial] = {}  # by number, in the order of numbers
+        self._snapshot: tuple[Trial, ...] | None = None
+        spaces = {code: self._space_of(code) for code in ("", *(r.id for r in self.context().revisions))}
+        self._trials, self._snapshot = {t.number: our_trial(t, spaces, self.study_name) for t in ours}, None
+        self._attempts = {t.number: read_attempts(t) for t in ours if not t.state.is_finished()}
 
     def _open_journal(self, path: Path) -> None:
-        """Open the event log, and bring it and the store together: the store is the truth."""
-        self._journal = journal = Journal(path)
+        self._journal = Journal(path)
         about = {"study": self.study_name, "seed": self.seed, "space": self._began.to_dict(), "task": asdict(self.task)}
-        kept, logged = Ledger.of(about, self.context()), Ledger.read(journal.entries)
-        self._lost = logged.lost + logged.asked
-        missing, wrong = logged.missing(kept), logged.contradictions(kept)
-        if journal.entries and (wrong or len(missing) > self._largest_group):
-            journal.set_aside(wrong[0] if wrong else f"it lacks {len(missing)} events of what the store holds")
-            logged = Ledger()
-        if logged.is_empty and not kept.is_empty and len(missing) > self._largest_group:
-            journal.append("snapshot", kept.snapshot())
-        else:
-            for kind, data in logged.missing(kept):
-                journal.append(kind, {**data, "recovered": True})
-        journal.forget()
-        epoch, me = (0, "") if self._lease is None else (self._lease.epoch, str(self._lease.me))
+        self._lost = bring_together(self._journal, Ledger.of(about, self.context()), self._largest_group)
+        session = {**about, "epoch": self.epoch, "by": self._study.holder, "revision": self.space.revision}
         lost = {} if self._lost == Usage() else {"lost": asdict(self._lost)}
-        journal.append("open", {**about, "epoch": epoch, "by": me, "revision": self.space.revision, **lost})
-
-    # --- opening ----------------------------------------------------------------------------------------------------
-
-    def _create_or_load(self, seed: int | None) -> None:
-        """Find the study or make it, and make it ours or check that it is."""
-        direction = StudyDirection.MINIMIZE if self.task.direction == "minimize" else StudyDirection.MAXIMIZE
-        with quiet_optuna():
-            try:
-                self._study_id = self._storage.get_study_id_from_name(self.study_name)
-            except KeyError:
-                self._study_id = self._write(lambda: self._storage.create_new_study([direction], self.study_name))
-        if self._storage.get_study_directions(self._study_id) != [direction]:
-            raise StudyMismatchError(
-                f"study {self.study_name!r} was created with another direction than {self.task.direction!r}; "
-                "give the direction it has, or another study_name"
-            )
-        attrs = self._attrs()
-        if PREFIX + "space" not in attrs:
-            self._check_adoptable()
-            self._write(lambda: self._make_ours(seed))
-        else:
-            self._check_same(attrs)
-            self._keep_noisy(attrs[PREFIX + "task"])
-
-    def _make_ours(self, seed: int | None) -> None:
-        self._set("task", {**asdict(self.task), "text": self._redact(self.task.text)})
-        self._set("seed", secrets.randbelow(2**31) if seed is None else seed)
-        self._set("space", self.space.to_dict())  # last: it is what makes a study one of ours
-
-    def _check_adoptable(self) -> None:
-        """An empty or a foreign Optuna study may become ours only while it has no trials of another space."""
-        if self._frozen():
-            raise StudyMismatchError(
-                f"study {self.study_name!r} holds trials that llmhpo did not make; give another study_name, "
-                "or use llmhpo.LLMSampler on that study"
-            )
-
-    def _check_same(self, attrs: Mapping[str, Any]) -> None:
-        was = SearchSpace.from_dict(attrs[PREFIX + "space"])
-        if was.revision != self.space.revision:
-            raise StudyMismatchError(
-                f"study {self.study_name!r} was made with another search space (revision {was.revision}, now "
-                f"{self.space.revision}: {_difference(was, self.space)}); give another study_name or go back to that space"
-            )
-        metric = attrs[PREFIX + "task"]["metric"]
-        if metric != self.task.metric:
-            raise StudyMismatchError(
-                f"study {self.study_name!r} was made for the metric {metric!r}, now {self.task.metric!r}; "
-                "give another study_name or the old metric"
-            )
-
-    def _keep_noisy(self, was: Mapping[str, Any]) -> None:
-        """Its trials were run with seeds of their own: to take their values for exact would be wrong."""
-        if was.get("noisy", False):
-            self.task = replace(self.task, noisy=True)
-        elif self.task.noisy:
-            self._write(lambda: self._set("task", {**was, "noisy": True}))
+        self._journal.append("open", session | lost)
 
     def _space_of(self, code: str) -> SearchSpace:
         return self.context().space_of(code) if code else self.space
-
-    def _ours(self, frozen: FrozenTrial, spaces: Mapping[str, SearchSpace]) -> Trial:
-        trial = trial_from_optuna(frozen)
-        space = spaces.get(trial.proposal.code)
-        if space is None:
-            raise StudyMismatchError(
-                f"trial {frozen.number} of study {self.study_name!r} ran the code {trial.proposal.code!r}, which is no revision "
-                "of the study; somebody else wrote it: give another study_name"
-            )
-        if not _fits(space, frozen.params):
-            raise StudyMismatchError(
-                f"trial {frozen.number} of study {self.study_name!r} does not fit its space ({space.coerce(frozen.params)}); "
-                "somebody else wrote it: give another study_name"
-            )
-        if trial.evaluated is not None and not _fits(space, trial.evaluated):
-            raise StudyMismatchError(
-                f"trial {frozen.number} of study {self.study_name!r} was told with a configuration that does not fit its "
-                f"space ({space.coerce(trial.evaluated)}); somebody else wrote it: give another study_name"
-            )
-        return trial
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -274,7 +151,7 @@ class Store:
     @property
     def place(self) -> str:
         """Where it lies, as "URL#NAME"."""
-        return f"{self._where or ''}#{self.study_name}"
+        return f"{self._study.where or ''}#{self.study_name}"
 
     def context(self, budget_left: int | None = None) -> Context:
         """A snapshot of all that agents may see."""
@@ -291,32 +168,7 @@ class Store:
         )
         return known if self._lost == Usage() else replace(known, lost=self._lost)
 
-    def _frozen(self) -> list[FrozenTrial]:
-        return read_trials(self._storage, self._study_id)
-
-    def _attrs(self) -> Mapping[str, Any]:
-        return self._storage.get_study_user_attrs(self._study_id)
-
     # --- writing ----------------------------------------------------------------------------------------------------
-
-    def _write(self, work: Callable[[], _T]) -> _T:
-        """Do `work` as one transaction, which counts only while the study is ours."""
-
-        def attempt() -> _T:
-            with self._fenced():
-                return work()
-
-        with storage_errors(self._where):
-            return patiently(attempt, self._where)
-
-    @contextlib.contextmanager
-    def _fenced(self) -> Iterator[None]:
-        if self._lease is None or not isinstance(self._storage, RDBStorage):
-            yield
-            return
-        with one_transaction(self._storage) as connection:
-            self._lease.renew(connection)
-            yield
 
     def log(self, kind: str, data: Mapping[str, Any]) -> None:
         """Write to the event log what the store has no place for. From any thread; nothing happens where there is no log.
@@ -351,10 +203,10 @@ class Store:
             first = [() if plan is None else (self._attempt_of(t, 1, plan(t)),) for t in trials]
             for trial, attempts in zip(trials, first, strict=True):
                 for attempt in attempts:
-                    self._rows.note(trial.number, _attempt_attrs(attempt))
+                    self._rows.note(trial.number, attempt_attrs(attempt))
             return list(zip(trials, first, strict=True))
 
-        begun = self._write(work)
+        begun = self._study.write(work)
         self._largest_group = max(self._largest_group, len(proposals))
         events: list[tuple[str, Record]] = []
         for i, (trial, attempts) in enumerate(begun):
@@ -379,7 +231,7 @@ class Store:
     def _note_group(self, size: int) -> None:
         """Within a transaction: keep with the study how many events a crash after it may keep from the log."""
         if size > self._largest_group:
-            self._set(_GROUP, size)
+            self._study.set(_GROUP, size)
 
     def _keep(self, trial: Trial) -> None:
         self._trials[trial.number], self._snapshot = trial, None
@@ -388,7 +240,7 @@ class Store:
         """Commit that a running trial is about to be launched, once more or for the first time, and with what."""
         known = self._attempts[number]
         attempt = self._attempt_of(self._trials[number], len(known) + 1, launch)
-        self._write(lambda: self._rows.note(number, _attempt_attrs(attempt)))
+        self._study.write(lambda: self._rows.note(number, attempt_attrs(attempt)))
         self._attempts[number] = (*known, attempt)
         self._log_if("launch", lambda: {"number": number, "attempt": asdict(attempt)})
         return attempt
@@ -406,7 +258,7 @@ class Store:
         """Commit that the last attempt at a trial was ended by us: it does not count as lost."""
         *before, last = self._attempts[number]
         last = replace(last, cancelled=True)
-        self._write(lambda: self._rows.note(number, _attempt_attrs(last)))
+        self._study.write(lambda: self._rows.note(number, attempt_attrs(last)))
         self._attempts[number] = (*before, last)
         self._log_if("cancelled", lambda: {"number": number, "attempt": last.index})
 
@@ -428,13 +280,13 @@ class Store:
 
     def _finish(self, done: list[Trial]) -> list[Trial]:
         assert all(self._trials[t.number].outcome is None for t in done), "a trial has ended already"
-        endings = [_ending(t) for t in done]
+        endings = [ending(t) for t in done]
 
         def work() -> None:
             self._note_group(len(done))
             self._rows.end(endings)
 
-        self._write(work)
+        self._study.write(work)
         self._largest_group = max(self._largest_group, len(done))
         for trial in done:
             self._keep(trial)
@@ -448,11 +300,11 @@ class Store:
 
         def work() -> list[int]:
             numbers = self._rows.begin(templates)
-            self._rows.end([_ending(replace(t, number=n)) for n, t in zip(numbers, trials, strict=True)])
-            self._set(f"transfer:{len(self._transfers):03d}", asdict(transfer))
+            self._rows.end([ending(replace(t, number=n)) for n, t in zip(numbers, trials, strict=True)])
+            self._study.set(f"transfer:{len(self._transfers):03d}", asdict(transfer))
             return numbers
 
-        taken = [replace(t, number=n) for n, t in zip(self._write(work), trials, strict=True)]
+        taken = [replace(t, number=n) for n, t in zip(self._study.write(work), trials, strict=True)]
         self._transfers.append(transfer)
         for trial in taken:
             self._keep(trial)
@@ -462,7 +314,7 @@ class Store:
     def record(self, batch: Batch) -> None:
         """Commit a consultation of the model: its proposals are paid for and survive a restart."""
         number = len(self._batches)
-        self._write(lambda: self._set(f"batch:{number:05d}", batch_record(batch)))
+        self._study.write(lambda: self._study.set(f"batch:{number:05d}", batch_record(batch)))
         self._batches.append(batch)
         self._log_if("consulted", lambda: {"number": number, "batch": batch_record(batch)})
 
@@ -478,7 +330,7 @@ class Store:
         space = steered(self._began, steering)
         View(space, steering.limits)
         number = len(self._steerings)
-        self._write(lambda: self._set(f"steering:{number:05d}", steering.to_dict()))
+        self._study.write(lambda: self._study.set(f"steering:{number:05d}", steering.to_dict()))
         self._steerings.append(steering)
         self.space = self.space if space == self.space else space
         self._log_if("steered", lambda: {"number": number, "steering": steering.to_dict()})
@@ -487,7 +339,7 @@ class Store:
     def begin_edits(self, baseline: Revision) -> Revision:
         """Commit the code that edits start from, unless the study has begun with another; what it began with."""
         if self._baseline is None:
-            self._write(lambda: self._set("baseline", baseline.to_dict()))
+            self._study.write(lambda: self._study.set("baseline", baseline.to_dict()))
             self._baseline = baseline
             self.log("baseline", {"revision": baseline.to_dict()})
         return self._baseline
@@ -499,7 +351,7 @@ class Store:
         """
         pending = [t.number for t in context.pending]
         question = {"at": len(context.trials), "pending": pending, "budget_left": context.budget_left}
-        self._write(lambda: self._set(f"question:{len(self._batches):05d}", question))
+        self._study.write(lambda: self._study.set(f"question:{len(self._batches):05d}", question))
         self.log("question", {"number": len(self._batches), **question, "asked": n, "service": service})
 
     def _log_if(self, kind: str, data: Callable[[], Record]) -> None:
@@ -512,7 +364,7 @@ class Store:
 
     def open_question(self) -> Context | None:
         """The context of the last question, where its answer was never recorded."""
-        raw = self._attrs().get(f"{PREFIX}question:{len(self._batches):05d}")
+        raw = self._study.attrs.get(f"{PREFIX}question:{len(self._batches):05d}")
         if raw is None:
             return None
         trials = tuple(
@@ -524,101 +376,28 @@ class Store:
     def remember(self, name: str, value: str) -> str:
         """Keep a note with the study, secrets redacted, unless it has one of that name; the note it has."""
         value = self._redact(value)
-        known = self._attrs().get(PREFIX + name)
+        known = self._study.attrs.get(PREFIX + name)
         if known is None:
-            self._write(lambda: self._set(name, value))
+            self._study.write(lambda: self._study.set(name, value))
         return value if known is None else str(known)
 
     @property
     def wall_s(self) -> float:
         """Wall-clock seconds of the sessions before this one, as they kept them."""
         now = f"{PREFIX}wall:{self.epoch}"
-        return float(sum(v for k, v in self._attrs().items() if k.startswith(PREFIX + "wall:") and k != now))
+        return float(sum(v for k, v in self._study.attrs.items() if k.startswith(PREFIX + "wall:") and k != now))
 
     def keep_wall(self, seconds: float) -> None:
         """Commit how long this session has lasted."""
-        self._write(lambda: self._set(f"wall:{self.epoch}", round(seconds, 3)))
+        self._study.write(lambda: self._study.set(f"wall:{self.epoch}", round(seconds, 3)))
 
     @property
     def epoch(self) -> int:
         """Of this controller, among all that the study had; 0 in memory."""
-        return 0 if self._lease is None else self._lease.epoch
-
-    def _set(self, name: str, value: object) -> None:
-        self._storage.set_study_user_attr(self._study_id, PREFIX + name, value)
+        return self._study.epoch
 
     def close(self) -> None:
         """Release the connections and the right to run this study."""
         if self._journal is not None:
             self._journal.close()
-        self._close()
-
-
-def _release(lease: Lease, storage: RDBStorage) -> None:
-    lease.release()
-    close_storage(storage)
-
-
-def _attempt_attrs(attempt: Attempt) -> dict[str, Any]:
-    return {f"{ATTEMPT}{attempt.index:03d}": asdict(attempt)}
-
-
-def _ending(trial: Trial) -> Ending:
-    outcome = trial.outcome
-    assert outcome is not None
-    attrs = outcome_attrs(outcome)
-    if trial.evaluated is not None:
-        attrs[EVALUATED] = trial.evaluated
-    curve = outcome.curve[:: max(1, -(-len(outcome.curve) // _CURVE_POINTS))]
-    return Ending(trial.number, STATES[outcome.status], outcome.value, curve, attrs)
-
-
-def _fits(space: SearchSpace, params: Mapping[str, Any]) -> bool:
-    """Whether these are the active parameters of a configuration, rounding noise on a grid aside."""
-    whole = space.complete(dict(params))
-    fitted = space.coerce(whole)
-    return isinstance(fitted, dict) and fitted.keys() == whole.keys()
-
-
-def _difference(was: SearchSpace, now: SearchSpace) -> str:
-    gone = [n for n in was.names if n not in now]
-    new = [n for n in now.names if n not in was]
-    changed = [n for n in was.names if n in now and was[n] != now[n]]
-    parts = [("removed", gone), ("added", new), ("changed", changed)]
-    return "; ".join(f"{what} {', '.join(names)}" for what, names in parts if names) or "another order"
-
-
-def load_study(storage: str, study_name: str) -> Context:
-    """Read a study without running it. Needs no space and takes no lock.
-
-    Raises: StoreError where there is no such study, or it is not one of llmhpo's.
-    """
-    path = sqlite_path(storage)
-    if path is not None and not path.exists():
-        raise StoreError(f"there is no study yet: {path} does not exist; `llmhpo run` makes it")
-    store = open_storage(storage)
-    with contextlib.ExitStack() as stack, storage_errors(storage):
-        stack.callback(close_storage, store)
-        try:
-            study_id = store.get_study_id_from_name(study_name)
-        except KeyError:
-            names = ", ".join(repr(s.study_name) for s in store.get_all_studies()) or "none"
-            raise StoreError(f"{shown(storage)} holds no study named {study_name!r}; it holds: {names}") from None
-        attrs = store.get_study_user_attrs(study_id)
-        if not {PREFIX + "space", PREFIX + "task", PREFIX + "seed"} <= set(attrs):
-            raise StoreError(
-                f"study {study_name!r} in {shown(storage)} was not made by llmhpo; use optuna's own tools for it"
-            )
-        trials = tuple(
-            trial_from_optuna(t)
-            for t in store.get_all_trials(study_id, deepcopy=False)
-            if t.state != TrialState.WAITING
-        )
-    task = Task(**attrs[PREFIX + "task"])
-    began, steerings = SearchSpace.from_dict(attrs[PREFIX + "space"]), read_steering(attrs)
-    steering = steerings[-1] if steerings else Steering()
-    batches, seed = tuple(read_batches(attrs)), int(attrs[PREFIX + "seed"])
-    transfers = tuple(read_transfers(attrs))
-    return Context(
-        task, steered(began, steering), trials, None, seed, batches, read_baseline(attrs), transfers, steering=steering
-    )
+        self._study.close()

@@ -78,7 +78,7 @@ class Chat:
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study with two trials, whose first one printed something hostile."""
-    from llmhpo.api import run
+    from llmhpo.session import run
 
     folder = write_study(tmp_path_factory.mktemp("talk"), n_trials="2")
     run(read_study_file(folder / "study.toml"), lambda _: None)

@@ -18,10 +18,10 @@ pytest.importorskip("pyte")
 from loopback import silence
 from terminal import Terminal, write_study
 
-from llmhpo.api import run
 from llmhpo.chat.base import COMMANDS
 from llmhpo.config import read_study_file
 from llmhpo.operations import StudyFile
+from llmhpo.session import run
 
 
 @pytest.fixture(scope="module")

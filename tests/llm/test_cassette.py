@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import pytest
 import llmhpo
 from llmhpo.errors import ConfigError, LLMError, LLMReplyError, LLMRequestError, LLMUnavailableError
 from llmhpo.llm import make_llm
-from llmhpo.llm.base import LLM, Completion, Message, Request, TokenLogprob
-from llmhpo.llm.cassette import RecordingModel
+from llmhpo.llm.base import LLM, Completion, Message, Request, Sampler, Scorer, Scores, Several, TokenLogprob
+from llmhpo.llm.cassette import RecordingModel, recording
 from llmhpo.llm.ensemble import Ensemble
 from llmhpo.llm.scripted import Reply, ScriptedModel
+from llmhpo.llm.streaming import OnText, Streaming
 from llmhpo.usage import Price, Usage
 
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
@@ -106,6 +108,103 @@ def test_a_resumed_recording_is_one_cassette(path: Path) -> None:
     assert [model.complete(ask(number=n)).text for n in (2, 0, 1)] == ["reply 2", "reply 0", "reply 1"]
 
 
+# Models that can do more
+
+
+class Choir(ScriptedModel):
+    """Writes several replies at once, and scores texts, each by what is asked."""
+
+    def complete(self, request: Request) -> Completion:
+        return Completion(self._text(request, 0), Usage(1, 90, 0, 9), self.name, seconds=0.25)
+
+    def complete_many(self, request: Request, n: int) -> Several:
+        return Several(tuple(self._text(request, k) for k in range(n)), Usage(1, 90, 0, 9 * n), 0.5)
+
+    def score(self, request: Request, candidates: Sequence[str]) -> Scores:
+        rows = tuple((-0.5 * len(text), -request.number / 3) for text in candidates)
+        return Scores(rows, Usage(1, 90 + len(candidates)), 0.125)
+
+    def _text(self, request: Request, k: int) -> str:
+        return json.dumps({"x": (len(request.messages[-1].content) * 0.618 + request.number * 0.1 + k * 0.37) % 1.0})
+
+
+class Reader(ScriptedModel):
+    """Shows its reply while it writes."""
+
+    def stream(self, request: Request, on_text: OnText) -> Completion:
+        on_text("half")
+        return self.complete(request)
+
+
+def test_several_replies_and_scores_are_played_back_as_they_were(path: Path) -> None:
+    model = recording(Choir([]), path)
+    assert isinstance(model, Sampler)
+    assert isinstance(model, Scorer)
+    first = (model.complete_many(ask(), 3), model.score(ask(number=1), ["a", "bcd"]), model.complete(ask(number=2)))
+    again = play(path)
+    assert isinstance(again, Sampler)
+    assert isinstance(again, Scorer)
+    assert (
+        again.complete_many(ask(), 3),
+        again.score(ask(number=1), ["a", "bcd"]),
+        again.complete(ask(number=2)),
+    ) == first
+
+
+def test_a_streamed_reply_is_kept_as_any_other(path: Path) -> None:
+    model = recording(Reader(["whole"]), path)
+    assert isinstance(model, Streaming)
+    heard: list[str] = []
+    assert model.stream(ask(), heard.append).text == play(path).complete(ask()).text == "whole"
+    assert heard == ["half"]
+
+
+@pytest.mark.parametrize(
+    "model", [ScriptedModel([]), Choir([]), Reader([]), RecordingModel(ScriptedModel([]), "/dev/null")]
+)
+def test_a_recorder_can_do_what_its_model_can_and_no_more(path: Path, model: LLM) -> None:
+    abilities = [Sampler, Scorer, Streaming]
+    kept = recording(model, path)
+    assert [isinstance(kept, one) for one in abilities] == [isinstance(model, one) for one in abilities]
+
+
+def test_other_candidates_and_another_count_are_other_questions(path: Path) -> None:
+    model = recording(Choir([]), path)
+    assert isinstance(model, Sampler)
+    assert isinstance(model, Scorer)
+    model.complete_many(ask(), 3)
+    model.score(ask(number=1), ["a", "b"])
+    again = play(path)
+    assert isinstance(again, Sampler)
+    assert isinstance(again, Scorer)
+    with pytest.raises(LLMRequestError, match="n was 3, and is 4"):
+        again.complete_many(ask(), 4)
+    with pytest.raises(LLMRequestError, match="candidates was"):
+        again.score(ask(number=1), ["a", "c"])
+    with pytest.raises(LLMRequestError, match="n was 3, and is null"):
+        again.complete(ask())
+
+
+def test_several_replies_hold_no_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = secrets.token_urlsafe(24)
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    model = recording(Choir([]), path)
+    assert isinstance(model, Scorer)
+    model.score(ask(f"my key is {key}"), [key, "b"])
+    monkeypatch.setattr(Choir, "_text", lambda *_: key)
+    assert isinstance(model, Sampler)
+    model.complete_many(ask(number=1), 2)
+    assert key not in path.read_text()
+
+
+def test_what_only_a_replay_can_play_is_refused_where_it_is_played_loosely(path: Path) -> None:
+    model = recording(Choir([]), path)
+    assert isinstance(model, Sampler)
+    model.complete_many(ask(), 3)
+    with pytest.raises(ConfigError, match=r":2: several replies.*replay:FILE"):
+        make_llm(f"scripted:{path}")
+
+
 # What is not on it
 
 
@@ -126,6 +225,7 @@ def test_a_changed_prompt_is_refused_with_the_first_difference(path: Path) -> No
         (Request((Message("user", "?"),)), "messages"),
         (ask(schema={"type": "object"}), "schema"),
         (ask(temperature=0.5), "temperature"),
+        (ask(temperature=0.0), "temperature"),
         (ask(top_logprobs=3), "top_logprobs"),
     ],
 )
@@ -217,8 +317,8 @@ def proposals(k: int, at: float) -> Reply:
     return Completion(text, Usage(1, 1000, 200, 100, 0.002), "m-1", seconds=0.5)
 
 
-def run(llm: object) -> llmhpo.Result:
-    return llmhpo.optimize(loss, SPACE, llm=llm, n_trials=14, seed=3, progress=False)  # type: ignore[arg-type]
+def run(llm: object, **more: object) -> llmhpo.Result:
+    return llmhpo.optimize(loss, SPACE, llm=llm, n_trials=14, seed=3, progress=False, **more)  # type: ignore[arg-type]
 
 
 def sense(result: llmhpo.Result) -> list[object]:
@@ -230,6 +330,27 @@ def test_a_study_is_played_back_trial_by_trial_with_its_bill(path: Path) -> None
     first = run(make_llm(model, record=path))
     again = run(f"replay:{path}")
     assert first.usage.calls >= 2
+    assert sense(again) == sense(first)
+    assert again.usage == first.usage
+
+
+def test_a_study_whose_model_samples_and_scores_is_played_back(path: Path) -> None:
+    advice = {"proposer": "llambo", "surrogate": "llambo:disc", "candidates": 6}
+    first = run(make_llm(Choir([], name="choir"), record=path), advice=advice)
+    kept = path.read_text()
+    again = run(f"replay:{path}", advice=advice)
+    assert '"texts"' in kept
+    assert '"scores"' in kept
+    assert sense(again) == sense(first)
+    assert again.usage == first.usage
+
+
+@pytest.mark.parametrize("cap", [{"max_tokens": 9000}, {"max_usd": 0.03}])
+def test_a_study_that_a_cap_silenced_is_played_back_to_the_same_end(path: Path, cap: dict[str, float]) -> None:
+    model = ScriptedModel([proposals(k, 0.4) for k in range(8)], name="openai:m", price=Price(1.0, 2.0))
+    model.overhead_tokens = 4000
+    first = run(make_llm(model, record=path), **cap)
+    again = run(f"replay:{path}", **cap)
     assert sense(again) == sense(first)
     assert again.usage == first.usage
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhpo.api import result_of
 from llmhpo.param import Param, param_from_dict
 from llmhpo.report.axes import Scale, param_ticks
 from llmhpo.report.markup import Markup, el, line
 from llmhpo.report.page import report_html, write_report
+from llmhpo.result import result_of
 from llmhpo.revision import Revision
 from llmhpo.space import SearchSpace
 from llmhpo.steering import Budget, Limit, Note, Steering

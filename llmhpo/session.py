@@ -1,0 +1,184 @@
+"""Running what a `RunConfig` describes: a study to its end, and the confirmation of its best."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+
+from llmhpo.agents.base import Search
+from llmhpo.agents.portfolio import make_portfolio
+from llmhpo.config import RunConfig, steered_config
+from llmhpo.confirmation import FOLDERS, Confirmation, Held, open_plan, run_plan
+from llmhpo.errors import ConfigError
+from llmhpo.events import Event, Stopped
+from llmhpo.execution import make_executor
+from llmhpo.executors.base import Objective
+from llmhpo.llm.redact import Redactor
+from llmhpo.loop import Loop
+from llmhpo.result import Result, result_of
+from llmhpo.scoring.base import Scoring
+from llmhpo.store import Store
+from llmhpo.store.journal import journal_path
+from llmhpo.store.others import check_warm_start, take_over
+from llmhpo.store.wishes import Wishes, take_in
+
+_log = logging.getLogger("llmhpo")
+
+
+def run(
+    config: RunConfig,
+    on_event: Callable[[Event], None],
+    objective: Objective | None = None,
+    *,
+    isolated: bool | None = None,
+    confirm: int | None = None,
+) -> Result:
+    """Run the study that `config` describes to its end, and `confirm` its best, telling `on_event` what happens.
+
+    Raises: as `optimize`.
+    """
+    wishes = Wishes(config.directory)
+    while (result := _session(config, on_event, objective, wishes, isolated=isolated)).stopped == "steered":
+        pass
+    if confirm is None and config.editing is not None and result.best is not None and result.best.proposal.code:
+        confirm = config.editing.confirm or None
+    if confirm is None or result.best is None or result.stopped in ("hopeless", "paused"):
+        return result
+    return replace(
+        result, confirmation=run_confirmation(config, result, confirm, on_event, objective, isolated=isolated)
+    )
+
+
+def _session(
+    config: RunConfig,
+    on_event: Callable[[Event], None],
+    objective: Objective | None,
+    wishes: Wishes,
+    *,
+    isolated: bool | None,
+) -> Result:
+    """One session: to the end of the study, or to a change that takes a new executor."""
+    check_warm_start(config.warm_start, edits_code=config.editing is not None)
+    executor = None if config.editing is not None else make_executor(config, objective, isolated)
+    portfolio = make_portfolio(
+        config.llm,
+        base_url=config.base_url,
+        price=config.price,
+        caps=config.caps,
+        deadline_s=config.deadline_s,
+        advice=config.advice,
+    )
+    log = journal_path(config.storage, config.study_name, config.directory)
+    store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed, log=log)
+    try:
+        take_over(store, config.warm_start)
+        command = _note_another_command(store, config)
+        if config.scoring is not None:
+            _note_another_scorer(store, config.scoring)
+        wishes.listen(store.epoch)
+        take_in(store, wishes)
+        if store.space.names != config.space.names:
+            config, executor = steered_config(config, store.steering), None
+            command = _command_text(config)
+        search: Search = portfolio
+        if config.editing is not None:
+            workshop = config.editing.begin(store, config.directory)
+            search = config.editing.search(portfolio, workshop)
+            executor = make_executor(config, objective, isolated, workshop=workshop, known=store.context)
+        executor = executor or make_executor(config, objective, isolated)
+        search.log_requests(store.log)
+        loop = Loop(
+            store,
+            search,
+            executor,
+            n_trials=config.n_trials,
+            directory=config.directory / "trials",
+            retries=config.retries,
+            command=command,
+            rules=config.rules,
+            wishes=wishes,
+        )
+        events, stopped = loop.run(), None
+        try:
+            for event in events:
+                on_event(event)
+                stopped = event.reason if isinstance(event, Stopped) else stopped
+        finally:
+            events.close()
+        result = replace(result_of(store.context(), config.study_name, config.storage), stopped=stopped)
+    finally:
+        store.close()
+    return result
+
+
+def run_confirmation(
+    config: RunConfig,
+    result: Result,
+    k: int,
+    on_event: Callable[[Event], None],
+    objective: Objective | None = None,
+    *,
+    isolated: bool | None = None,
+    held: Held = "promotion",
+) -> Confirmation:
+    """Confirm the best of `result` with the executor that `config` describes, telling `on_event` of every run.
+
+    Raises: as `confirm`; ConfigError for a split `held` "test" that is not declared.
+    """
+    config = steered_config(config, result.steering)
+    splits = {} if config.scoring is None else config.scoring.splits
+    if held == "test" and held not in splits:
+        raise ConfigError(
+            "there is no split 'test' to score on; add [splits.test] with inputs and labels, and a scorer"
+        )
+    split = held if held in splits else "search"
+    folder = config.directory / FOLDERS[held]
+    plan = open_plan(config.storage, config.study_name, result.context, k, folder, held)
+    if held == "test" and plan.earlier:
+        _log.warning(
+            "the test split of study %r was opened before, for another winner: what is chosen after a look at it is not tested by it",
+            config.study_name,
+        )
+    try:
+        workshop = None
+        if config.editing is not None and result.baseline is not None:
+            workshop = config.editing.workshop(config.directory, result.baseline.id)
+        executor = make_executor(config, objective, isolated, workshop=workshop)
+        command = _command_text(config)
+        events = run_plan(plan, executor, folder, retries=config.retries, command=command, split=split)
+        try:
+            for event in events:
+                on_event(event)
+        finally:
+            events.close()
+        return plan.confirmation(split)
+    finally:
+        plan.store.close()
+
+
+def _command_text(config: RunConfig) -> str:
+    text = config.command if isinstance(config.command, str) else shlex.join(config.command or ())
+    return Redactor.from_environment()(text)
+
+
+def _note_another_command(store: Store, config: RunConfig) -> str:
+    now = _command_text(config)
+    was = store.remember("command", now)
+    if was != now:
+        _log.warning(
+            "study %r began with the command %r and goes on with %r; where the two give other values, give another study_name",
+            config.study_name, was, now,
+        )  # fmt: skip
+    return now
+
+
+def _note_another_scorer(store: Store, scoring: Scoring) -> None:
+    now = hashlib.sha256(scoring.script.read_bytes()).hexdigest()
+    if store.remember("scorer", now) != now:
+        _log.warning(
+            "study %r began with another scorer than %r is now; where the two give other values, give another study_name",
+            store.study_name, scoring.script.name,
+        )  # fmt: skip
