@@ -149,15 +149,15 @@ def test_a_stale_controller_writes_nothing(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 's.db'}"
     stale = Store(url, "s", SPACE, Task(), seed=1)
     trial = stale.begin(Proposal({"x": 0.5}, "llm"))
-    assert stale._lease is not None
-    with stale._lease._engine.begin() as connection:  # as if it had stood still for long, on another machine
+    engine = stale._study.storage.engine  # type: ignore[attr-defined]
+    with engine.begin() as connection:  # as if it had stood still for long, on another machine
         connection.exec_driver_sql("UPDATE llmhpo_lease SET boot='other', host='other', pid=1")
         connection.exec_driver_sql("UPDATE llmhpo_lease SET epoch=epoch+1")
     with pytest.raises(StudyLockedError, match=r"taken over by pid 1 on other"):
         stale.finish(trial.number, Outcome("ok", 1.0))
     with pytest.raises(StudyLockedError):
         stale.begin(Proposal({"x": 0.6}, "llm"))
-    with stale._lease._engine.connect() as connection:
+    with engine.connect() as connection:
         states = connection.exec_driver_sql("SELECT state FROM trials").scalars().all()
     assert states == ["RUNNING"]
     stale.close()

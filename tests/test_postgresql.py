@@ -76,7 +76,7 @@ def test_one_controller_runs_a_study_in_postgresql(url: str) -> None:
 def test_a_stale_controller_writes_nothing_to_postgresql(url: str) -> None:
     stale = Store(url, "stale", SPACE, Task(), seed=1)
     trial = stale.begin(Proposal({"x": 0.5}, "llm"))
-    with stale._storage.engine.begin() as connection:  # type: ignore[attr-defined]
+    with stale._study.storage.engine.begin() as connection:  # type: ignore[attr-defined]
         connection.exec_driver_sql("UPDATE llmhpo_lease SET epoch = epoch + 1 WHERE study_name = 'stale'")
     with pytest.raises(StudyLockedError, match="taken over"):
         stale.finish(trial.number, Outcome("ok", 1.0))
