@@ -267,7 +267,8 @@ class _Track:
 class ReplayModel:
     """Answers each question as the model of a cassette did: the same words under the same number, or an error.
 
-    A question that was put more than once is answered in the order of the record, and then as it was last.
+    A question that was put more than once is answered in the order of the record, and then as it was last. Tokens are counted
+    roughly: under a cap the last request may be refused where the model was asked, or the other way round.
     """
 
     def __init__(self, path: Path, track: _Track) -> None:

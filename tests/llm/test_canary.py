@@ -106,6 +106,29 @@ def test_the_key_is_nowhere_but_in_the_header(
     assert all(KEY not in json.dumps(seen.body) + seen.path for seen in service.seen)
 
 
+def test_secrets_of_headers_and_addresses_are_not_passed_on_where_a_reply_says_them(
+    service: Service, tmp_path: Path
+) -> None:
+    header, password = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+
+    def tell(handler: BaseHTTPRequestHandler, service: Service) -> None:
+        service.text = f'{{"lr": "{header} {password}"}}'
+        said = json.dumps(service.reply(service.asked)).replace("m-1", header)
+        loopback.send(handler, 200, said.replace('"token": "{"', f'"token": "{header}"').encode())
+
+    service.faults = [tell]
+    url = service.url.replace("//", f"//user:{password}@")
+    model = make_llm(f"{service.style}:m", base_url=url, default_headers={"X-Token": header}, record=tmp_path / "r")
+    assert isinstance(model, RecordingModel)
+    completion = model.complete(replace(ASK, top_logprobs=3))
+    model.close()
+    assert completion.text == '{"lr": "[key] [key]"}'
+    shown = repr(completion) + (tmp_path / "r").read_text() + str(vars(model))
+    assert header not in shown
+    assert password not in shown
+    assert service.seen[0].headers["x-token"] == header
+
+
 def test_the_key_is_sent_at_all(service: Service) -> None:
     model = make_llm(f"{service.style}:m")
     assert model is not None

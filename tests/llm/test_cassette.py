@@ -345,12 +345,13 @@ def test_a_study_whose_model_samples_and_scores_is_played_back(path: Path) -> No
     assert again.usage == first.usage
 
 
-@pytest.mark.parametrize("cap", [{"max_tokens": 9000}, {"max_usd": 0.03}])
+@pytest.mark.parametrize("cap", [{"max_tokens": 5500}, {"max_usd": 0.0105}])
 def test_a_study_that_a_cap_silenced_is_played_back_to_the_same_end(path: Path, cap: dict[str, float]) -> None:
     model = ScriptedModel([proposals(k, 0.4) for k in range(8)], name="openai:m", price=Price(1.0, 2.0))
     model.overhead_tokens = 4000
     first = run(make_llm(model, record=path), **cap)
     again = run(f"replay:{path}", **cap)
+    assert first.usage.calls == 1
     assert sense(again) == sense(first)
     assert again.usage == first.usage
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import secrets
+import sys
 import time
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -115,6 +117,22 @@ def test_a_stream_that_ends_too_early_is_no_reply(kind: str, style: str) -> None
         assert isinstance(model, Streaming)
         with pytest.raises((LLMReplyError, LLMUnavailableError)):
             model.stream(ASK, lambda _: None)
+
+
+@pytest.mark.parametrize(("kind", "style"), STYLES)
+def test_a_key_within_the_text_is_not_heard(kind: str, style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = secrets.token_urlsafe(24)
+    monkeypatch.setattr(sys.modules[__name__], "PIECES", ["it is ", key, ", is it?"])
+    with serving(kind) as service:
+        options = {"api": style} if kind == "openai" else {}
+        model = make_llm(f"{kind}:m", base_url=service.url, default_headers={"X-Token": key}, **options)
+        service.text = f"it is {key}, is it?"
+        service.faults.append(streams(style))
+        heard: list[str] = []
+        assert isinstance(model, Streaming)
+        said = model.stream(ASK, heard.append).text
+    assert heard == ["it is ", "it is [key]", "it is [key], is it?"]
+    assert said == "it is [key], is it?"
 
 
 def test_a_server_that_does_not_stream_is_heard_at_the_end() -> None:
