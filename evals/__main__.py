@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     whole = commands.add_parser("benchmark", help="run what README's section lacks, and write the section")
     whole.add_argument("--data", type=Path, help="data folder, as for run")
     whole.add_argument("--out", type=Path, default=Path("benchmark-runs"), help="folder for new runs")
-    whole.add_argument("--fresh", action="store_true", help="run everything again")
+    whole.add_argument("--again", type=_words, default=(), help="arms to run again with the present code, by commas")
     whole.add_argument("--jobs", type=_positive, default=1, help="processes at a time")
     whole.add_argument("--quiet", action="store_true")
     _add_prompts(commands.add_parser("prompts", help="compare versions of a prompt template"))
@@ -146,7 +146,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command == "benchmark":
         from evals.benchmark import benchmark
 
-        problems = benchmark(data_folder(args.data), args.out, fresh=args.fresh, jobs=args.jobs, show=not args.quiet)
+        try:
+            problems = benchmark(
+                data_folder(args.data), args.out, again=args.again, jobs=args.jobs, show=not args.quiet
+            )
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         return int(bool(problems))
     if args.command == "prompts":
         return _prompts(args)

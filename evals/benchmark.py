@@ -1,8 +1,8 @@
 """Every figure of README's benchmark section by one command: python -m evals benchmark.
 
 The runs that the section was written from lie packed in evals/results. What the plans below ask for beyond them is run, and
-the section between README's two marks is written anew, with all bars and tables in evals/results/report.md. `--fresh` runs
-everything again.
+the section between README's two marks is written anew, with all bars and tables in evals/results/report.md. `--again` leaves
+arms out of what is packed, so that the present code runs them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from evals.archive import pack, unpack
 from evals.bars import bar_table, bars
 from evals.record import Run, Start, read_runs
-from evals.run import RUNS, Plan, half_b, run
+from evals.run import RUNS, Plan, code_revision, half_b, run
 from evals.score import Comparison, Table, against, all_tables, compare_arms, provenance, to_markdown
 
 RESULTS = Path(__file__).parent / "results"
@@ -57,11 +57,19 @@ def plans(data: Path) -> list[Plan]:
     ]
 
 
-def benchmark(data: Path, out: Path, *, fresh: bool = False, jobs: int = 1, show: bool = True) -> list[str]:
-    """Run what is missing, write README's section and report.md, pack the runs. Returns what went wrong."""
-    runs = {r.key: r for path in sorted(RESULTS.glob("*.jsonl.gz")) for r in unpack(path)} if not fresh else {}
-    if fresh and read_runs(out / RUNS):
-        return [f"{out / RUNS} holds runs, which --fresh would use; give another --out, or remove it"]
+def benchmark(data: Path, out: Path, *, again: Sequence[str] = (), jobs: int = 1, show: bool = True) -> list[str]:
+    """Run what is missing, and the arms `again`; write README's section and report.md, pack the runs. Returns what went wrong.
+
+    Raises: ValueError for an arm of `again` that is not packed, and for an `out` with its runs by other code.
+    """
+    packed = [r for path in sorted(RESULTS.glob("*.jsonl.gz")) for r in unpack(path)]
+    if unknown := set(again) - {r.key.arm for r in packed}:
+        raise ValueError(f"--again: no runs of {', '.join(sorted(unknown))} are packed; arms: {_arms(packed)}")
+    runs = {r.key: r for r in packed if r.key.arm not in again}
+    if any(r.key.arm in again and r.revision != code_revision() for r in read_runs(out / RUNS)):
+        raise ValueError(
+            f"{out / RUNS} holds runs of other code, which --again would use; give another --out, or remove it"
+        )
     problems = []
     for plan in plans(data):
         problems += run(plan, out, known=runs.keys(), jobs=jobs, show=show)
@@ -70,6 +78,10 @@ def benchmark(data: Path, out: Path, *, fresh: bool = False, jobs: int = 1, show
         runs[r.key] = replace(r, half="b" if r.key.task in own else "a")
     write(list(runs.values()))
     return problems
+
+
+def _arms(runs: Iterable[Run]) -> str:
+    return ", ".join(sorted({r.key.arm for r in runs}))
 
 
 def write(runs: Sequence[Run]) -> None:

@@ -135,3 +135,7 @@ def test_the_command_runs_what_is_missing_once(tmp_path: Path, monkeypatch: pyte
     assert module.benchmark(data, tmp_path / "again", show=False) == []
     assert read_runs(tmp_path / "again" / "runs.jsonl") == []
     assert readme.read_text() == first
+    with pytest.raises(ValueError, match="no runs of tpe are packed; arms: none, random"):
+        module.benchmark(data, tmp_path / "again", again=["tpe"], show=False)
+    assert module.benchmark(data, tmp_path / "again", again=["random"], show=False) == []
+    assert [r.key.arm for r in read_runs(tmp_path / "again" / "runs.jsonl")] == ["random"]
