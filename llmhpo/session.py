@@ -23,6 +23,7 @@ from llmhpo.scoring.base import Scoring
 from llmhpo.store import Store
 from llmhpo.store.journal import journal_path
 from llmhpo.store.others import check_warm_start, take_over
+from llmhpo.store.purse import Purse
 from llmhpo.store.wishes import Wishes, take_in
 
 _log = logging.getLogger("llmhpo")
@@ -70,6 +71,7 @@ def _session(
         caps=config.caps,
         deadline_s=config.deadline_s,
         advice=config.advice,
+        purse=Purse(config.directory),
     )
     log = journal_path(config.storage, config.study_name, config.directory)
     store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed, log=log)

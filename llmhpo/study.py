@@ -23,6 +23,7 @@ from llmhpo.space import Params
 from llmhpo.store import MOST_TOGETHER, Store
 from llmhpo.store.journal import journal_path
 from llmhpo.store.others import WarmStart, check_warm_start, take_over
+from llmhpo.store.purse import Purse
 from llmhpo.store.storage import sqlite_path
 from llmhpo.store.wishes import Wishes, take_in
 from llmhpo.surrogates.incumbent import incumbent
@@ -78,10 +79,13 @@ class Study:
         self.storage, self.n_trials = storage, n_trials
         caps = Caps(max_tokens, max_usd, max_requests)
         self._rules = StopRules(stop_at, stop_stale, stop_gain, max_wall_s)
-        portfolio = make_portfolio(llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s, advice=advice)
+        folder = _folder(storage, self.study_name)
+        purse = None if storage is None else Purse(folder)
+        portfolio = make_portfolio(
+            llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s, advice=advice, purse=purse
+        )
         self._is_closed = False
         self._confirm_store: Store | None = None  # opened when it is needed
-        folder = _folder(storage, self.study_name)
         editing = Editing.of(
             editable,
             edits or {},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +149,17 @@ def test_what_does_not_fit_the_study_changes_nothing_and_is_warned_of(
     assert len(run(tmp_path, 3).trials) == 3
     assert "does not fit the study" in caplog.text
     assert context(tmp_path).steering == Steering()
+
+
+def test_of_wishes_that_come_at_the_same_time_none_is_lost(tmp_path: Path) -> None:
+    def note(text: str) -> None:
+        ask(tmp_path, lambda s: replace(s, notes=(*s.notes, Note(text))))
+
+    with ThreadPoolExecutor(8) as people:
+        list(people.map(note, map(str, range(24))))
+    last = wishes(tmp_path).last
+    assert last is not None
+    assert {n.text for n in last.notes} == set(map(str, range(24)))
 
 
 def test_lines_that_were_cut_off_or_damaged_are_left_out(tmp_path: Path) -> None:

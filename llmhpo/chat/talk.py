@@ -22,6 +22,7 @@ from llmhpo.llm.base import LLM, JSONSchema, Message
 from llmhpo.llm.redact import Redactor
 from llmhpo.operations import StudyFile
 from llmhpo.prompts import as_data, as_line, load
+from llmhpo.store.purse import Purse
 from llmhpo.usage import Usage
 
 _MOST_CALLS = 5  # of commands, for one message of the person
@@ -65,6 +66,7 @@ class Talk:
             time.monotonic() + study.config.deadline_s,
             [system, *self._earlier[-_KEPT_TURNS:], asked],
             lost=context.lost,
+            purse=Purse(study.config.directory),
         )
         said: list[str] = []
         try:

@@ -18,13 +18,9 @@ from typing import Any
 
 from llmhpo.errors import BudgetError, LLMUnavailableError
 from llmhpo.store.lease import Holder
+from llmhpo.store.lock import locked
 from llmhpo.store.storage import write_durably
 from llmhpo.usage import Caps, Usage
-
-try:
-    import fcntl
-except ImportError:  # no POSIX: then nothing locks, and the caps bind each process alone
-    fcntl = None  # type: ignore[assignment]
 
 _FILE, _LOCK = "purse.json", "purse.lock"
 _LOOK_S = 0.1
@@ -97,10 +93,7 @@ class Purse:
     def _opened(self) -> Iterator[dict[str, Any]]:
         """What the purse holds, which is written back at the end. Raises: LLMUnavailableError."""
         try:
-            self._lock.parent.mkdir(parents=True, exist_ok=True)
-            with self._lock.open("ab") as lock:
-                if fcntl is not None:
-                    fcntl.flock(lock, fcntl.LOCK_EX)
+            with locked(self._lock):
                 kept = self._read()
                 before = json.dumps(kept)
                 yield kept

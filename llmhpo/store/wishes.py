@@ -20,6 +20,7 @@ from typing import Any, Literal
 from llmhpo.disk import when_there_is_space
 from llmhpo.errors import ConfigError, SpaceError, StoreError
 from llmhpo.steering import Steering
+from llmhpo.store.lock import locked
 from llmhpo.store.record import Store
 from llmhpo.store.storage import write_durably
 
@@ -94,15 +95,22 @@ class Wishes:
 
         Raises: StoreError where the file cannot be written.
         """
-        steering = change(self.last or now)
-        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        line = {"what": what, "at": at, "undoes": undoes, "steering": steering.to_dict()}
-        self._append((json.dumps(line, separators=(",", ":")) + "\n").encode())
+        try:
+            with locked(
+                self._path.with_suffix(".lock")
+            ):  # each line is a whole state: two that began alike would lose one
+                steering = change(self.last or now)
+                at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+                line = {"what": what, "at": at, "undoes": undoes, "steering": steering.to_dict()}
+                self._append((json.dumps(line, separators=(",", ":")) + "\n").encode())
+        except OSError as error:
+            raise StoreError(
+                f"{str(self._path)!r} cannot be written: {error.strerror}; nothing was changed: mend the folder"
+            ) from None
         return steering
 
     def _append(self, line: bytes) -> None:
         def write() -> None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             try:
                 size = os.fstat(fd).st_size
@@ -112,12 +120,7 @@ class Wishes:
             finally:
                 os.close(fd)
 
-        try:
-            when_there_is_space(write, f"file {str(self._path)!r}")
-        except OSError as error:
-            raise StoreError(
-                f"{str(self._path)!r} cannot be written: {error.strerror}; nothing was changed: mend the folder"
-            ) from None
+        when_there_is_space(write, f"file {str(self._path)!r}")
 
     def undoable(self) -> tuple[int, Wish] | None:
         """The latest wish that changed something and has not been undone, with its index."""

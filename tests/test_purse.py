@@ -1,0 +1,108 @@
+"""Caps that bind all who ask a model for the same study, at the same time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from llmhpo.errors import BudgetError, LLMUnavailableError
+from llmhpo.store.purse import Purse
+from llmhpo.usage import Caps, Usage
+
+ONE = Usage(calls=1, input_tokens=60, output_tokens=40, usd=0.1)
+HOLD = """
+import sys, time
+from pathlib import Path
+from llmhpo.store.purse import Purse
+from llmhpo.usage import Caps, Usage
+with Purse(Path(sys.argv[1])).reserved(Caps(max_requests=9), Usage(), Usage(calls=1), time.monotonic() + 9) as paid:
+    print("asked", flush=True)
+    sys.stdin.readline()
+    paid(Usage(calls=1))
+"""
+
+
+def ask(folder: Path, caps: Caps, cost: Usage = ONE, *, spent: Usage | None = None, wait_s: float = 0.0) -> None:
+    """A request that may cost as much as `ONE`, and costs `cost`."""
+    with Purse(folder).reserved(caps, spent or Usage(), ONE, time.monotonic() + wait_s) as paid:
+        paid(cost)
+
+
+def elsewhere(folder: Path) -> subprocess.Popen[str]:
+    """Another process in the midst of a request."""
+    words = [sys.executable, "-c", HOLD, str(folder)]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "asked\n"
+    return process
+
+
+@pytest.mark.parametrize("caps", [Caps(max_requests=1), Caps(max_tokens=150), Caps(max_usd=0.15)])
+def test_what_another_one_may_be_about_to_spend_counts(tmp_path: Path, caps: Caps) -> None:
+    with (
+        Purse(tmp_path).reserved(caps, Usage(), ONE, time.monotonic()),
+        pytest.raises(BudgetError),
+        Purse(tmp_path).reserved(caps, Usage(), ONE, time.monotonic()),
+    ):
+        pass
+
+
+def test_a_request_of_another_process_is_waited_for_and_what_it_left_is_spent(tmp_path: Path) -> None:
+    with elsewhere(tmp_path) as other:
+        assert other.stdin is not None
+        threading.Timer(0.3, lambda: print(file=other.stdin, flush=True)).start()
+        begin = time.monotonic()
+        with pytest.raises(BudgetError, match="max_requests=1 is spent"):
+            ask(tmp_path, Caps(max_requests=1), wait_s=30.0)
+        assert 0.2 < time.monotonic() - begin < 20.0
+        ask(tmp_path, Caps(max_requests=2))
+
+
+def test_what_a_process_that_was_killed_was_about_to_spend_counts_as_spent(tmp_path: Path) -> None:
+    with elsewhere(tmp_path) as other:
+        other.kill()
+        other.wait()
+    with pytest.raises(BudgetError, match="max_requests=1 is spent"):
+        ask(tmp_path, Caps(max_requests=1), wait_s=30.0)
+
+
+def test_requests_that_cost_less_than_they_might_leave_room_for_more(tmp_path: Path) -> None:
+    for _ in range(3):
+        ask(tmp_path, Caps(max_tokens=140), Usage(calls=1, input_tokens=10, output_tokens=10, usd=0.0))
+    with pytest.raises(BudgetError, match="160 tokens, over max_tokens=140"):
+        ask(tmp_path, Caps(max_tokens=140))
+
+
+def test_the_record_of_the_study_counts_where_it_tells_of_more(tmp_path: Path) -> None:
+    ask(tmp_path, Caps(max_requests=6), spent=Usage(calls=5))
+    with pytest.raises(BudgetError, match="max_requests=6 is spent"):
+        ask(tmp_path, Caps(max_requests=6), spent=Usage(calls=1))  # an older snapshot of the same record
+
+
+def test_a_request_that_was_left_is_paid_for_in_full(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Purse(tmp_path).reserved(Caps(max_requests=1), Usage(), ONE, 0.0):
+        raise KeyboardInterrupt
+    assert json.loads((tmp_path / "purse.json").read_text())["paid"]["output_tokens"] == ONE.output_tokens
+
+
+def test_without_a_cap_nothing_is_written(tmp_path: Path) -> None:
+    ask(tmp_path / "study", Caps())
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_damaged_purse_is_begun_anew_from_the_record(tmp_path: Path) -> None:
+    (tmp_path / "purse.json").write_text('{"paid": 3')
+    with pytest.raises(BudgetError):
+        ask(tmp_path, Caps(max_requests=5), spent=Usage(calls=5))
+
+
+def test_a_purse_in_the_place_of_a_folder_holds_requests_back(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LLMUnavailableError, match="mend the folder"):
+        ask(tmp_path / "file", Caps(max_requests=5))
