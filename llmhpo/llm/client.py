@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -102,6 +103,7 @@ class HostedModel:
         self._memory = memory or Memory()
         self._place = f"{self._endpoint.place} {model}"
         self._known = self._memory.recall(self._place)
+        self._tell_refused(self._known.refused & self._wished())
         self._limiter = _limiter(self._endpoint, self._wishes)
         self._transport = Transport(self._endpoint, service.sdk_error)
         self.health = self._transport.health
@@ -173,16 +175,19 @@ class HostedModel:
 
     def _ask(self, request: Request, deadline: Deadline, on_text: OnText | None) -> Completion:
         known = self._known
-        sent = 0
+        sends = itertools.count()
+
+        def counted(*call: Any) -> Answer:
+            if next(sends) > 0:  # an attempt again, or with fewer options
+                self._limiter.repeat()
+            return self._once(*call)
+
         while True:
             wire = next(w for w in self._wires if w.name not in known.refused or w is self._wires[-1])
             asked = self._asked(request, known)
             attempt = wire.attempt(asked)
-            sent += 1
-            if sent > 1:
-                self._limiter.repeat()
             try:
-                answer = self._transport.send(partial(self._once, wire, attempt, on_text), deadline)
+                answer = self._transport.send(partial(counted, wire, attempt, on_text), deadline)
                 reply = self._read(wire, answer)
             except RejectedError as error:
                 option = self._blamed(error.complaint, wire, attempt)
@@ -264,12 +269,20 @@ class HostedModel:
             known = known.without("max_completion_tokens")
         if known == self._known:
             return
-        for option in sorted(known.refused - self._known.refused):
-            _log.info(
-                "%s, model %r: goes on without %r, which it refused or ignored", self._endpoint.place, self.name, option
-            )
+        self._tell_refused(known.refused - self._known.refused)
         self._known = known
         self._memory.keep(self._place, known)
+
+    def _wished(self) -> frozenset[str]:
+        """Options that the user asked for: to go on without one is worth a warning."""
+        effort = {"effort"} if self._wishes.effort is not None else set()
+        return frozenset(effort | ({"thinking"} if self._wishes.thinking_tokens is not None else set()))
+
+    def _tell_refused(self, options: Iterable[str]) -> None:
+        for option in sorted(options):
+            level = logging.WARNING if option in self._wished() else logging.INFO
+            place, said = self._endpoint.place, "goes on without %r, which it refused or ignored"
+            _log.log(level, f"%s, model %r: {said}", place, self.name, option)
 
     def _completion(self, reply: Reply, request: Request, seconds: float) -> Completion:
         assert reply.text is not None

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
-from llmhpo.errors import ConfigError, LLMUnavailableError
+from llmhpo.errors import ConfigError, LLMError, LLMUnavailableError
 from llmhpo.llm.base import LLM, Completion, Request
 from llmhpo.llm.health import Health, health_of
 from llmhpo.usage import Price
+
+_log = logging.getLogger(__name__)
 
 
 class Ensemble:
     """The models of a list: a batch of configurations is shared out among them by `agents.team`.
 
-    A request to the whole is answered by the first of `members` that can answer: the next ones stand in for a service that is
-    down. What is known of the whole is what holds for each: the highest price, the most tokens; `compact` where all are.
+    A request to the whole is answered by the first of `members` that can: the next ones stand in for it. What is known of the
+    whole is what holds for each: the highest price, the most tokens; `compact` where all are.
 
     Raises: ConfigError for fewer than two models, and for two of one name.
     """
@@ -31,20 +36,30 @@ class Ensemble:
         self.overhead_tokens = max(member.overhead_tokens for member in self.members)
         self.price = _highest([member.price for member in self.members])
         self.health = _joint([health_of(member) for member in self.members])
+        self._told: set[str] = set()
 
     def complete(self, request: Request) -> Completion:
         """The answer of the first model that gives one.
 
-        Raises: the last model's error where none does; LLMRequestError and LLMReplyError at once.
+        One that is down, refuses its key or talks nonsense is passed over. Raises: the last model's error where none answers.
         """
+        end = time.monotonic() + request.deadline_s
         able = [m for m in self.members if (health := health_of(m)) is None or health.may_ask] or list(self.members)
         for member in able[:-1]:
             try:
                 return member.complete(request)
-            except LLMUnavailableError as error:
-                if error.was_cut_off:  # it may have to be paid for, and the deadline is over
+            except LLMError as error:
+                if isinstance(error, LLMUnavailableError) and error.was_cut_off:  # paid for, and the deadline is over
                     raise
+                self._tell(member.name, error)
+            request = replace(request, deadline_s=max(1.0, end - time.monotonic()))
         return able[-1].complete(request)
+
+    def _tell(self, name: str, error: LLMError) -> None:
+        """Once for each model: who answers in its place shows in the record, and why does not."""
+        if name not in self._told:
+            self._told.add(name)
+            _log.warning("%s; the next model of the list is asked instead of %s", error, name)
 
     def count_tokens(self, text: str) -> int:
         """As the model counts that counts most."""

@@ -28,7 +28,8 @@ class RateLimiter:
     """Any 60 seconds hold at most `requests_per_minute` requests and `tokens_per_minute` tokens; None is no limit.
 
     Requests are let through in the order in which they came. One that costs more than a minute's tokens is let through
-    alone. `now` gives seconds that never go back. Other processes are not counted: what they take shows as 429.
+    alone; one that is sent once more is counted, and not held up. `now` gives seconds that never go back. Other processes are
+    not counted: what they take shows as 429.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class RateLimiter:
             booking.tokens = tokens
 
     def repeat(self) -> None:
-        """Count a request that is sent once more; the pause before it was its wait."""
+        """Count a request that is sent once more, at once: it has had its turn."""
         with self._lock:
             last = self._booked[-1].starts if self._booked else self._now()
             self._booked.append(Booking(max(last, self._now()), 0))

@@ -208,6 +208,23 @@ def test_a_hosted_model_that_knows_no_effort_is_asked_without_from_then_on(hoste
     assert [effort(hosted, seen.body) for seen in hosted.seen] == ["low", None, None]
 
 
+def test_an_effort_that_was_asked_for_and_refused_is_a_warning_in_every_session(
+    service: Service, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LLMHPO_CAPABILITIES", str(tmp_path / "known.json"))
+    field = {"openai": "reasoning.effort", "anthropic": "output_config.effort"}[service.style]
+    service.rejects = {field: f"Unsupported value: '{field}' does not support 'max' with this model."}
+    for _ in range(2):
+        caplog.clear()
+        model = make_llm({"model": f"{service.style}:m", "effort": "max"})
+        assert model is not None
+        model.complete(ASK)
+        model.close()
+        assert [(r.levelname, "'effort'" in r.getMessage()) for r in caplog.records if "goes on" in r.getMessage()] == [
+            ("WARNING", True)
+        ]
+
+
 # The schemas that are really sent
 
 

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 
 import loopback
 import pytest
@@ -400,7 +399,7 @@ def test_the_harmless_of_these_replies_are_of_use() -> None:
 # Limits on requests
 
 
-def test_requests_wait_for_the_minute_to_pass_or_say_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_requests_wait_for_the_minute_to_pass_or_say_so() -> None:
     with loopback.serving("openai") as service:
         model = make_llm({"model": f"openai:{secrets.token_hex(4)}", "base_url": service.url, "requests_per_minute": 2})
         assert model is not None
@@ -410,4 +409,16 @@ def test_requests_wait_for_the_minute_to_pass_or_say_so(monkeypatch: pytest.Monk
             model.complete(ask(number=2, deadline_s=5.0))
         model.close()
     assert 50 < (caught.value.retry_after_s or 0) <= 60
+    assert len(service.seen) == 2
+
+
+def test_what_is_sent_again_after_a_fault_counts_as_a_request() -> None:
+    with loopback.serving("openai") as service:
+        model = make_llm({"model": f"openai:{secrets.token_hex(4)}", "base_url": service.url, "requests_per_minute": 2})
+        assert model is not None
+        service.faults = [status(500, headers={"Retry-After": "0"})]
+        model.complete(ask(deadline_s=5.0))
+        with pytest.raises(LLMUnavailableError, match="requests_per_minute"):
+            model.complete(ask(number=1, deadline_s=5.0))
+        model.close()
     assert len(service.seen) == 2
