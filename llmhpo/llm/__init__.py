@@ -6,6 +6,7 @@ import difflib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,14 @@ def resolve_auto() -> str:
         return f"openai:{OPENAI_DEFAULT}"
     from llmhpo.llm.smollm2 import installed_path
 
-    if installed_path():
+    if installed_path() and find_spec("torch") and find_spec("transformers"):
         return "smollm2"
+    if installed_path():  # by another environment of the same user
+        _log.warning(
+            "llm = 'auto' found smollm2, but not what runs it (pip install 'llmhpo[local]'), and neither ANTHROPIC_API_KEY nor "
+            "OPENAI_API_KEY; going on with the classical optimizer alone"
+        )
+        return "none"
     _log.warning(
         "llm = 'auto' found no model: neither ANTHROPIC_API_KEY nor OPENAI_API_KEY is set, and smollm2 is not installed "
         "(llmhpo model install smollm2); going on with the classical optimizer alone"

@@ -163,6 +163,12 @@ def test_auto_prefers_a_key_to_smollm2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_auto() == f"openai:{OPENAI_DEFAULT}"
 
 
+@pytest.mark.usefixtures("_smollm2")
+def test_auto_leaves_a_model_that_nothing_here_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert resolve_auto() == "none"
+
+
 def test_auto_takes_an_empty_key_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "")
     assert resolve_auto() == "none"
