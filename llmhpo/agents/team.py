@@ -150,7 +150,7 @@ class Team:
             if slots[name] + over == 0:
                 continue
             member = self._members[name]
-            question, shorter = ask(context, slots[name] + over, member.llm.compact)
+            question, shorter = ask(_own(context, name), slots[name] + over, member.llm.compact)
             first = context.usage.calls
             batch = member.consult(context, question, shorter)
             # A cap that is reached for a dear model may leave room for a cheap one: it is not silenced for good.
@@ -159,6 +159,15 @@ class Team:
             over = slots[name] + over - len(batch.proposals) if batch.error else 0
             context = replace(context, batches=(*context.batches, batch))
         return _joined(given, at, n, time.monotonic() - start, fatal=self.silenced)
+
+
+def _own(context: Context, name: str) -> Context:
+    """As if only this model's replies were known: how it is asked follows from what it can do, not from what the others can."""
+    batches = []
+    for batch in context.batches:
+        part = next((part for part in batch.parts if part.name == name), Part(name, 0, Usage()))
+        batches.append(replace(batch, tally=part.tally, usage=part.usage))
+    return replace(context, batches=tuple(batches))
 
 
 def _may_ask(member: Consultant) -> bool:

@@ -146,6 +146,23 @@ def test_a_study_file_names_several(tmp_path: Path) -> None:
     assert [m.name for m in model.members] == [f"scripted:{tmp_path / 'a.jsonl'}", "openai:m"]
 
 
+def test_how_a_model_is_asked_follows_from_its_own_replies() -> None:
+    class Asked(Voice):
+        def __init__(self, name: str, aim: Callable[[int], float]) -> None:
+            super().__init__(name, aim)
+            self.forms: list[bool] = []
+
+        def complete(self, request: Request) -> Completion:
+            item = (request.schema or {})["properties"]["configurations"]["items"]  # type: ignore[index]
+            self.forms.append("why" in item["properties"])
+            return super().complete(request)
+
+    able, wrong = Asked("able", closer), Asked("wrong", lambda _: 7.0)  # out of bounds, all of it
+    run(wrong, able, n_trials=40)
+    assert len(able.forms) > 2
+    assert all(able.forms)  # with reasons, as one that can give them
+
+
 # Pay-off
 
 
