@@ -34,13 +34,15 @@ class Critique(NamedTuple):
 def criticise(talk: Conversation, context: Context, batch: Sequence[Proposal], problems: Sequence[str]) -> Critique:
     """Have the model of `talk` check its own `batch` against the task's limits and the failures so far.
 
-    It is left out, and that is said, where it could cost more than three quarters of what the consultation has cost so far.
+    It is left out, and that is said, where it could cost more than three quarters of what the consultation has cost so far. A
+    model that thinks unseen is taken to think no longer than before; one that does costs more, and that is said, too.
 
     Raises: LLMError, BudgetError; what it cost then is on the bill of `talk`.
     """
     asked = talk.anew(_SYSTEM, _question(context, batch, problems))
     reply = _TOKENS_SPARE + _TOKENS_EACH * len(batch)
-    most, allowed = most_it_costs(asked.llm, asked.messages, reply).tokens, round(_SHARE * talk.usage.tokens)
+    unseen = asked.llm.overhead_tokens - min(asked.llm.overhead_tokens, talk.usage.reasoning_tokens)
+    most, allowed = most_it_costs(asked.llm, asked.messages, reply).tokens - unseen, round(_SHARE * talk.usage.tokens)
     if most > allowed:
         return Critique(
             tuple(batch), Usage(), (f"no second look: it could cost {most} tokens, and {allowed} are allowed",)
@@ -53,7 +55,10 @@ def criticise(talk: Conversation, context: Context, batch: Sequence[Proposal], p
     dropped = _read(text, len(batch))
     kept = tuple(p for i, p in enumerate(batch, 1) if i not in dropped)
     notes = tuple(f"dropped on a second look: configuration {i}: {why}" for i, why in dropped.items())
-    return Critique(kept, _less(asked.usage, before), notes)
+    spent = _less(asked.usage, before)
+    if spent.tokens > allowed:
+        notes += (f"the second look cost {spent.tokens} tokens, and {allowed} were allowed",)
+    return Critique(kept, spent, notes)
 
 
 def _question(context: Context, batch: Sequence[Proposal], problems: Sequence[str]) -> str:

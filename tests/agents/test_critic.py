@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -107,6 +108,35 @@ def test_where_it_could_cost_more_it_is_left_out_and_that_is_said() -> None:
     assert any(p.startswith("no second look: it could cost") for p in batch.problems)
     assert batch.tally is not None
     assert batch.tally.critic.calls == 0
+
+
+class Thinker(Spy):
+    """Thinks unseen, so long at each request."""
+
+    overhead_tokens = 4000
+
+    def __init__(self, thoughts: list[int], *replies: str) -> None:
+        super().__init__(*replies)
+        self._thoughts = thoughts
+
+    def complete(self, request: Request) -> Completion:
+        completion = super().complete(request)
+        thought = self._thoughts.pop(0)
+        usage = replace(
+            completion.usage, output_tokens=completion.usage.output_tokens + thought, reasoning_tokens=thought
+        )
+        return replace(completion, usage=usage)
+
+
+def test_a_model_with_room_for_thoughts_is_taken_to_think_no_longer_than_before() -> None:
+    assert values(consult(Thinker([100, 100], batch_of(BAD), drop(2)))) == [0.3, 0.6]
+
+
+def test_a_second_look_that_was_thought_over_too_long_says_what_it_cost() -> None:
+    batch = consult(Thinker([100, 3000], batch_of(BAD), drop(2)))
+    (told,) = [p for p in batch.problems if p.startswith("the second look cost")]
+    assert batch.tally is not None
+    assert f"cost {batch.tally.critic.tokens} tokens" in told
 
 
 @pytest.mark.parametrize("reply", ["no", "{}", '{"drop": 7}', drop(0, 9, True, "2"), '{"drop": [3]}'])
