@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llmhpo.errors import ConfigError
 from llmhpo.reading.script import read
@@ -19,6 +20,7 @@ SETS = {
     "blind": ROOT / "tests" / "reading" / "blind" / "truth.toml",
     "second": ROOT / "tests" / "reading" / "blind" / "second" / "truth.toml",
     "third": ROOT / "tests" / "reading" / "blind" / "third" / "truth.toml",
+    "fourth": ROOT / "tests" / "reading" / "blind" / "fourth" / "truth.toml",
 }
 
 
@@ -44,11 +46,11 @@ def scores(truth: Path) -> list[Score]:
     return [score(truth.parent, name, table) for name, table in tomllib.loads(truth.read_text()).items()]
 
 
-def score(folder: Path, name: str, table: dict[str, dict[str, list[object]]]) -> Score:
-    """Read one script and compare."""
+def score(folder: Path, name: str, table: dict[str, Any]) -> Score:
+    """Read one script, with the config file that its table names, and compare."""
     wanted, fixed = table["tunable"], table["fixed"]
     try:
-        reading = read(folder / name)
+        reading = read(folder / name, config=folder / table["config"] if "config" in table else None)
     except ConfigError as error:
         return Score(name, tuple(wanted), (), (), tuple(fixed), str(error))
     found = {f.name: f for f in reading.tunable}

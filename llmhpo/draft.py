@@ -16,7 +16,7 @@ from llmhpo.executors.result import read_companions
 from llmhpo.param import param_to_dict
 from llmhpo.prompts import as_line
 from llmhpo.reading.fill import toml_value
-from llmhpo.reading.metrics import Shown, same_name, shown_in
+from llmhpo.reading.metrics import Shown, find_metric, same_name, shown_in
 from llmhpo.space import SearchSpace
 from llmhpo.spec import Item, Origin, Setting, StudySpec, default_of, draft_spec
 from llmhpo.trial import Direction, Outcome, Task
@@ -39,10 +39,11 @@ def with_metric(spec: StudySpec, name: str, seen: tuple[Shown, ...] = ()) -> Stu
 
     `seen` is what a first run showed; it counts for more than what is written in the code.
     """
-    shown = next((s for s in (*seen, *spec.shown) if same_name(s.name, name)), None)
+    shown = find_metric(seen, name) or find_metric(spec.shown, name)
     pattern = None
     if shown is not None and shown.pattern:
-        origin = Origin("run") if shown.where is None else Origin("script", str(shown.where), f"prints {shown.name!r}")
+        by, where = ("run", "") if shown.where is None else ("script", str(shown.where))
+        origin = Origin(by, where, f"prints {shown.name!r}")  # type: ignore[arg-type]
         pattern = Item(shown.pattern, origin)
     is_same = spec.metric is not None and same_name(spec.metric.value, name)
     metric = spec.metric if spec.metric is not None and spec.metric.value == name else Item(name, Origin("person"))
@@ -188,7 +189,8 @@ def first_run(spec: StudySpec, seconds: float, space: SearchSpace | None = None)
         log, _ = read_bounded(Path(folder) / LOG_FILE, _LOG_BYTES)
         reported = read_companions(Path(folder) / RESULT_FILE, _NO_METRIC)
     handed = tuple(Shown(name, "", value=value) for name, value in reported.items())
-    return _judged(outcome, metric, seconds, (*handed, *shown_in(clean(log))))
+    named = "" if metric == _NO_METRIC else metric
+    return _judged(outcome, metric, seconds, (*handed, *shown_in(clean(log), named)))
 
 
 def _judged(outcome: Outcome, metric: str, seconds: float, seen: tuple[Shown, ...]) -> FirstRun:
@@ -211,7 +213,13 @@ def _judged(outcome: Outcome, metric: str, seconds: float, seen: tuple[Shown, ..
                 outcome.seconds,
             )
         case "invalid":
-            showed = f"; it showed {names}: name one of these as metric" if names else ""
+            last = next((line for line in reversed(outcome.log_tail.splitlines()) if line.strip()), "")
+            printed = (
+                f"; metric_pattern can read it from what it prints, which ends in {as_line(last, 200)!r}"
+                if last
+                else ""
+            )
+            showed = f"; it showed {names}: name one of these as metric" if names else printed
             return FirstRun(
                 False, f"it ends well with the defaults, but {outcome.message}{showed}", seen, outcome.seconds
             )

@@ -13,6 +13,7 @@ from llmhpo.errors import ConfigError
 from llmhpo.executors.command import RESERVED
 from llmhpo.param import UNSET, Param
 from llmhpo.reading.base import Found, Place
+from llmhpo.reading.configs import SUFFIXES as CONFIG_SUFFIXES
 from llmhpo.reading.draws import Drawn, read_draws
 from llmhpo.reading.imports import sources_of
 from llmhpo.reading.metrics import Shown, read_metrics
@@ -30,6 +31,17 @@ By = Literal["script", "config", "help", "words", "model", "card", "person", "ru
 """Who says so: a file that was read, the person's words or answers, the model, a knowledge card, a rule of ours, a first run."""
 _PLACEHOLDER = re.compile(r"\{([^{}?]+)(?:\?[^{}]*)?\}")
 _SPLITS = re.compile(r"split|fold|holdout|hold_out|(train|test|val|valid|validation)_(size|frac\w*|ratio|part|share)")
+_TOOLS = {
+    "pyproject",
+    "package",
+    "package-lock",
+    "tsconfig",
+    "study",
+    "environment",
+    "docker-compose",
+    "mkdocs",
+}  # configs of no training
+_MOST_NAMED = 3
 _TRIALS_EACH: Final = 4  # a few trials for each parameter, within these bounds
 _FEWEST_TRIALS, _MOST_TRIALS = 20, 60
 T = TypeVar("T")
@@ -266,7 +278,7 @@ def _n_trials(settings: Sequence[Setting]) -> Item[int]:
         n,
         Origin(
             "rule",
-            reason=f"{_TRIALS_EACH} trials for each of {count} parameters, from {_FEWEST_TRIALS} to {_MOST_TRIALS}",
+            reason=f"{_TRIALS_EACH} trials for each of {count} parameter{'s' * (count != 1)}, from {_FEWEST_TRIALS} to {_MOST_TRIALS}",
         ),
     )
 
@@ -274,11 +286,20 @@ def _n_trials(settings: Sequence[Setting]) -> Item[int]:
 def _nothing(files: Sequence[Path], reading: Reading | None, command: str | None) -> str:
     where = ", ".join(str(f) for f in files) or f"--command {command!r}"
     count = 0 if reading is None else len(reading.items)
+    beside = _configs_beside(files[0]) if len(files) == 1 and reading is not None and reading.config is None else ()
     return (
-        f"{where}: holds nothing to tune that static reading can see: {count} settings found; give its config file "
-        "(--config) or its saved --help text (--help-text) too, draw them in the code (llmhpo.choose and the like), or write "
-        "[space.NAME] tables by hand"
+        f"{where}: holds nothing to tune that static reading can see: {count} setting{'s' * (count != 1)} found; give its config file "
+        f"({' or '.join(f'--config {path}' for path in beside) or '--config FILE'}) or its saved --help text (--help-text FILE) too, draw "
+        "them in the code (llmhpo.choose and the like), or write [space.NAME] tables by hand"
     )
+
+
+def _configs_beside(script: Path) -> tuple[Path, ...]:
+    """The first few config files in the folder of a script, and in its folders named like one."""
+    folders = [script.parent, *(script.parent / name for name in ("config", "configs", "conf"))]
+    files = (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()))
+    named = [p for p in files if p.suffix in CONFIG_SUFFIXES and p != script and p.stem not in _TOOLS]
+    return tuple(named[:_MOST_NAMED])
 
 
 def default_of(found: Found) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import pty
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import llmhpo
 from llmhpo.config import read_study_file
 
 TRAIN = """
@@ -61,6 +63,47 @@ def test_init_never_guesses(here: Path, given: tuple[str, ...], message: str) ->
     assert run.returncode != 0
     assert message in run.stderr.replace("\n", " ")
     assert not (here / "study.toml").exists()
+
+
+@pytest.mark.parametrize(
+    "script, given, told",
+    [
+        (TRAIN, (), ["--metric and --direction are missing", "give --metric NAME --direction minimize (or maximize)", "The job shows loss (0.1)"]),
+        ("", (), ["--script, --metric and --direction are missing", "give --script train.py --metric NAME", "--help-text"]),
+        ("", ("maximize accuracy",), ["--script is missing"]),
+    ],
+)  # fmt: skip
+def test_without_a_terminal_all_that_is_missing_is_named_at_once(
+    tmp_path: Path, script: str, given: tuple[str, ...], told: list[str]
+) -> None:
+    if script:
+        (tmp_path / "train.py").write_text(script)
+    run = run_init(*given, "--check-s", "60", cwd=tmp_path)
+    assert run.returncode != 0
+    assert [t for t in told if t not in " ".join(run.stderr.split())] == []
+
+
+def test_a_script_with_nothing_to_tune_is_told_which_config_files_lie_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("from project import main\nmain()\n")
+    (tmp_path / "default.yaml").write_text("lr: 0.1\n")
+    run = run_init(*SAID, cwd=tmp_path)
+    assert run.returncode != 0
+    assert "--config default.yaml" in run.stderr
+
+
+def test_a_metric_that_is_printed_under_a_longer_name_is_read_and_said(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text("lr = 0.1\nprint('final accuracy', lr * 2)\n")
+    run = run_init(*("--script", "t.py", "--metric", "accuracy", "--direction", "max", "--check-s", "60"), cwd=tmp_path)
+    assert "checked: it ends well with the defaults: accuracy = 0.2" in run.stdout, run.stderr
+
+
+def test_a_result_that_no_pattern_finds_is_told_with_the_last_line_of_the_output(tmp_path: Path) -> None:
+    (tmp_path / "t.py").write_text("lr = 0.1\nprint('accuracy over folds:', lr)\n")
+    run = run_init("--script", "t.py", "--metric", "accuracy", "--direction", "max", "--check-s", "60", cwd=tmp_path)
+    assert (
+        "metric_pattern can read it from what it prints, which ends in 'accuracy over folds: 0.1'"
+        in run.stderr.replace("\n", " ")
+    )
 
 
 def test_init_never_writes_over_a_file(here: Path) -> None:
@@ -128,6 +171,32 @@ def test_a_model_sets_ranges_and_what_it_invents_is_said(here: Path) -> None:
     assert "warp: is no setting that was found; dropped" in run.stderr
     assert read_study_file(here / "study.toml").space["lr"].describe_range() == "a float from 0.05 to 0.2 (log scale)"
     assert "low = 0.05  # model scripted:replies.jsonl: narrow" in (here / "study.toml").read_text()
+
+
+def test_an_earlier_study_decides_among_the_plans_of_a_model(here: Path) -> None:
+    good = 0.5
+    (here / "old.toml").write_text(
+        "command = 'python train.py --lr {lr}'\nmetric = 'loss'\ndirection = 'minimize'\nstudy_name = 'old'\nstorage = 'sqlite:///old.db'\n"
+        "[space]\nlr = { type = 'float', low = 1e-4, high = 1.0, log = true }\n"
+    )
+    space = read_study_file(here / "old.toml").space
+    with llmhpo.Study(space, metric="loss", llm="none", storage=f"sqlite:///{here}/old.db", study_name="old") as study:
+        for _ in range(12):
+            (trial,) = study.ask()
+            study.tell(trial, abs(math.log(float(trial.params["lr"]) / good)))  # type: ignore[arg-type]
+    parameter = {"name": "lr", "log": True, "line": None, "choices": None, "why": ""}
+    plans = [
+        {"why": side, "parameters": [parameter | {"low": low, "high": high}]}
+        for side, low, high in (("small", 1e-4, 0.1), ("large", 0.1, 1.0))
+    ]
+    (here / "replies.jsonl").write_text(json.dumps({"plans": plans}) + "\n")
+    run = run_init(
+        "words", *SAID[:4], "--check-s", "0", "--llm", "scripted:replies.jsonl", "--history", "old.toml", cwd=here
+    )
+    assert run.returncode == 0, run.stderr
+    text = (here / "study.toml").read_text()
+    assert "fits the earlier trials best: large" in text
+    assert (read_study_file(here / "study.toml").space["lr"].check(good)) is None
 
 
 def test_a_file_elsewhere_that_a_script_names_is_not_read(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llmhpo.agents.conversation import Conversation
 from llmhpo.agents.reply import UnreadableError, one_object
-from llmhpo.agents.spec_plan import WHY_CHARS, Draft, Ground, Plan, check_plan, choose
+from llmhpo.agents.spec_plan import WHY_CHARS, Draft, Ground, Plan, check_plan, choose, tellers
 from llmhpo.cards import knowledge
 from llmhpo.errors import BudgetError, LLMError
 from llmhpo.llm.base import LLM, JSONSchema, Message
@@ -78,7 +78,7 @@ def refine(
             spec, tuple(problems), usage=talk.usage, error="no plan of the model holds; ranges are by llmhpo's rules"
         )
     best = choose(plans, history)
-    how = "the one that fits the earlier trials best" if history is not None else "the first that holds most"
+    how = "the one that fits the earlier trials best" if tellers(history) else "the first that holds most"
     note = f"Ranges are those of a plan of {llm.name}, of {len(plans)} {how}: {best.why or 'no reason given'}"
     refined = with_settings(replace(spec, notes=(*spec.notes, note)), best.settings)
     return Refined(refined, best.dropped, len(plans), talk.usage)

@@ -18,7 +18,7 @@ from llmhpo.reading.base import Found, Source, to_kind
 from llmhpo.reading.literals import Literal, literals
 from llmhpo.reading.names import Verdict, judge
 from llmhpo.spec import Origin, Setting, StudySpec
-from llmhpo.trial import Context
+from llmhpo.trial import Context, Trial
 
 WHY_CHARS = 160
 _WIDEST = 1e10  # times the low bound of a range on a log scale
@@ -266,19 +266,26 @@ def _steps(choices: Sequence[object], found: Found, default: object, *, is_int: 
 # --- which plan ---------------------------------------------------------------------------------------------------------
 
 
+def tellers(history: Context | None) -> list[Trial]:
+    """The earlier trials that can tell plans apart, the best first; [] where there are too few."""
+    if history is None:
+        return []
+    ended = sorted((t for t in history.trials if t.value is not None), key=lambda t: history.task.loss(t.value or 0.0))
+    return ended if len(ended) >= 2 * _best(ended) + 2 else []
+
+
+def _best(ended: Sequence[Trial]) -> int:
+    return max(len(ended) // 4, 1)
+
+
 def choose(plans: Sequence[Plan], history: Context | None) -> Plan:
     """The plan whose ranges hold the best quarter of the earlier trials, and not the rest; without any, what holds most of itself.
 
     Among equals the model's own order counts.
     """
-    ended = (
-        []
-        if history is None
-        else sorted((t for t in history.trials if t.value is not None), key=lambda t: history.task.loss(t.value or 0.0))
-    )
-    count = max(len(ended) // 4, 1)
-    if len(ended) < 2 * count + 2:
+    if not (ended := tellers(history)):
         return min(plans, key=lambda p: len(p.dropped))
+    count = _best(ended)
     good, rest = [t.params for t in ended[:count]], [t.params for t in ended[count:]]
     return max(plans, key=lambda p: held(p, good) - held(p, rest) / 2)
 

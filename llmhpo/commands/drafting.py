@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,8 @@ from llmhpo.draft import FirstRun, first_run, study_toml, with_metric
 from llmhpo.errors import ConfigError
 from llmhpo.llm import make_llm
 from llmhpo.prompts import as_line
-from llmhpo.reading.metrics import same_name
+from llmhpo.reading.metrics import find_metric
+from llmhpo.reading.wording import read_words
 from llmhpo.spec import Item, Origin, StudySpec, draft_spec
 from llmhpo.store import load_study
 from llmhpo.trial import Context, Direction
@@ -27,6 +29,7 @@ from llmhpo.usage import Caps
 _DIRECTIONS: dict[str, Direction] = {
     "min": "minimize", "minimize": "minimize", "minimise": "minimize", "max": "maximize", "maximize": "maximize", "maximise": "maximize",
 }  # fmt: skip
+_EXAMPLES = {"script": "train.py", "metric": "NAME", "direction": "minimize (or maximize)"}
 _KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
 
 
@@ -56,18 +59,19 @@ def init_command(
     """Draft a study.toml from a training script, config file or help text, and try it once with its defaults."""
     _may_write(output)
     sense = None if direction is None else _direction(direction)
-    if (script, config, help_text, command) == (None, None, None, None) and Path("train.py").is_file():
-        script = Path("train.py")
+    if (script, config, help_text, command) == (None, None, None, None):
+        script = _script_here(words, metric, sense)
     spec = draft_spec(words, script=script, config=config, help_text=help_text, command=command)
     spec = _given(spec, n_trials, timeout_s, max_usd)
     if metric := metric or (spec.metric.value if spec.metric else None):
         spec = with_metric(spec, metric)
     if sense is not None:
         spec = replace(spec, direction=Item(sense, Origin("person")))
-    if spec.direction is None and not sys.stdin.isatty():  # before anything is run
-        raise ConfigError("--direction is missing; give minimize or maximize, as no person is there to ask")
+    if spec.open and not sys.stdin.isatty():  # before a model is paid
+        tried = _first_run(spec, check_s) if spec.metric is None and _is_tried(spec, check_s) else None
+        raise ConfigError(_missing(spec.open, _shown(spec, tried) if spec.metric is None else ""))
     spec = _refined(spec, llm, base_url, history)
-    run = _first_run(spec, check_s) if check_s > 0 and not spec.drawn else None
+    run = _first_run(spec, check_s) if _is_tried(spec, check_s) else None
     seen = () if run is None else run.seen
     spec = with_metric(spec, metric or _ask_metric(spec, run), seen)
     assert spec.metric is not None
@@ -102,14 +106,42 @@ def _ask(question: str) -> str:
     return str(typer.prompt(question, prompt_suffix=" > ")).strip()
 
 
-def _ask_metric(spec: StudySpec, run: FirstRun | None) -> str:
+def _script_here(words: str, metric: str | None, sense: Direction | None) -> Path | None:
+    """train.py, where it is there. Raises: ConfigError where it is not, naming all else that is missing and will not be asked for."""
+    if Path("train.py").is_file():
+        return Path("train.py")
+    if sys.stdin.isatty():
+        return None
+    said = read_words(words)
+    given = {"metric": metric or said.metric, "direction": sense or said.direction}
+    raise ConfigError(_missing(["script", *(name for name, value in given.items() if value is None)]))
+
+
+def _missing(names: Sequence[str], shown: str = "") -> str:
+    """All that is missing, and the options that give it."""
+    *first, last = [f"--{name}" for name in names]
+    text = f"{', '.join(first)} and {last} are" if first else f"{last} is"
+    give = " ".join(f"--{name} {_EXAMPLES[name]}" for name in names)
+    other = "; in the place of --script also --config, --help-text, or --command 'python train.py --lr={lr}'"
+    return f"{text} missing, and no person is there to ask; give {give}{other if 'script' in names else ''}{shown}"
+
+
+def _is_tried(spec: StudySpec, check_s: float) -> bool:
+    """Whether a first run is wanted, and can be had with ranges that are known already."""
+    return check_s > 0 and not spec.drawn
+
+
+def _shown(spec: StudySpec, run: FirstRun | None) -> str:
+    """The metrics that the job is seen to print, else what a first run of it came to."""
     shown = {s.name: s for s in (*spec.shown, *(run.seen if run else ()))}
     names = [f"{as_line(s.name, 60)} ({s.where or f'{s.value:g}'})" for s in shown.values()]
-    found = f". The job shows {', '.join(names)}" if names else ""
-    if not sys.stdin.isatty():
-        tried = f". Tried once: {run.message}" if run is not None and not names else ""
-        raise ConfigError(f"--metric is missing; give it, as no person is there to ask{found}{tried}")
-    return _ask(f"Which metric is the result of a run?{found[1:]}")
+    if names:
+        return f". The job shows {', '.join(names)}"
+    return f". Tried once: {run.message}" if run is not None else ""
+
+
+def _ask_metric(spec: StudySpec, run: FirstRun | None) -> str:
+    return _ask(f"Which metric is the result of a run?{_shown(spec, run)[1:]}")
 
 
 def _ask_direction(metric: str) -> Direction:
@@ -189,7 +221,8 @@ def _found_drawn(spec: StudySpec, output: Path, check_s: float) -> FirstRun | No
 def _tell(spec: StudySpec, run: FirstRun) -> None:
     assert spec.metric is not None
     metric = spec.metric.value
-    value = next((s.value for s in run.seen if same_name(s.name, metric)), None)
+    shown = find_metric(run.seen, metric)
+    value = None if shown is None else shown.value
     is_good, message = run.is_good, run.message
     if value is not None and "still runs" not in message and not message.startswith("it fails"):
         is_good, message = True, f"it ends well with the defaults: {metric} = {value!r}"

@@ -9,6 +9,7 @@ from dataclasses import replace
 from llmhpo.param import UNSET
 from llmhpo.reading.annotations import keyword, read_type, text
 from llmhpo.reading.base import Found, Kind, Passing, Source, fit, scalar, scalars, to_kind
+from llmhpo.reading.unrolled import unrolled
 from llmhpo.reading.values import UNKNOWN, dotted
 
 _NOTHING = ("version", "help", "count", "append", "append_const", "extend", "store_const")
@@ -20,7 +21,7 @@ def read_arguments(source: Source) -> list[Found]:
     aliases = {n for n, v in source.scope.bound.items() if isinstance(v, ast.Attribute) and v.attr == "add_argument"}
     found: list[Found] = []
     defaults: dict[str, ast.expr] = {}
-    for node in _calls(source.tree):
+    for node in unrolled(source, "add_argument"):
         if isinstance(node.func, ast.Attribute) and node.func.attr == "set_defaults":
             defaults |= {k.arg: k.value for k in node.keywords if k.arg}
         is_add = isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument"
@@ -29,12 +30,6 @@ def read_arguments(source: Source) -> list[Found]:
             if (one := _argument(source, _spread(source, node), commands.get(owner, ""))) is not None:
                 found.append(one)
     return [_with_default(source, f, defaults) for f in _unique(found)]
-
-
-def _calls(tree: ast.Module) -> Iterator[ast.Call]:
-    """All calls in the order of the file."""
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
-    return iter(sorted(calls, key=lambda n: (n.lineno, n.col_offset)))
 
 
 def _spread(source: Source, call: ast.Call) -> ast.Call:
@@ -102,7 +97,9 @@ def _argument(source: Source, call: ast.Call, owner: str) -> Found | None:
         kind = "list"
     elif dotted(keyword(call, "type")) == "bool" and flags:  # bool("false") is true: only an empty word is false
         passing, spelling, off = "pair", f"{spelling}=1", f"{spelling}="
-    required = scope.value(keyword(call, "required")) is True or (not flags and keyword(call, "default") is None)
+    nargs = scope.value(keyword(call, "nargs")) if keyword(call, "nargs") is not None else 1
+    is_needed = not flags and keyword(call, "default") is None and nargs not in ("?", "*")
+    required = is_needed or scope.value(keyword(call, "required")) is True
     return Found(
         name, kind, source.place(call.lineno), passing, spelling,
         default=UNSET if required and raw is None else fit(kind, scalar(raw)), choices=choices,

@@ -113,17 +113,31 @@ def filled_code(path: Path, params: Mapping[str, object]) -> str:
     return replaced(source.text, values)
 
 
+class _Code(str):
+    """An expression, which stands for itself where a value's repr would."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
 def _with_path(source: Source, name: str, path: Path) -> str | None:
     """The code of a script with `path` for each text that names the file `name`; None where there is none."""
-    texts = [
-        n
+    values: dict[Span, object] = {
+        span_of(n): str(path)
         for n in ast.walk(source.tree)
         if isinstance(n, ast.Constant)
         and isinstance(n.value, str)
         and n.lineno == n.end_lineno
         and Path(n.value).name == name
-    ]
-    return replaced(source.text, {span_of(n): str(path) for n in texts}) if texts else None
+    }
+    for call in ast.walk(source.tree):  # Path(__file__).with_name("config.json") takes no path
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "with_name"):
+            continue
+        inner = [span_of(a) for a in call.args]
+        if call.lineno == call.end_lineno and inner and inner[0] in values:
+            del values[inner[0]]
+            values[span_of(call)] = _Code(f"__import__('pathlib').Path({str(path)!r})")
+    return replaced(source.text, values) if values else None
 
 
 def main(argv: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from llmhpo.reading.base import Place, Source
@@ -58,11 +58,30 @@ def pattern_of(name: str) -> str:
     return rf"(?<!\w){re.escape(name)}(?: is| of)?\W{{1,4}}?({_NUMBER})".replace("\\ ", " ")
 
 
-def shown_in(output: str) -> tuple[Shown, ...]:
-    """The metrics in an output, each with its last value, the last ones first."""
+def find_metric(shown: Sequence[Shown], name: str) -> Shown | None:
+    """The one that the person calls `name`: the same name, else the only one that ends in it ("final accuracy" for "accuracy").
+
+    What is measured on the training data is no metric that goes by a shorter name.
+    """
+    if (same := next((s for s in shown if same_name(s.name, name)), None)) is not None:
+        return same
+    longer = {_plain(s.name): s for s in shown if not re.search("(?<![a-z])train", s.name.lower()) and _ending(s.name, name)}
+    return next(iter(longer.values())) if len(longer) == 1 else None
+
+
+def _ending(words: str, name: str) -> str | None:
+    """The last of the words that together spell `name`; None where they do not."""
+    parts = re.split(r"(?<=[^A-Za-z0-9])", words)
+    endings = ("".join(parts[at:]) for at in range(len(parts)))
+    return next((e for e in endings if _plain(name) and same_name(e, name)), None)
+
+
+def shown_in(output: str, asked: str = "") -> tuple[Shown, ...]:
+    """The metrics in an output, each with its last value, the last ones first; `asked` is one by the person's word alone."""
     found: dict[str, Shown] = {}
     for match in _SHOWN.finditer(output):
-        if (name := _metric_words(match["name"])) is not None:
+        name = _metric_words(match["name"]) or _ending(match["name"], asked)
+        if name is not None:
             found.pop(name, None)
             found[name] = Shown(name, pattern_of(name), value=float(match["number"]))
     return tuple(found.values())[::-1][:_MOST]

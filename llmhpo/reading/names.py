@@ -53,7 +53,7 @@ _N = r"_(?:n_|num_|max_|min_|total_|nb_|number_of_)?"
 _FIRST = (
     _rule("place", r"_(init|start|load|resume|restart|initialize|warm_start|weights)_from_", _ANY),
     _rule("seed", r"_(seed|random_state|rng|manual_seed|np_seed|data_seed|random_seed)_", _ANY),
-    _rule("evaluation", r"_(eval|test|val|valid|validation|metrics?|scoring|cv|folds?|kfold|n_splits|holdout|dev)_", _ANY),
+    _rule("evaluation", r"(?<!_clip)_(eval|test|val|valid|validation|metrics?|scoring|cv|folds?|kfold|n_splits|holdout|dev)_", _ANY),
     _rule("verbosity", r"_(verbose|verbosity|verbose_eval|log_level|log_interval|log_every\w*|logging\w*|log_freq\w*|print\w*|silent|quiet|debug|progress\w*|save_\w+|save|report_to|plot|tqdm|disp|version|help|\w+_interval|display\w*|show\w*|capture_\w+|record_\w+|render\w*|video\w*)_", _ANY),
     _rule("device", r"(?<!_per)_(device|devices|gpu|gpus|cuda|no_cuda|use_cuda|use_cpu|use_gpu|n_gpus?|num_gpus?|gpu_ids?|no_accel|mps|no_mps|tpu|n_jobs|n_?threads?|nthread|num_threads?|workers|num_workers|dataloader_num_workers|n_workers|n_cpus?|cpus?|local_rank|rank_id|world_size|dist_\w+|distributed|backend|pin_memory|persistent_workers|prefetch\w*|fp16|bf16|tf32|amp|use_amp|mixed_precision|precision|dtype|compile|torch_compile|gradient_checkpointing|tree_method|predictor|thread_count|task_type|parallel|deterministic|benchmark|n_nodes|num_nodes|master_port|ddp\w*|nccl\w*|accelerator|strategy)_", _ANY),
     _rule("data", r"_(in|input|out|output|image|img|patch_in)_(dims?|size|features|channels|shape|units|width|height)_|_(?:n|num|nb)_(?:classes|class|labels?|features|inputs?|outputs?|tokens|actions|samples|train(?=_$)|points|examples|users|items|targets|channels_in)_|_n_(?:train|samples)\w*_|_(vocab|vocabulary)(_size)?_|_(image|img|crop)_?size_|_resolution_|_(max_)?(seq|sequence|source|target)?_?(len|length)_|_seq_len\w*_|_(block|context)_(size|length)_|_(train|test)_(size|fraction|frac|ratio|split)_|_split(_\w+)?_|_max_(train_|eval_)?samples_|_(subset|limit|fraction_of_data|sample_size)_|_(objective|eval_metric|num_class|target|targets|task|task_name|label_col\w*|feature_cols?)_|_padding_|_noise_level_", _ANY),
@@ -111,7 +111,7 @@ TUNABLE = (
     _rule("ngram", r"_(min_df|max_df)_", ("float", "int")),
     _rule("passes", r"_(update|ppo|opt|inner|sgd)_epochs_|_num_sgd_iter_|_n_updates_per_\w+_", ("int", "unknown")),
     _rule("schedule", r"_(lr_)?(scheduler?|schedule|sched)(_type|_name)?_|_lr_policy_|_learning_rate_schedule_|_decay_type_", _TEXT),
-    _rule("choice", r"_(optimizer|optim|opt|solver|activation|act|act_fn|nonlinearity|kernel|criterion|penalty|loss|loss_fn|booster|boosting_type|boosting|grow_policy|weights|init|initializer|norm|normalization|pool|pooling|augment|augmentation|max_features|class_weight|bootstrap|nesterov|amsgrad|algorithm|splitter|gamma|learning_rate|bias|batch_?norm|layer_?norm|residual|fit_intercept|probability_calibration|centered|oob|scaler|imputer|interaction_only|sublinear_tf|use_idf|p)_", ("str", "bool")),
+    _rule("choice", r"_(optimizer|optim|opt|solver|activation|act|act_fn|nonlinearity|kernel|criterion|penalty|loss|loss_fn|booster|boosting_type|boosting|grow_policy|weights|init|initializer|norm|normalization|pool|pooling|augment|augmentation|max_features|class_weight|bootstrap|nesterov|amsgrad|algorithm|splitter|gamma|learning_rate|bias|batch_?norm|layer_?norm|residual|fit_intercept|probability_calibration|centered|whiten|oob|scaler|imputer|interaction_only|sublinear_tf|use_idf|p)_", ("str", "bool")),
     _rule("power", r"^_p_$", ("int",)),
 )  # fmt: skip
 
@@ -127,6 +127,8 @@ _SECTIONS = {
     "data": "data", "dataset": "data", "datasets": "data", "paths": "place", "path": "place", "checkpoint": "place",
     "eval": "evaluation", "evaluation": "evaluation", "validation": "evaluation", "hardware": "device", "env": "data",
 }  # fmt: skip
+_AUGMENTS = ("aug", "augs", "augment", "augmentation", "augmentations")
+_ROLLOUT = re.compile(r"\b(per|each|in a|of a|one) (policy )?rollout|\brollout length\b")
 _BOOSTER = re.compile(r"XGB|LGBM|CatBoost|GradientBoosting|xgb|lgb|catboost|Booster")
 
 
@@ -137,11 +139,15 @@ def judge(found: Found) -> Verdict:
     name = snake(found.name)
     for spelled in dict.fromkeys((name, re.sub(r"_\d+_$", "_", name))):  # dropout_2 is a dropout, beta_2 is none
         role = _role(spelled, found, _FIRST)
+        if role == "data" and any(part in _AUGMENTS for part in found.name.lower().split(".")[:-1]):
+            role = None  # aug.crop_padding says how the data is changed, not what it is
         if role is None and (role := _role(spelled, found, TUNABLE)) is not None:
             return _tunable(found, role)
         role = role or _role(spelled, found, _LAST)
         if role == "place" and spelled == "_name_" and len(found.choices) > 1:  # optim.name: one of "adam", "sgd"
             return Verdict(True, "choice", "the script lists its choices", is_sure=False)
+        if role == "budget" and found.kind == "int" and _ROLLOUT.search(found.doc.lower()):
+            return Verdict(True, "rollout", "its help says that it counts the steps of one rollout")
         if role is not None:
             return Verdict(False, role, FIXED[role])
     for part in found.name.lower().split(".")[:-1]:

@@ -56,15 +56,29 @@ def _base(reading: Reading, found: Sequence[Found]) -> list[str]:
 
 def _needed(reading: Reading, found: Sequence[Found], blanks: list[str]) -> Iterator[str]:
     """Positional arguments, and flags without a default: those that are not tuned are the person's to fill in."""
+    positional = [f for f, _ in reading.items if f.passing == "positional"]
+    last = max((i for i, f in enumerate(positional) if f in found or _is_config(reading, found, f)), default=-1)
+    for at, f in enumerate(positional):
+        if f in found:
+            yield f"{{{f.name}}}"
+        elif _is_config(reading, found, f):
+            yield WORD
+        elif f.default is UNSET and not f.is_computed:
+            yield _blank(f, blanks)
+        elif at < last:  # only its place makes the one behind it what it is
+            yield _blank(f, blanks) if f.default is None or f.is_computed else str(f.default)
     for f, _ in reading.items:
-        if f.passing == "positional":
-            yield f"{{{f.name}}}" if f in found else _blank(f, blanks)
-        elif (
+        if (
             f.passing == "flag" and f.kind != "list" and f not in found and f.default is UNSET and not f.is_computed
             and reading.call is None and not reading.program
         ):  # fmt: skip
             yield f.spelling
             yield _blank(f, blanks)
+
+
+def _is_config(reading: Reading, found: Sequence[Found], one: Found) -> bool:
+    """Whether a positional argument takes the config file whose keys are tuned."""
+    return one.spelling == reading.config_flag and any(f.passing == "key" for f in found)
 
 
 def _shell_words(reading: Reading, found: Sequence[Found]) -> list[str]:
@@ -107,7 +121,7 @@ def _filled(reading: Reading, found: Sequence[Found], words: list[str]) -> list[
         words = [*_FILL, reading.path.name, "{params_file}", *coded, "--", *words]
     keys = [f.name for f in found if f.passing == "key"]
     if keys and reading.config is not None:
-        words = [*words, *((reading.config_flag, WORD) if reading.config_flag else ())]
+        words = [*words, *((reading.config_flag, WORD) if reading.config_flag.startswith("-") else ())]
         words = [*_FILL, _from_folder(reading.config, reading.path), "{params_file}", *keys, "--", *words]
     return words
 

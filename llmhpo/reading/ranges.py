@@ -137,6 +137,7 @@ _RULES: dict[str, Callable[[float], Span]] = {
     "accumulation": _ladder(2, "twice"),
     "width": _ladder(2, "twice"),
     "rank": _ladder(2, "twice"),
+    "rollout": _ladder(2, "twice"),
     "lora_alpha": _ladder(2, "twice"),
     "heads": _ladder(1, "once, as it must divide the width"),
     "clip": _zero_or(5.0, _factor(10, 10)),

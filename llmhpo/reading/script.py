@@ -11,7 +11,7 @@ from typing import Final
 
 from llmhpo.errors import ConfigError
 from llmhpo.reading.arguments import read_arguments
-from llmhpo.reading.base import IN_CODE, Found, Reader, Source
+from llmhpo.reading.base import IN_CODE, Found, Passing, Reader, Source
 from llmhpo.reading.configdict import read_config_dict, read_overridden_globals
 from llmhpo.reading.configs import SUFFIXES as CONFIG_SUFFIXES
 from llmhpo.reading.configs import read_config
@@ -25,8 +25,8 @@ from llmhpo.reading.keywords import read_keywords
 from llmhpo.reading.names import Verdict, judge
 from llmhpo.reading.options import read_options
 from llmhpo.reading.shell import SUFFIXES as SHELL_SUFFIXES
-from llmhpo.reading.shell import Call, read_calls, read_shell
-from llmhpo.reading.signatures import read_kept_defaults, read_signatures
+from llmhpo.reading.shell import Call, Variable, fill, read_calls, read_shell
+from llmhpo.reading.signatures import json_cli, read_kept_defaults, read_signatures
 from llmhpo.reading.source import read_source
 from llmhpo.reading.trainer import read_trainer
 
@@ -34,6 +34,7 @@ _FROM_OUTSIDE: Final[tuple[Reader, ...]] = (
     read_arguments, read_options, read_signatures, read_config_dict, read_docopt, read_sacred, read_hydra, read_trainer, read_fields,
     read_overridden_globals, read_environment,
 )  # fmt: skip
+_PARSED: Final[tuple[Passing, ...]] = ("flag", "switch", "pair", "positional", "override")
 _FLAGS: Final[tuple[Reader, ...]] = (read_arguments, read_options, read_fields)
 _FROM_CODE: Final[tuple[Reader, ...]] = (read_constants, read_keywords, read_kept_defaults)
 _CONFIG_FLAG = re.compile(r"\w*(config|cfg|conf|hparams|params)(_?(file|path|name))?")
@@ -117,10 +118,17 @@ def _python(source: Source, given: Path | None) -> Reading:
     found = [f for reader in _FROM_OUTSIDE for f in reader(source)]
     if not any(judge(f).is_tunable for f in found):
         found += _from_imports(source)
+    if not any(f.passing in _PARSED for f in found):
+        found += read_argv(source)
     found, subcommand = _one_subcommand(found)
     config, flag = _config_of(source, found) if given is None else (given, _config_flag(found))
     if config is not None:
-        found += [replace(f, where=replace(f.where, file=config.name)) for f in read_config(read_source(config))]
+        keys = [replace(f, where=replace(f.where, file=config.name)) for f in read_config(read_source(config))]
+        cli = json_cli(source)
+        if cli is not None and given is not None:  # its config file counts for more than its flags' own defaults
+            flag, subcommand = "--config", cli
+            found = [f for f in found if f.name not in {k.name for k in keys}]
+        found += keys
     outside = [f for f in found if f.passing not in IN_CODE]
     if any(judge(f).is_tunable for f in outside):
         uses = any(f.passing == "key" for f in outside)
@@ -133,7 +141,7 @@ def _from_imports(source: Source) -> list[Found]:
     """Flags that a module declares which the script imports from beside it: `from options import get_parser`."""
     others = sources_of([source.path.name], source.path.resolve().parent)[1:] if source.path.suffix == ".py" else []
     found = (f for other in others for reader in _FLAGS for f in reader(other))
-    return [f for f in found if f.passing in ("flag", "switch", "pair", "positional")]
+    return [f for f in found if f.passing in _PARSED and f.passing != "override"]
 
 
 def _one_subcommand(found: list[Found]) -> tuple[list[Found], str]:
@@ -173,12 +181,12 @@ def _config_of(source: Source, found: Sequence[Found]) -> tuple[Path | None, str
 
 
 def _config_flag(found: Sequence[Found]) -> str:
-    """The flag that takes a config file, "" where there is none."""
+    """The flag or the positional argument that takes a config file, "" where there is none."""
     flags = [f for f in found if f.passing in ("flag", "positional") and _CONFIG_FLAG.fullmatch(f.name.lower())]
     named = [
         f for f in found if f.passing == "flag" and isinstance(f.default, str) and f.default.endswith(CONFIG_SUFFIXES)
     ]
-    return next((f.spelling for f in [*named, *flags] if f.passing == "flag"), "")
+    return next((f.spelling for f in [*named, *flags]), "")
 
 
 def _beside(folder: Path, name: str) -> Path | None:
@@ -192,18 +200,29 @@ def _beside(folder: Path, name: str) -> Path | None:
 def _shell(source: Source) -> Reading:
     """The flags of the shell script, with kinds, choices and helps of the Python script that it starts, if that is here."""
     found = read_shell(source)
-    calls, _ = read_calls(source)
+    calls, variables = read_calls(source)
     if not calls:
         raise ConfigError(
             f"{source.path}: starts no Python program with flags; give the script that it runs in the end"
         )
-    script = source.path.parent / calls[0].script
+    script = source.path.parent / (fill(calls[0].script, variables) or calls[0].script)
     if calls[0].script and script.is_file():
-        known = {f.name: f for f in read(script).tunable} | {f.name: f for f, _ in read(script).fixed}
+        inner = read(script)
+        known = {f.name: f for f, _ in inner.items}
         given = {f.name for f in found}
         found = [_informed(f, known.get(f.name)) for f in found]
         found += [f for n, f in known.items() if n not in given and f.passing not in IN_CODE]
-    return _reading(source.path, found, call=calls[0])
+    reading = _reading(source.path, found, call=calls[0])
+    items = ((f, _overruled(f, v, variables.get(f.spelling)) if f.passing == "env" else v) for f, v in reading.items)
+    return replace(reading, items=tuple(items))
+
+
+def _overruled(found: Found, verdict: Verdict, variable: Variable | None) -> Verdict:
+    """The verdict on a variable of the environment, which the shell script may set whatever it was before."""
+    if variable is None or variable.is_open:
+        return verdict
+    open_way = f"{found.spelling}=${{{found.spelling}:-{variable.value or ''}}}"
+    return Verdict(False, verdict.role, f"the shell script sets it itself: write {open_way} there to tune it")
 
 
 def _informed(found: Found, known: Found | None) -> Found:

@@ -12,8 +12,12 @@ from llmhpo.reading.base import Found, Kind, Place, Source, number, scalar, to_k
 from llmhpo.reading.values import UNKNOWN
 
 SUFFIXES = (".sh", ".bash", ".zsh", ".slurm", ".sbatch")
-_ASSIGNMENT = re.compile(r"^(?:export\s+|declare\s+-x\s+|local\s+)?([A-Za-z_]\w*)=(.*)$")
+_ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_DECLARES = ("export", "declare", "local", "readonly", "typeset", "-x", "-r", "-gx")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*|\d)(?::?[-=]([^${}]*))?\}|\$([A-Za-z_]\w*|\d)")
+_HERE = re.compile(  # "$(dirname "$0")", "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)": the script's own folder
+    r'\$\(\s*cd\s+(?:--\s+)?"?\$\(dirname\s+[^()]*(?:\$0|BASH_SOURCE)[^()]*\)[^()]*\)|\$\(dirname\s+[^()]*(?:\$0|BASH_SOURCE)[^()]*\)'
+)
 _PYTHON = re.compile(r"(.*/)?(python[\d.]*|torchrun|deepspeed|accelerate)")
 
 
@@ -72,10 +76,13 @@ def read_calls(source: Source) -> tuple[list[Call], dict[str, Variable]]:
             words = shlex.split(text, comments=True)
         except ValueError:  # a quote that closes further down: no command with flags
             continue
-        while words and (match := _ASSIGNMENT.match(words[0])):
-            variables[match[1]] = _variable(match[1], match[2], line, variables)
+        if words[:1] == [":"]:  # `: "${LR:=0.1}"` gives a default, and does nothing else
+            words = [f"{m[1]}={w}" for w in words[1:] if (m := _VARIABLE.fullmatch(w)) is not None and m[1]]
+        while words and (words[0] in _DECLARES or _ASSIGNMENT.fullmatch(words[0])):
+            if (match := _ASSIGNMENT.fullmatch(words[0])) is not None:
+                variables[match[1]] = _variable(match[1], match[2], line, variables)
             words = words[1:]
-        words = words[1:] if words[:1] in (["exec"], ["export"], ["time"], ["nohup"], ["srun"]) else words
+        words = words[1:] if words[:1] in (["exec"], ["time"], ["nohup"], ["srun"]) else words
         at = next((i for i, w in enumerate(words) if _PYTHON.fullmatch(w)), None)
         if at is not None and len(words) > at + 1:
             calls.append(Call(tuple(_until_operator(words[at:])), line))
@@ -94,7 +101,7 @@ def _commands(text: str) -> Iterator[tuple[int, str]]:
         if (here := re.search(r"<<-?\s*['\"]?(\w+)", command)) is not None:
             while at + 1 < len(lines) and lines[at + 1].strip() != here[1]:
                 at += 1
-        yield first + 1, command.strip()
+        yield first + 1, _HERE.sub(".", command.strip())
         at += 1
 
 
@@ -112,6 +119,8 @@ def _variable(name: str, text: str, line: int, known: dict[str, Variable]) -> Va
     match = _VARIABLE.fullmatch(text)
     if match is not None and match[1] == name and match[2] is not None:
         return Variable(match[2], line, is_open=True)
+    if match is not None and (match[1] or match[3]) == name and name in known:  # export LR=$LR
+        return known[name]
     return Variable(fill(text, known), line, is_open=False)
 
 

@@ -15,6 +15,7 @@ from llmhpo.reading.values import UNKNOWN, dotted
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _CLI = ("LightningCLI", "CLI", "auto_cli", "capture_parser")
+_JSON = {"jsonargparse", "lightning", "pytorch_lightning"}
 _BUILDS = re.compile(
     r"(build|make|create|get|define|setup)_?\w*(model|net|network|classifier|regressor|optimizer|pipeline)\w*|(train|fit|run|main|objective)(_\w+)?"
 )
@@ -38,9 +39,20 @@ def read_signatures(source: Source) -> list[Found]:
         last = dotted(call.func).rpartition(".")[2]
         if last == "Fire" and "fire" in imported:
             found += _fire(source, call)
-        elif last in _CLI and imported & {"jsonargparse", "lightning", "pytorch_lightning"}:
+        elif last in _CLI and imported & _JSON:
             found += _cli(source, call, is_lightning=last == "LightningCLI")
     return found
+
+
+def json_cli(source: Source) -> str | None:
+    """The subcommand that trains of a CLI by jsonargparse, which takes `--config FILE`: fit of Lightning's, else ""; None for any other script."""
+    if not imports(source.tree) & _JSON:
+        return None
+    for call in (n for n in ast.walk(source.tree) if isinstance(n, ast.Call)):
+        if (last := dotted(call.func).rpartition(".")[2]) in _CLI:
+            runs = source.scope.value(next((k.value for k in call.keywords if k.arg == "run"), None))
+            return "fit" if last == "LightningCLI" and runs is not False else ""
+    return None
 
 
 def read_kept_defaults(source: Source) -> list[Found]:

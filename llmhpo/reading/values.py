@@ -162,6 +162,10 @@ def _binary(scope: Scope, node: ast.expr, depth: int) -> object:
 def _call(scope: Scope, node: ast.expr, depth: int) -> object:
     """A few calls that only convert: list(X), sorted(X), X.keys(), range(3), float("1e-3"), int(1e6)."""
     assert isinstance(node, ast.Call)
+    if isinstance(node.func, ast.Attribute) and node.func.attr == "replace" and not node.keywords:
+        words = [scope.value(n, depth) for n in (node.func.value, *node.args)]
+        short = [w for w in words if isinstance(w, str) and len(w) <= 100]
+        return short[0].replace(short[1], short[2]) if len(short) == len(words) == 3 else UNKNOWN
     if isinstance(node.func, ast.Attribute) and node.func.attr in ("keys", "split") and len(node.args) <= 1:
         inner = scope.value(node.func.value, depth)
         if node.func.attr == "keys" and isinstance(inner, dict):
@@ -207,6 +211,21 @@ def _comprehension(scope: Scope, node: ast.expr, depth: int) -> object:
     return UNKNOWN
 
 
+def _joined(scope: Scope, node: ast.expr, depth: int) -> object:
+    """`f"--{name}"` of known texts and whole numbers."""
+    assert isinstance(node, ast.JoinedStr)
+    parts: list[str] = []
+    for part in node.values:
+        if isinstance(part, ast.FormattedValue) and (part.format_spec is not None or part.conversion != -1):
+            return UNKNOWN
+        value = scope.value(part.value if isinstance(part, ast.FormattedValue) else part, depth)
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            return UNKNOWN
+        parts.append(str(value))
+    text = "".join(parts)
+    return text if len(text) <= _LONGEST else UNKNOWN
+
+
 def _subscript(scope: Scope, node: ast.expr, depth: int) -> object:
     assert isinstance(node, ast.Subscript)
     of, key = scope.value(node.value, depth), scope.value(node.slice, depth)
@@ -219,5 +238,5 @@ def _subscript(scope: Scope, node: ast.expr, depth: int) -> object:
 _READERS: dict[type[ast.expr], Callable[[Scope, ast.expr, int], object]] = {
     ast.Constant: _constant, ast.List: _sequence, ast.Tuple: _sequence, ast.Set: _sequence, ast.Dict: _table,
     ast.Name: _name, ast.Attribute: _attribute, ast.UnaryOp: _unary, ast.BinOp: _binary, ast.Call: _call,
-    ast.ListComp: _comprehension, ast.Subscript: _subscript,
+    ast.ListComp: _comprehension, ast.Subscript: _subscript, ast.JoinedStr: _joined,
 }  # fmt: skip

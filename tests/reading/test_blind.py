@@ -89,9 +89,10 @@ def test_values_in_the_code_are_filled_in_and_the_rest_stays(tmp_path: Path) -> 
     assert output(words, tmp_path).strip() == "__main__ train.py 128 0.1 relu 9 0.5"
 
 
-def test_a_config_that_only_the_code_names_is_filled_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["'c.json'", "Path(__file__).with_name('c.json')", "Path(__file__).parent / 'c.json'"])
+def test_a_config_that_only_the_code_names_is_filled_in(tmp_path: Path, file: str) -> None:
     (tmp_path / "c.json").write_text('{"lr": 0.1, "note": "é"}')
-    (tmp_path / "train.py").write_text("import json\nprint(json.load(open('c.json'))['lr'])\n")
+    (tmp_path / "train.py").write_text(f"import json\nfrom pathlib import Path\nprint(json.load(open({file}))['lr'])\n")
     assert output(rendered(tmp_path / "train.py", tmp_path, lr=0.25), tmp_path).strip() == "0.25"
 
 

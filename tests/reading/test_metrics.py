@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.reading import SETS
-from llmhpo.reading.metrics import pattern_of, read_metrics, same_name, shown_in
+from llmhpo.reading.metrics import find_metric, pattern_of, read_metrics, same_name, shown_in
 from llmhpo.reading.source import parse, read_source
 
 
@@ -39,6 +39,20 @@ def test_what_is_no_metric_is_not_seen(line: str) -> None:
 def test_the_last_value_counts_also_where_it_is_none() -> None:
     matches = re.findall(pattern_of("loss"), "loss 0.5\nloss nan\n")
     assert matches == ["0.5", "nan"]
+
+
+@pytest.mark.parametrize(
+    "output, name, found",
+    [
+        ("final accuracy 0.9\nacc 0.8", "accuracy", "final accuracy"), ("validation MAE: 3.1", "mae", "validation MAE"),
+        ("val_loss=1 loss=2", "loss", "loss"), ("train loss 1 val loss 2", "loss", "val loss"),
+        ("val loss 1 test loss 2", "loss", None), ("train loss 1", "loss", None), ("silhouette = 0.5", "silhouette", "silhouette"),
+        ("accuracy: 1", "acc", None),
+    ],
+)  # fmt: skip
+def test_a_metric_goes_by_a_shorter_name_where_only_one_ends_so(output: str, name: str, found: str | None) -> None:
+    shown = find_metric(shown_in(output, name), name)
+    assert (shown and shown.name) == found
 
 
 @given(st.text(max_size=200))

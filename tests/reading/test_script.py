@@ -14,6 +14,7 @@ from llmhpo.errors import ConfigError
 from llmhpo.param import UNSET
 from llmhpo.reading.base import Found
 from llmhpo.reading.fill import filled
+from llmhpo.reading.passing import command_of
 from llmhpo.reading.ranges import suggest
 from llmhpo.reading.script import Reading, read
 
@@ -103,6 +104,29 @@ def test_arguments_of_groups_functions_and_an_alias_are_found(read_text: Read) -
     assert [f.name for f in read_text(text).tunable] == ["lr", "wd"]
 
 
+@pytest.mark.parametrize(
+    "loop",
+    [
+        'T = {"lr": (float, 0.02), "l2_reg": (float, 1e-5)}\nfor name, (kind, d) in T.items():\n  p.add_argument(f"--{name}", type=kind, default=d)',
+        'for name, d in [("lr", 0.02), ("l2_reg", 1e-5)]:\n  p.add_argument("--" + name.replace("_", "-"), type=float, default=d)',
+    ],
+)
+def test_arguments_that_a_loop_adds_from_a_table_are_found_with_the_line_of_their_row(
+    read_text: Read, loop: str
+) -> None:
+    reading = read_text(
+        f"import argparse\np = argparse.ArgumentParser()\n{loop}\np.add_argument('--dropout', type=float, default=0.1)\n"
+    )
+    assert [(f.name, f.default, f.where.line) for f in reading.tunable] == [
+        ("lr", 0.02, 3), ("l2_reg", 1e-5, 3), ("dropout", 0.1, reading.tunable[-1].where.line),
+    ]  # fmt: skip
+
+
+def test_a_loop_over_what_only_running_would_tell_adds_nothing(read_text: Read) -> None:
+    code = "import argparse\np = argparse.ArgumentParser()\nfor n in names():\n  p.add_argument(f'--{n}', type=float, default=0.1)\n"
+    assert read_text(code).items == ()
+
+
 def test_set_defaults_wins(read_text: Read) -> None:
     text = ARGPARSE + 'parser.add_argument("--lr", type=float, default=0.1)\nparser.set_defaults(lr=0.5)\n'
     assert by_name(read_text(text))["lr"].default == 0.5
@@ -185,6 +209,90 @@ def test_training_arguments_are_read_from_their_keywords(read_text: Read) -> Non
 def test_the_environment_is_read_with_its_conversion(read_text: Read) -> None:
     (found,) = read_text('import os\nlr = float(os.environ.get("LR", "0.1"))\n').tunable
     assert (found.spelling, found.kind, found.default) == ("LR", "float", 0.1)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        'float(os.environ["LR"]) if "LR" in os.environ else 0.1',
+        'float(os.environ.get("LR") or 0.1)',
+        'float(os.getenv("LR", "0.1"))',
+    ],
+)
+def test_the_environment_has_the_default_that_stands_beside_it(read_text: Read, word: str) -> None:
+    (found,) = read_text(f"import os\nlr = {word}\n").tunable
+    assert (found.name, found.kind, found.default, found.passing) == ("lr", "float", 0.1, "env")
+
+
+def test_words_of_the_command_line_are_named_by_their_variables_in_order(read_text: Read) -> None:
+    code = "import sys\nhidden = int(sys.argv[2]) if len(sys.argv) > 2 else 64\nlr, data = float(sys.argv[1]), sys.argv[3]\n"
+    reading = read_text(code)
+    assert [(f.name, f.kind, f.default) for f, _ in reading.items] == [
+        ("lr", "float", UNSET), ("hidden", "int", 64), ("data", "str", UNSET),
+    ]  # fmt: skip
+    assert command_of(reading, [suggest(f) for f in reading.tunable]) == (
+        "python train.py {lr} {hidden} <data>",
+        ("<data>",),
+    )
+
+
+def test_words_of_the_command_line_whose_order_is_not_known_are_left_alone(read_text: Read) -> None:
+    assert read_text("import sys\nlr = float(sys.argv[2])\nfor arg in sys.argv[1:]: print(arg)\n").items == ()
+
+
+def test_a_positional_default_before_a_tuned_argument_keeps_its_place(read_text: Read) -> None:
+    code = """
+        import argparse
+        p = argparse.ArgumentParser()
+        p.add_argument("data", nargs="?", default="digits")
+        p.add_argument("lr", type=float, nargs="?", default=0.1)
+        p.add_argument("notes", nargs="?")
+    """
+    reading = read_text(code)
+    assert command_of(reading, [suggest(f) for f in reading.tunable]).text == "python train.py digits {lr}"
+
+
+def test_a_config_file_takes_the_place_of_the_argument_that_names_it(read_text: Read, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("lr: 0.1\n")
+    read_text("import sys, yaml\nc = yaml.safe_load(open(sys.argv[1]))\n")
+    reading = read(tmp_path / "train.py", config=tmp_path / "c.yaml")
+    text = command_of(reading, [suggest(f) for f in reading.tunable]).text
+    assert text == "python -m llmhpo.reading.fill c.yaml {params_file} lr -- python train.py CONFIG"
+
+
+def test_the_config_of_a_lightning_script_goes_to_its_fit_and_holds_its_defaults(
+    read_text: Read, tmp_path: Path
+) -> None:
+    (tmp_path / "c.yaml").write_text("model:\n  lr: 0.01\ntrainer:\n  gradient_clip_val: 1.0\n")
+    read_text(
+        "from lightning.pytorch.cli import LightningCLI\nclass M:\n  def __init__(self, lr: float = 0.5): ...\nLightningCLI(M)\n"
+    )
+    reading = read(tmp_path / "train.py", config=tmp_path / "c.yaml")
+    assert {f.name: f.default for f in reading.tunable} == {"model.lr": 0.01, "trainer.gradient_clip_val": 1.0}
+    command = command_of(reading, [suggest(f) for f in reading.tunable]).text
+    assert command.endswith("model.lr trainer.gradient_clip_val -- python train.py fit --config CONFIG")
+
+
+SHELL = """
+    set -eu
+    : "${LR:=0.05}"
+    export WEIGHT_DECAY=${WEIGHT_DECAY:-1e-4} DROPOUT=0.3
+    export LR=$LR
+    here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+    exec python3 "$here/train.py"
+"""
+
+
+def test_a_shell_script_passes_on_what_the_environment_sets_and_says_what_it_sets_itself(
+    read_text: Read, tmp_path: Path
+) -> None:
+    names = ("LR", "WEIGHT_DECAY", "DROPOUT", "MOMENTUM")
+    (tmp_path / "train.py").write_text("import os\n" + "".join(f"{n} = float(os.getenv('{n}', 0.5))\n" for n in names))
+    reading = read_text(SHELL, "go.sh")
+    assert {f.name: f.default for f in reading.tunable} == {"lr": 0.05, "weight_decay": 1e-4, "momentum": 0.5}
+    assert [(f.name, reason) for f, reason in reading.fixed] == [
+        ("dropout", "the shell script sets it itself: write DROPOUT=${DROPOUT:-0.3} there to tune it")
+    ]
 
 
 def test_a_help_text_is_read(read_text: Read) -> None:
