@@ -120,7 +120,7 @@ def _kind(versions: Sequence[str]) -> str:
             load_prompt(version)
         except FileNotFoundError:
             raise ConfigError(f"--versions: there is no template {version!r} in llmhpo/prompts") from None
-    kinds = {version.split(".")[0].removesuffix("-compact") for version in versions}
+    kinds = {version.split(".")[0].split("-")[0] for version in versions}
     if len(versions) < 2 or len(kinds) > 1 or not kinds <= {"warmstart", "propose"}:
         raise ConfigError(
             f"--versions {','.join(versions)}: give two or more of warmstart.* or two or more of propose.*"

@@ -15,6 +15,10 @@ _TABLE_DIGITS = 3  # a digit is a token for many tokenizers
 _REASON_CHARS = 50
 _REASON_TOKENS = 20
 _MOST_NAME_TOKENS = 120  # of all names together, that they are repeated in
+_NOTE_TOKENS = 12  # of the line that says how many rows are left out
+_LEAST_VALUE = 6  # tokens of a choice in a row
+_BEST = 4  # trials that are named as the best
+_RUNNING = 4  # that are shown
 
 
 class _Detail(NamedTuple):
@@ -137,23 +141,21 @@ def summary(context: Context) -> str:
 
 
 def history_table(context: Context, *, max_tokens: int, sensitivities: Mapping[str, float] | None = None) -> str:
-    """The trials that matter, a row each under one header, in about `max_tokens` tokens.
+    """The trials that matter, the best first, a row each under one header, in about `max_tokens` tokens.
 
-    In order of claim to the room: the best 3, the running ones, the last 2 failures, the next best, the latest. What is
+    Templates of old show it; a better trial changes it from its first row on, and what follows is read anew. In order of claim to the room: the best 3, the running ones, the last 2 failures, the next best, the latest. What is
     left out is said. `sensitivities` (share of each parameter in the surrogate's eyes) add a line.
     """
     space = context.space
-    fits = names_fit(space.names)
-    head = ", ".join(["value", *(map(escape, space.names) if fits else ["then the parameters in the order above"])])
-    ranked = sorted(context.finished, key=lambda t: context.task.loss(t.value if t.value is not None else math.inf))
+    head, ranked = ", ".join(_head(space)), _ranked(context)
     latest = sorted(ranked[3:], key=lambda t: -t.number)[:3]
     wanted = [*ranked[:3], *context.pending[-4:], *context.failed[-2:], *ranked[3:6], *latest, *ranked[6:10]]
     note = _sensitivity_line(sensitivities or {})
     room = max_tokens - rough_tokens(head) - rough_tokens(note) - 10
-    value_tokens = max(6, room // (4 * len(space)))
+    value_tokens = max(_LEAST_VALUE, room // (4 * len(space)))
     chosen: dict[int, str] = {}
     for trial in wanted:
-        row = _row(trial, space, value_tokens)
+        row = ", ".join(_row(trial, space, value_tokens))
         cost = rough_tokens(row) + 1
         if trial.number not in chosen and (room >= cost or not chosen):
             chosen[trial.number] = row
@@ -165,7 +167,89 @@ def history_table(context: Context, *, max_tokens: int, sensitivities: Mapping[s
     return "\n".join([head, *rows, *more, *([note] if note else [])])
 
 
-def _row(trial: Trial, space: SearchSpace, value_tokens: int) -> str:
+class Rows(NamedTuple):
+    """Trials as lines of text, and the numbers of those that have a line. `value_tokens`: room for a choice in a line."""
+
+    text: str
+    numbers: frozenset[int]
+    value_tokens: int
+
+
+def trial_rows(context: Context, *, max_tokens: int) -> Rows:
+    """The trials that have ended, by number, a row each under one header: text that grows at its end alone.
+
+    A model that keeps what it has read, and a service that charges less for it, then read the new rows only. Where the rows would
+    pass `max_tokens`, so many go from the front at once that half of the room is free, and the next ones are again only added.
+    A trial that ends after later ones takes its place by number, and what follows it is read anew.
+    """
+    space, ended = context.space, [t for t in context.trials if t.outcome is not None]
+    head = ",".join(["trial", *_head(space)])
+    room = max(0, max_tokens - rough_tokens(head) - _NOTE_TOKENS)
+    value_tokens = max(_LEAST_VALUE, room // (3 * len(space)))
+    rows = [_numbered(trial, space, value_tokens) for trial in ended]
+    begin = _first_shown([rough_tokens(row) + 1 for row in rows], room)
+    note = [f"({begin} earlier trial{'s' * (begin > 1)} left out)"] if begin else []
+    return Rows("\n".join([head, *note, *rows[begin:]]), frozenset(t.number for t in ended[begin:]), value_tokens)
+
+
+def _first_shown(costs: Sequence[int], room: int) -> int:
+    """The place of the first row that is shown; it depends on the rows that came later no more than it must."""
+    begin, taken = 0, 0
+    for last, cost in enumerate(costs):
+        taken += cost
+        if taken > room:
+            while taken > (room // 2 if begin < last else room):
+                taken -= costs[begin]
+                begin += 1
+    return begin
+
+
+def standing(context: Context, rows: Rows, *, max_tokens: int, sensitivities: Mapping[str, float] | None = None) -> str:
+    """What changes with every trial, to stand behind the `rows`: counts, which trials are the best, what runs.
+
+    The best that have no row there get one here, and so do the running ones, as far as `max_tokens` go; the very best has one
+    in any case. `sensitivities` (share of each parameter in the surrogate's eyes) add a line.
+    """
+    ranked = _ranked(context)[:_BEST]
+    best = ranked[0] if ranked else None
+    named = ", ".join(f"trial {t.number} ({show_number(t.value)})" for t in ranked if t.value is not None)
+    lines = [f"So far {summary(context)}." + (f" Best first: {named}" if named else "")]
+    note = _sensitivity_line(sensitivities or {})
+    room = max_tokens - rough_tokens(lines[0]) - rough_tokens(note)
+    gone = [t for t in ranked if t.number not in rows.numbers]
+    for title, trials in (
+        ("Rows of the best that are left out above:", gone),
+        ("Still running:", context.pending[-_RUNNING:]),
+    ):
+        found: list[str] = []
+        for trial in trials:
+            row = _numbered(trial, context.space, rows.value_tokens)
+            cost = rough_tokens(row) + 1 + (0 if found else rough_tokens(title))
+            if room >= cost or trial is best:
+                found.append(row)
+                room -= cost
+        lines += [title, *found] if found else []
+    return "\n".join([*lines, *([note] if note else [])])
+
+
+def _ranked(context: Context) -> list[Trial]:
+    """The trials that ended well, the best first, the earlier of equals."""
+    return sorted(context.finished, key=lambda t: context.task.loss(t.value if t.value is not None else math.inf))
+
+
+def _head(space: SearchSpace) -> list[str]:
+    """The names of the columns; those of the parameters only where they are short."""
+    fits = names_fit(space.names)
+    return ["value", *(map(escape, space.names) if fits else ["then the parameters in the order above"])]
+
+
+def _numbered(trial: Trial, space: SearchSpace, value_tokens: int) -> str:
+    """A row without blanks, each of which would be a token."""
+    return ",".join([str(trial.number), *_row(trial, space, value_tokens)])
+
+
+def _row(trial: Trial, space: SearchSpace, value_tokens: int) -> list[str]:
+    """Value and parameters of a trial."""
     if trial.outcome is None:
         value = "running"
     elif trial.outcome.value is not None:
@@ -174,7 +258,7 @@ def _row(trial: Trial, space: SearchSpace, value_tokens: int) -> str:
         reason = as_line(trial.outcome.message, _REASON_CHARS, _REASON_TOKENS)
         value = trial.outcome.status.upper() + (f" ({reason})" if reason else "")
     cells = (_cell(p, trial.params[p.name], value_tokens) if p.name in trial.params else "-" for p in space.params)
-    return ", ".join([value, *cells])
+    return [value, *cells]
 
 
 def _cell(param: Param, value: ParamValue, max_tokens: int) -> str:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhpo.history import history_table, one_line, show_number, space_card, summary
+from llmhpo.history import Rows, history_table, one_line, show_number, space_card, standing, summary, trial_rows
 from llmhpo.prompts import as_data, as_json, rough_tokens
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Context, Outcome, Proposal, Task, Trial
@@ -76,6 +77,75 @@ def test_a_failure_message_cannot_break_out_of_its_row() -> None:
 def test_sensitivities_add_a_line() -> None:
     table = history_table(context([1.0]), max_tokens=500, sensitivities={"x": 0.9, "y": 0.01})
     assert table.endswith("Effect on the value so far: x 90%")
+
+
+def rows(values: list[float | str | None], max_tokens: int = 300) -> str:
+    return trial_rows(context(values), max_tokens=max_tokens).text
+
+
+def test_rows_stand_in_the_order_of_the_trials() -> None:
+    assert rows([2.0, "out of memory", 1.0]).splitlines() == [
+        "trial,value,x",
+        "0,2,0",
+        "1,FAILED (out of memory),0.001",
+        "2,1,0.002",
+    ]
+
+
+def test_a_row_is_only_added_but_where_many_make_room_at_once() -> None:
+    values: list[float | str | None] = [float(i % 7) for i in range(200)]
+    texts = [rows(values[:n]) for n in range(1, 201)]
+    changed = [n for n, (one, other) in enumerate(pairwise(texts)) if not other.startswith(one)]
+    assert changed
+    assert min(b - a for a, b in pairwise(changed)) >= 10
+    assert all(rough_tokens(text) <= 300 for text in texts)
+    assert all(len(text.splitlines()) > 10 for text in texts[10:])
+
+
+def test_how_many_rows_are_left_out_is_said() -> None:
+    text = rows([float(i) for i in range(100)])
+    left_out = 100 - (len(text.splitlines()) - 2)
+    assert text.splitlines()[1] == f"({left_out} earlier trials left out)"
+
+
+def test_a_running_trial_has_no_row_until_it_ends() -> None:
+    assert rows([1.0, None, 2.0]).splitlines()[1:] == ["0,1,0", "2,2,0.002"]
+    assert rows([1.0, 3.0, 2.0]).splitlines()[1:] == ["0,1,0", "1,3,0.001", "2,2,0.002"]
+
+
+def test_a_row_that_has_no_room_at_all_is_left_out() -> None:
+    assert rows([1.0], max_tokens=0).splitlines() == ["trial,value,x", "(1 earlier trial left out)"]
+
+
+def stands(
+    values: list[float | str | None], shown: int = 100, direction: str = "minimize", max_tokens: int = 200
+) -> str:
+    """With rows for the last `shown` of the trials."""
+    about = context(values, direction)
+    return standing(about, Rows("", frozenset(range(len(values) - shown, len(values))), 6), max_tokens=max_tokens)
+
+
+def test_the_best_are_named_in_either_direction() -> None:
+    assert "Best first: trial 1 (1), trial 0 (2), trial 2 (3)" in stands([2.0, 1.0, 3.0])
+    assert "Best first: trial 2 (3), trial 0 (2), trial 1 (1)" in stands([2.0, 1.0, 3.0], direction="maximize")
+
+
+def test_the_best_whose_rows_are_left_out_are_shown() -> None:
+    text = stands([1.0, 9.0, 2.0, 9.0, 9.0], shown=1)
+    assert "\n0,1,0\n2,2,0.002" in text
+    assert "\n4," not in text
+
+
+def test_what_runs_is_shown() -> None:
+    assert stands([1.0, None]).endswith("Still running:\n1,running,0.001")
+
+
+def test_the_very_best_is_shown_whatever_the_room() -> None:
+    assert stands([1.0, *[5.0] * 50], shown=0, max_tokens=10).endswith("\n0,1,0")
+
+
+def test_nothing_is_best_while_nothing_has_ended() -> None:
+    assert stands([None]) == "So far 0 finished, 1 running.\nStill running:\n0,running,0"
 
 
 def test_the_space_card_tells_all_that_is_known(space: SearchSpace) -> None:

@@ -31,7 +31,6 @@ from llmhpo.llm.health import Health, health_of
 from llmhpo.llm.logged import Note
 from llmhpo.llm.redact import Redactor
 from llmhpo.store.purse import Purse
-from llmhpo.surrogates.incumbent import settled
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import IMPORTED, Batch, Context, Proposal, Trial
 from llmhpo.trust import UNTRIED, plateaued, trust
@@ -135,13 +134,13 @@ class Portfolio:
         reasons = not needs_short(context, compact=compact)
         if all(t.outcome is None for t in context.trials):
             return questions.warmstart(context, n, reasons=reasons), None
-        shown, view = settled(context), None if self._is_brief else outlook(context)
+        view = None if self._is_brief else outlook(context)
 
         def shorter() -> Question:
             self._is_brief = True
-            return questions.propose(shown, n, reasons=reasons, brief=True)
+            return questions.propose(context, n, reasons=reasons, brief=True)
 
-        question = questions.propose(shown, n, reasons=reasons, view=view, brief=self._is_brief)
+        question = questions.propose(context, n, reasons=reasons, view=view, brief=self._is_brief)
         return question, None if self._is_brief else shorter
 
     # --- the next trials ----------------------------------------------------------------------------------------------

@@ -11,26 +11,29 @@ from llmhpo.agents.beliefs import beliefs_form, beliefs_schema
 from llmhpo.agents.outlook import Outlook, outlook_text
 from llmhpo.agents.reply import reply_form, reply_keys
 from llmhpo.cards import knowledge
-from llmhpo.history import goal, history_table, names_fit, space_card, summary
+from llmhpo.history import goal, history_table, names_fit, space_card, standing, summary, trial_rows
 from llmhpo.prompts import Prompt, as_data, load, rough_tokens
+from llmhpo.surrogates.incumbent import settled
 from llmhpo.trial import Context
 
 _BRIEF_TOKENS = 80
 _LEAST_PART = 40  # tokens: a part that has less room is left out
+_LONG_NUMBER = "10"  # of configurations: so long may it be without changing the room of what stands before it
 
 
 @dataclass(frozen=True, slots=True)
 class Templates:
     """The files that questions are asked with: for most models, and for those that need a short one (`needs_short`).
 
+    Their fixed part comes first and the trials in order, so that a request that follows another costs its new rows.
     `evals prompts` compares versions. On SmolLM2 no difference between propose.v1 and v2 was shown, and the compact ones proposed
     worse batches, so they are not in use; of larger models nothing is known yet.
     """
 
     warmstart: str = "warmstart.v3"
-    propose: str = "propose.v2"
+    propose: str = "propose.v3"
     short_warmstart: str = "warmstart.v1"
-    short_propose: str = "propose.v1"
+    short_propose: str = "propose-plain.v1"
 
 
 class _Sizes(NamedTuple):
@@ -42,12 +45,13 @@ class _Sizes(NamedTuple):
     space: tuple[int, int, int]  # at least, for each parameter, and more where names are not listed again
     history: tuple[int, int]  # it gets what the rest leaves, within these
     kept: int  # for the history, before outlook and background have any
+    standing: int  # of the history's room where its rows are in order, and at most a third of it
     outlook: int
     background: int
 
 
-_FULL = _Sizes(1490, 900, 220, (560, 45, 120), (200, 800), 300, 200, 240)
-_SHORT = _Sizes(800, 300, 80, (280, 25, 60), (120, 320), 160, 120, 100)
+_FULL = _Sizes(1490, 900, 220, (560, 45, 120), (200, 800), 300, 180, 200, 240)
+_SHORT = _Sizes(800, 300, 80, (280, 25, 60), (120, 320), 160, 100, 120, 100)
 
 
 def warmstart(context: Context, n: int, *, reasons: bool, templates: Templates | None = None) -> Question:
@@ -77,26 +81,60 @@ def propose(
 ) -> Question:
     """Ask for `n` configurations that follow from the trials so far, and from the `view` of the numeric side.
 
-    A `brief` question shows the very best trials alone.
+    Where values are noisy, the best are those by `settled`. A `brief` question shows the very best trials alone.
     """
     templates = templates or Templates()
     prompt = load(templates.propose if reasons else templates.short_propose)
-    sizes, values = _sizes(prompt), _values(prompt, context, n, reasons)
-    values["summary"] = summary(context)
+    values = _values(prompt, context, n, reasons)
+    build = _in_order if prompt.takes("trials") else _best_first
+    return _question("propose", prompt, values | build(prompt, values, context, view, brief=brief), n, reasons)
+
+
+def _in_order(
+    prompt: Prompt, values: Mapping[str, str], context: Context, view: Outlook | None, *, brief: bool
+) -> dict[str, str]:
+    """The parts of a prompt to which the next one adds rows: nothing before these depends on a trial, nor does their room."""
+    shown, sizes = settled(context), _sizes(prompt)
+    if brief:
+        rows = trial_rows(context, max_tokens=0)
+        return {"trials": rows.text, "standing": standing(shown, rows, max_tokens=_BRIEF_TOKENS)}
+    whole = _room(prompt, {**values, "n": _LONG_NUMBER})
+    spare = max(0, whole - sizes.kept)
+    told = min(spare, sizes.outlook) if prompt.takes("outlook") else 0
+    known = background(context, min(spare - told, sizes.background)) if prompt.takes("background") else ""
     low, high = sizes.history
-    room, effects = _room(prompt, values) - sizes.kept, {}
+    room = min(high, max(low, whole - told - rough_tokens(known)))
+    aside = min(room // 3, sizes.standing)
+    rows = trial_rows(context, max_tokens=room - aside)
+    effects = {} if view is None or told else view.effects
+    return {
+        "background": _part(known),
+        "trials": rows.text,
+        "standing": standing(shown, rows, max_tokens=aside, sensitivities=effects),
+        "outlook": "" if view is None else _part(outlook_text(view, context, told)),
+    }
+
+
+def _best_first(
+    prompt: Prompt, values: Mapping[str, str], context: Context, view: Outlook | None, *, brief: bool
+) -> dict[str, str]:
+    """The parts of a prompt of old."""
+    context, sizes = settled(context), _sizes(prompt)
+    parts = {"summary": summary(context)}
+    low, high = sizes.history
+    room, effects = _room(prompt, {**values, **parts}) - sizes.kept, {}
     if brief:
         low = room = _BRIEF_TOKENS
     elif view is not None and prompt.takes("outlook"):
-        values["outlook"] = _part(outlook_text(view, context, min(room, sizes.outlook)))
+        parts["outlook"] = _part(outlook_text(view, context, min(room, sizes.outlook)))
     elif view is not None:
         effects = dict(view.effects)
     if prompt.takes("background") and not brief:
-        room -= rough_tokens(values["outlook"])
-        values["background"] = _part(background(context, min(room, sizes.background)))
-    left = _room(prompt, values) if not brief else low
+        room -= rough_tokens(parts.get("outlook", ""))
+        parts["background"] = _part(background(context, min(room, sizes.background)))
+    left = _room(prompt, {**values, **parts}) if not brief else low
     table = history_table(context, max_tokens=min(high, max(low, left)), sensitivities=effects)
-    return _question("propose", prompt, values | {"history": table}, n, reasons)
+    return parts | {"history": table}
 
 
 def _question(kind: str, prompt: Prompt, values: Mapping[str, str], n: int, reasons: bool) -> Question:
@@ -116,7 +154,7 @@ def _values(prompt: Prompt, context: Context, n: int, reasons: bool) -> dict[str
         "keys": reply_keys(context.space, reasons=reasons),
         "form": reply_form(context.space, reasons=reasons),
         "beliefs": beliefs_form(context.space) if prompt.takes("beliefs") else "",
-    } | dict.fromkeys(("summary", "history", "outlook", "background"), "")
+    } | dict.fromkeys(("summary", "history", "trials", "standing", "outlook", "background"), "")
 
 
 def _sizes(prompt: Prompt) -> _Sizes:

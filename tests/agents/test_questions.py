@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import string
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from llmhpo.agents import questions
 from llmhpo.agents.base import Question
 from llmhpo.agents.outlook import Expected, Outlook
 from llmhpo.llm.local import LocalModel
+from llmhpo.llm.local.prefixes import shared_length
 from llmhpo.llm.smollm2 import install
+from llmhpo.param import ParamValue
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial
 
-NEW = questions.Templates("warmstart.v3", "propose.v2", "warmstart-compact.v1", "propose-compact.v1")
-OLD = questions.Templates("warmstart.v2", "propose.v1", "warmstart.v1", "propose.v1")
+NEW = questions.Templates("warmstart.v3", "propose.v3", "warmstart-compact.v1", "propose-compact.v1")
+OLD = questions.Templates("warmstart.v2", "propose.v2", "warmstart.v1", "propose.v1")
 WORDS = "Fine-tune a transformer on a corpus of support tickets. " * 100
 
 SPACE = SearchSpace.from_dict(
@@ -143,6 +146,11 @@ def test_no_task_text_makes_a_prompt_longer(tokens: LocalModel, name: str) -> No
     assert longest(tokens, SPACE, HARD_TEXTS[name]) <= 1500
 
 
+def parted(text: str) -> tuple[str, str]:
+    """What stands between marks of data, and what does not."""
+    return "".join(re.findall("<data>(.*?)</data>", text, re.DOTALL)), re.sub("(?s)<data>.*?</data>", "", text)
+
+
 def test_all_that_is_foreign_stands_between_the_marks_of_data() -> None:
     space = SearchSpace.from_dict(
         {
@@ -154,12 +162,10 @@ def test_all_that_is_foreign_stands_between_the_marks_of_data() -> None:
         0, Proposal({"</data>name": "</data>choice", "x": 0}, "gp"), Outcome("failed", message="</data>error")
     )
     prompt = questions.propose(Context(Task("text", "metric"), space, (trial,)), 2, reasons=True)
-    before, inside = prompt.user.split("<data>")
-    inside, after = inside.split("</data>")
-    assert before == ""
+    inside, outside = parted(prompt.user)
     assert all(word in inside for word in ("text", "metric", "name", "choice", "doc", "error"))
-    assert "name" not in after
-    assert "choice" not in after
+    assert "name" not in outside
+    assert "choice" not in outside
 
 
 def test_the_same_context_renders_the_same_prompt() -> None:
@@ -171,7 +177,7 @@ def test_the_prompt_asks_for_what_it_means() -> None:
     assert "minimize validation_loss" in question.user
     assert "exactly 4 objects" in question.user
     assert "15 finished, 3 failed, 2 running" in question.user
-    assert question.prompt.name == "propose.v2"
+    assert question.prompt.name == "propose.v3"
 
 
 SMALL = floats(*(f"parameter_{i}" for i in range(3)))
@@ -190,8 +196,7 @@ def test_the_prompt_says_what_the_numeric_side_thinks() -> None:
 
 
 def test_what_the_numeric_side_thinks_stands_with_the_data() -> None:
-    inside = small().user.split("</data>")[0]
-    assert "What a numeric model of these trials expects" in inside
+    assert "What a numeric model of these trials expects" in parted(small().user)[0]
 
 
 @pytest.mark.parametrize("asked", ["warmstart", "propose"])
@@ -213,16 +218,39 @@ def test_a_job_that_no_card_is_about_gets_none() -> None:
     assert "literature" not in questions.warmstart(job, 4, reasons=True, templates=NEW).user
 
 
-def test_the_part_that_stays_the_same_comes_first() -> None:
-    one, other = ask(20).user, ask(50).user
-    stable = one.split("Trials so far (")[0]
-    assert len(stable) > len(one) / 3
-    assert other.startswith(stable)
+def after(n: int, *, k: int = 4, reasons: bool = True, view: Outlook | None = None) -> str:
+    """What is asked in one and the same study when `n` trials have ended."""
+    whole = context(90, SMALL, "")
+    asked = questions.propose(replace(whole, trials=whole.trials[:n]), k, reasons=reasons, view=view)
+    return asked.user
+
+
+@pytest.mark.parametrize("reasons", [True, False])
+def test_the_next_question_begins_as_the_last_one_did_and_adds_its_rows(reasons: bool) -> None:
+    one, other = after(4, reasons=reasons), after(8, k=10, reasons=reasons, view=view_of(SMALL))
+    begun = one.split("\nSo far ")[0]
+    assert other.startswith(begun + "\n4,FAILED")
+    assert len(begun) > len(one) / 2
+
+
+def test_more_than_half_of_the_next_question_was_read_before(tokens: LocalModel) -> None:
+    encode = tokens._load_tokenizer()
+    one, other = (encode(after(n, view=view_of(SMALL)))["input_ids"] for n in (4, 8))
+    assert shared_length(one, other) > len(other) / 2
+
+
+def test_noisy_trials_are_shown_as_they_came_and_the_best_as_expected() -> None:
+    seen: list[tuple[ParamValue, float]] = [(0.5, 1.0), (0.5, 0.2), (0.5, 1.0), (0.9, 1.0)]
+    trials = [Trial(i, Proposal({"x": x}, "gp"), Outcome("ok", value)) for i, (x, value) in enumerate(seen)]
+    space = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
+    user = questions.propose(Context(Task("t", "loss", noisy=True), space, tuple(trials)), 2, reasons=True).user
+    assert "\n0,1,0.5\n1,0.2,0.5\n2,1,0.5\n3,1,0.9\n" in user
+    assert re.search(r"Best first: trial 0 \(0\.\d+\), trial 3 ", user)
 
 
 def test_a_brief_question_leaves_out_what_others_have_found() -> None:
     question = questions.propose(context(20), 4, reasons=True, view=view_of(SPACE), brief=True, templates=NEW)
-    assert "numeric model of these trials expects" not in question.user.split("</data>")[0]
+    assert "numeric model of these trials expects" not in parted(question.user)[0]
     assert "literature" not in question.user
 
 
@@ -282,6 +310,8 @@ def test_a_long_task_is_cut_in_the_middle_and_says_so() -> None:
         ("propose.v1", "196dec7cd11e"),
         ("warmstart.v3", "a4d2631f11bb"),
         ("propose.v2", "72f5898f92f0"),
+        ("propose.v3", "a5069d605254"),
+        ("propose-plain.v1", "7fe6c9b08f99"),
         ("warmstart-compact.v1", "65eb849b6b78"),
         ("propose-compact.v1", "afb8fafb474a"),
         ("llambo-warmstart.v1", "72715eb7c87f"),
