@@ -265,8 +265,9 @@ class HostedModel:
             elif mark not in known.proven:
                 known = known.without(form)
         given = reply.counts.given
-        if "max_completion_tokens" in attempt.options and isinstance(given, int) and given > asked.max_tokens:
-            known = known.without("max_completion_tokens")
+        ignored = isinstance(given, int) and given > asked.max_tokens
+        for option in {"max_tokens", "max_completion_tokens"} & set(attempt.options) if ignored else ():
+            known = known.without(option)
         if known == self._known:
             return
         self._tell_refused(known.refused - self._known.refused)

@@ -41,7 +41,8 @@ _SUSPECTS: Suspects = (
     ("cache_key", about("prompt_cache_key")),
     ("store", about("store")),
     ("effort", about("effort|reasoning")),
-    ("max_completion_tokens", about("max_(?:completion_)?tokens")),
+    ("max_completion_tokens", about("max_completion_tokens")),
+    ("max_tokens", about("max_tokens")),
     ("responses", re.compile(r"(?is)^40[45]:(?!.{0,300}\bmodel)|not support (?:the )?responses")),
     ("format", re.compile(r"(?i)response_format|text\.format|schema|structured|grammar|guided")),
     ("force", re.compile(r"(?i)tool_choice")),
@@ -88,20 +89,14 @@ def _ask_responses(asked: Asked) -> Attempt:
 
 def _ask_chat(asked: Asked) -> Attempt:
     schema = _schema(asked)
-    options = {
-        "max_completion_tokens",
-        "cache_key",
-        "effort",
-        "seed",
-        "temperature",
-        "logprobs",
-        "format",
-        "tool",
-        "force",
-    }
+    # OpenAI's reasoning models refuse the older name; Ollama and many others ignore the newer one and write on and on.
+    limits = (
+        ("max_completion_tokens", "max_tokens") if asked.endpoint.hosted else ("max_tokens", "max_completion_tokens")
+    )
+    options = {limits[0], "cache_key", "effort", "seed", "temperature", "logprobs", "format", "tool", "force"}
     options = {option for option in options if asked.sends(option)}
+    limit = limits[0] if limits[0] in options else limits[1]
     system = [{"role": "system", "content": asked.system}] if asked.system else []
-    limit = "max_completion_tokens" if "max_completion_tokens" in options else "max_tokens"
     arguments: dict[str, Any] = {
         "model": asked.endpoint.model,
         "messages": system + asked.turns,

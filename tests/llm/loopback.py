@@ -65,7 +65,7 @@ class Service:
             return {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None, **more}}
         return {"type": "error", "error": {"type": "invalid_request_error", "message": message, **more}}
 
-    def answer(self, seen: Seen) -> tuple[int, Body]:
+    def answer(self, seen: Seen) -> tuple[int, Body | bytes]:
         """Status and body: a refusal of what the service does not take, or a good reply."""
         asked = seen.body
         for argument, words in self.rejects.items():
@@ -189,7 +189,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.service.faults:
             self.service.faults.pop(0)(self, self.service)
         else:
-            send(self, *self.service.answer(self.service.seen[-1]))
+            code, body = self.service.answer(self.service.seen[-1])
+            kind = "text/event-stream" if isinstance(body, bytes) else "application/json"
+            send(self, code, body, content_type=kind)
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
@@ -238,9 +240,17 @@ class Proxy(Service):
     """Passes requests on to the server at `upstream`; its faults strike between client and server."""
 
     upstream: str = ""
+    upstream_s: float = 0.0  # that the server took, which may be a slow one
 
-    def answer(self, seen: Seen) -> tuple[int, Body]:
-        """What the server says."""
+    def answer(self, seen: Seen) -> tuple[int, Body | bytes]:
+        """What the server says; a stream of events as it is, once it is over."""
+        began = time.monotonic()
+        try:
+            return self._answer(seen)
+        finally:
+            self.upstream_s += time.monotonic() - began
+
+    def _answer(self, seen: Seen) -> tuple[int, Body | bytes]:
         kept = {k: v for k, v in seen.headers.items() if k in ("authorization", "x-api-key", "anthropic-version")}
         path = seen.path.removeprefix("/v1") if self.style == "openai" else seen.path
         request = urllib.request.Request(
@@ -248,13 +258,16 @@ class Proxy(Service):
         )
         try:
             with urllib.request.urlopen(request, timeout=100) as response:
-                return response.status, json.load(response)
+                streams = "event-stream" in response.headers.get("content-type", "")
+                return response.status, response.read() if streams else json.load(response)
         except urllib.error.HTTPError as refusal:
             return refusal.code, json.load(refusal)
 
     def reply(self, asked: Body) -> Body:
         """The server's reply, for faults that damage it."""
-        return self.answer(self.seen[-1])[1]
+        body = self.answer(self.seen[-1])[1]
+        assert isinstance(body, dict), "faults damage whole replies, not streams"
+        return body
 
 
 @contextmanager

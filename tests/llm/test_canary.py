@@ -188,6 +188,22 @@ def test_a_hosted_model_is_asked_for_low_effort_and_given_room_to_think(hosted: 
     assert model.overhead_tokens > 1000
 
 
+@pytest.mark.parametrize("service", ["openai"], indirect=True)
+def test_openai_itself_is_sent_the_newer_name_of_the_limit_and_every_other_server_the_older_one(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("llmhpo.llm.openai_api")
+    for url in (service.url, "https://api.openai.com/v1"):
+        monkeypatch.setattr(module, "SERVICE", replace(module.SERVICE, url=url))
+        model = make_llm({"model": "openai:m", "api": "chat"})
+        assert model is not None
+        model.complete(ASK)
+        model.close()
+    newer, older = (seen.body for seen in service.seen)
+    assert ("max_completion_tokens" in newer, "max_tokens" in newer) == (True, False)
+    assert ("max_completion_tokens" in older, "max_tokens" in older) == (False, True)
+
+
 def test_another_server_is_not_asked_for_effort(service: Service) -> None:
     model = make_llm(f"{service.style}:m")
     assert model is not None

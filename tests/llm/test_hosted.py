@@ -211,7 +211,7 @@ REFUSALS = {
         ({"store": "Unknown parameter: 'store'"}, "store"),
     ],
     "chat": [
-        ({"max_completion_tokens": "Unrecognized request argument: max_completion_tokens"}, "max_completion_tokens"),
+        ({"max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model."}, "max_tokens"),
         ({"temperature": "Unsupported value: 'temperature' does not support 0.5 with this model."}, "temperature"),
         ({"seed": "seed: Extra inputs are not permitted"}, "seed"),
     ],
@@ -241,24 +241,24 @@ def test_a_refused_option_is_left_out_and_remembered(
 
 @pytest.mark.parametrize("style", ["chat"], indirect=True)
 def test_a_limit_on_tokens_is_sent_whatever_its_name(model: HostedModel, service: Service) -> None:
-    service.rejects = {"max_completion_tokens": "Unknown parameter: 'max_completion_tokens'"}
+    service.rejects = {"max_tokens": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."}
     model.complete(ask(max_tokens=55))
-    assert service.seen[-1].body["max_tokens"] == 55
+    assert service.seen[-1].body["max_completion_tokens"] == 55
 
 
 @pytest.mark.parametrize("style", ["chat"], indirect=True)
-def test_a_limit_that_is_ignored_is_sent_by_its_older_name_from_then_on(model: HostedModel, service: Service) -> None:
+def test_a_limit_that_is_ignored_is_sent_by_its_newer_name_from_then_on(model: HostedModel, service: Service) -> None:
     for _ in range(2):
         model.complete(ask(max_tokens=10))  # the usage says 20
-    assert ["max_tokens" in seen.body for seen in service.seen] == [False, True]
+    assert ["max_completion_tokens" in seen.body for seen in service.seen] == [False, True]
 
 
 @pytest.mark.parametrize("style", ["chat"], indirect=True)
 def test_a_limit_that_is_too_high_is_not_taken_for_a_limit_that_is_unknown(
     model: HostedModel, service: Service
 ) -> None:
-    words = "max_completion_tokens is too large: 99. This model supports at most 16 completion tokens."
-    service.rejects = {"max_completion_tokens": words}
+    words = "max_tokens is too large: 99. This model supports at most 16 completion tokens."
+    service.rejects = {"max_tokens": words}
     assert isinstance(error_of(model), LLMRequestError)
     assert len(service.seen) == 1
 
