@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from llmhpo.errors import ConfigError
 
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from llmhpo.operations import StudyFile
 
 Kind = Literal["reads", "changes", "spends", "leaves"]
+_LIGHT = ("helping",)  # modules whose commands answer while the heavy ones are still being imported
+_importing = threading.RLock()
+
+
+def heavy(module: str) -> Any:
+    """A module of llmhpo, imported by one thread at a time: to two that import at once, Python may hand out half of one."""
+    with _importing:
+        return import_module(f"llmhpo.{module}")
 
 
 @dataclass(slots=True)
@@ -32,14 +41,12 @@ class Session:
 
     def study(self) -> StudyFile:
         """The study as its file has it now. Raises: ConfigError where there is none."""
-        from llmhpo.operations import StudyFile
-
         if not self.path.exists():
             raise ConfigError(
                 f"there is no {self.path} yet; write one with: /task SCRIPT METRIC minimize|maximize WHAT IS TRAINED "
                 "(or llmhpo init), or start the chat with the path of another"
             )
-        return StudyFile.read(self.path)
+        return cast("StudyFile", heavy("operations").StudyFile.read(self.path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,9 @@ class Command:
 
     def __call__(self, session: Session, words: list[str]) -> str:
         """Do it; what is to be shown. Raises: errors of llmhpo, which name value, place and remedy."""
-        function = getattr(import_module(f"llmhpo.chat.{self.module}"), self.name)
+        name = f"chat.{self.module}"
+        module = import_module(f"llmhpo.{name}") if self.module in _LIGHT else heavy(name)
+        function = getattr(module, self.name)
         return cast("Callable[[Session, list[str]], str]", function)(session, words)
 
 
@@ -87,6 +96,7 @@ COMMANDS: dict[str, Command] = {
         Command("export", "[json|toml|command] [FILE]", "the best configuration, to keep", "reads", "looking", 2),
         Command("undo", "", "take back the last note, limit, parameter or budget", "changes", "changing"),
         Command("help", "[COMMAND]", "this list, or more on one", "reads", "helping"),
+        Command("stop", "", "leave what is under way: the model's answer, else a command", "leaves", "helping"),
         Command("quit", "", "leave; a run goes on without you", "leaves", "helping"),
     )
 }  # fmt: skip

@@ -11,18 +11,19 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from llmhpo.chat.base import Session, parse
+from llmhpo.chat.background import Background
+from llmhpo.chat.base import Session, heavy, parse
 from llmhpo.errors import LLMHPOError, MissingExtraError
 
 if TYPE_CHECKING:
     from llmhpo.chat.screen import Screen
     from llmhpo.chat.talk import Talk
     from llmhpo.operations import StudyFile
-    from llmhpo.trial import Context
+    from llmhpo.trial import Context, Trial
 
 _WORDS = 200  # characters of a task that the greeting shows
 _LOOK_S, _SHARE = 1.0, 0.25  # the watcher looks once a second, and takes a quarter of a core for it at most
@@ -44,42 +45,80 @@ def chat_command(
 
 
 def _in_terminal(path: Path, screen: Screen) -> None:
-    with screen.open():
-        screen.say(_greeting(path))
-        session = Session(path, screen.say, lambda question: _agreed(screen, question), screen.write)
-        talks = _Talks(session, screen)
-        watcher = threading.Thread(target=_watch, args=(session, screen), name="llmhpo-watch", daemon=True)
-        watcher.start()
-        while True:
-            try:
-                line = screen.read()
-            except KeyboardInterrupt:
-                screen.say("(/quit leaves; a run goes on without you)")
-                continue
-            except EOFError:
-                line = "/quit"
-            if line.strip() and _is_over(session, line, talks.answer):
-                break
+    session = Session(path, screen.say, screen.ask, screen.write)
+    front = _Front(session, screen)
+    screen.busy = front.what
+    screen.say(_greeting(path))
+    watcher = threading.Thread(target=_watch, args=(session, screen), name="llmhpo-watch", daemon=True)
+    watcher.start()
+    screen.run(front.take, front.stop)
+
+
+class _Front:
+    """What becomes of the lines that are typed: commands in one thread, the model's answers in another."""
+
+    def __init__(self, session: Session, screen: Screen) -> None:
+        self._session, self._screen = session, screen
+        self._commands, self._answers = Background(session, "command"), Background(session, "answer")
+        self._talks = _Talks(session)
+
+    def take(self, line: str) -> None:
+        """Begin what a line asks for."""
+        if not line.lstrip().startswith("/"):
+            if not self._answers.put("the model answers", lambda session: self._answer(line, session)):
+                self._session.say("(the model reads that when it has answered; /stop drops both)")
+            return
+        try:
+            command, words = parse(line)
+        except LLMHPOError as error:
+            self._session.say(f"error: {error}")
+            return
+        if command.name == "stop":
+            if not self.stop():
+                self._session.say("nothing is under way")
+        elif command.name == "quit":
+            self._commands.put("/quit", lambda _: self._screen.leave())
+        else:
+            self._commands.put(f"/{command.name}", lambda session: session.say(command(session, words)))
+
+    def _answer(self, words: str, session: Session) -> None:
+        self._screen.end_line()  # an answer that was stopped may have begun one
+        self._talks.answer(words, session)
+
+    def what(self) -> str:
+        """What is under way, for the status line."""
+        answering, doing = self._answers.what, self._commands.what
+        if self._screen.asks:
+            return "the model waits for your y or n (Ctrl-C stops it)"
+        if answering:
+            return f"{answering} (Ctrl-C stops it)"
+        return f"{doing} (Ctrl-C leaves it)" if doing else ""
+
+    def stop(self) -> bool:
+        """Stop the model's answer, else leave the command that is under way; whether there was any."""
+        what = self._answers.stop()
+        if what:
+            self._screen.refuse()
+            self._screen.end_line()
+        else:
+            what = self._commands.stop()
+        if what:
+            self._session.say("(stopped)" if what.startswith("the") else f"(left {what}; what it has begun may go on)")
+        return bool(what)
 
 
 class _Talks:
     """The talk, made when it is needed: it takes a model's client."""
 
-    def __init__(self, session: Session, screen: Screen | None = None) -> None:
-        self._session, self._screen = session, screen
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._talk: Talk | None = None
 
-    def answer(self, words: str) -> None:
+    def answer(self, words: str, session: Session | None = None) -> None:
         """Answer the person."""
-        from llmhpo.chat.talk import Talk
-
         if self._talk is None:
-            self._talk = Talk(self._session, self._show)
-        self._talk.answer(words)
-
-    def _show(self) -> None:
-        if self._screen is not None:
-            self._screen.say("... (Ctrl-C stops the model)")
+            self._talk = cast("Talk", heavy("chat.talk").Talk(self._session))
+        self._talk.answer(words, session)
 
 
 def _is_over(session: Session, line: str, talk: Callable[[str], None]) -> bool:
@@ -89,32 +128,22 @@ def _is_over(session: Session, line: str, talk: Callable[[str], None]) -> bool:
             talk(line)
             return False
         command, words = parse(line)
-        if command.kind == "leaves":
+        if command.name == "quit":
             return True
         session.say(command(session, words))
     except LLMHPOError as error:
         session.say(f"error: {error}")
-    except KeyboardInterrupt:
-        session.say("(stopped)")
     return False
-
-
-def _agreed(screen: Screen, question: str) -> bool:
-    screen.say(question)
-    try:
-        return screen.read().strip().lower() in ("y", "yes")
-    except (KeyboardInterrupt, EOFError):
-        return False
 
 
 def _line_by_line(path: Path) -> None:
     """Without a terminal nobody can agree: what the model wants to change or spend is not done."""
 
-    def say(text: str) -> None:
-        sys.stdout.write(text.rstrip("\n") + "\n")
+    def write(text: str) -> None:
+        sys.stdout.write(text)
         sys.stdout.flush()
 
-    session = Session(path, say, lambda _: False)
+    session = Session(path, lambda text: write(text.rstrip("\n") + "\n"), lambda _: False, write)
     talks = _Talks(session)
     for raw in sys.stdin.buffer:
         line = raw.decode("utf-8", "replace").rstrip("\r\n")
@@ -142,8 +171,7 @@ def _greeting(path: Path) -> str:
 
 def _watch(session: Session, screen: Screen) -> None:
     """Keep the status line, and tell of trials that end."""
-    from llmhpo.chat.looking import headline
-
+    headline: Callable[[StudyFile, Context], str] = heavy("chat.looking").headline
     seen: int | None = None
     stamp: object = None
     study: StudyFile | None = None
@@ -175,8 +203,7 @@ def _mtime(path: Path) -> int:
 
 def _tell_ended(screen: Screen, context: Context, seen: int | None) -> int:
     """Say which trials have ended since the last look; how many have now."""
-    from llmhpo.progress import value_text
-
+    value_text: Callable[[Trial], str] = heavy("progress").value_text
     ended = [t for t in context.trials if t.outcome is not None]
     if seen is not None:
         best = context.best

@@ -21,6 +21,12 @@ def help(session: Session, words: list[str]) -> str:
     return "\n".join([*rows, ends])
 
 
+def stop(session: Session, words: list[str]) -> str:
+    """Leave what is under way: where there is no terminal, nothing is."""
+    del session, words
+    return "nothing is under way"
+
+
 def quit(session: Session, words: list[str]) -> str:
     """Leave."""
     del session, words

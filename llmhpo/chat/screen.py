@@ -1,15 +1,26 @@
-"""The terminal of a chat: a line to type on, a status line below it that another thread keeps, answers above."""
+"""The terminal of a chat: a line to type on that is always there, a status line below it, and above it what is said meanwhile.
+
+One program of prompt_toolkit runs for the whole session: between two of them what other threads say could be drawn over.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import re
+import select
+import shutil
 import sys
 import threading
+import time
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app, run_in_terminal
+from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
@@ -17,10 +28,15 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.patch_stdout import patch_stdout
+from prompt_toolkit.utils import get_cwidth
 
 from llmhpo.chat.base import COMMANDS
 
 _REFRESH_S = 0.5
+_GATHER_S = 0.05  # what is said within it is written at once: each time, the line to type on is drawn anew
+_READ_S = 0.4  # a question is not answered by what is typed sooner after it can be read
+_YES, _NO = ("y", "yes"), ("n", "no")
+_STATUS_LINES = 3
 _LONG_PASTE = 20  # lines, from which on a paste is shown as its size
 _NAMED = ("narrow", "widen", "freeze", "plot")
 
@@ -65,30 +81,48 @@ class _Words(Completer):
                     yield Completion(name, -len(rest))
 
 
-class Screen:
-    """One terminal, read by the thread that makes it.
+@dataclass(slots=True)
+class _Question:
+    """Something to agree to. `read_from`: since when it can be read."""
 
-    `status` and `names` may be set from any thread, and are shown at the next refresh.
+    done: threading.Event = field(default_factory=threading.Event)
+    agreed: bool = False
+    read_from: float = float("inf")
+
+
+class Screen:
+    """One terminal, read by the thread that calls `run`. All else may be called from any thread.
+
+    `status`, `busy` and `names` may be set at any time, and are shown at the next refresh.
     """
 
     def __init__(self, history: Path | None = None) -> None:
         self.status = "reading the study ..."
+        self.busy: Callable[[], str] = lambda: ""
         self._words = _Words()
         self._pastes: dict[str, str] = {}
-        self._history = history
         self._prompt: PromptSession[str] = PromptSession(
-            history=self._history_of(),
+            self._shown_prompt,
+            history=_history(history),
             completer=self._words,
             complete_while_typing=True,
             multiline=True,
             key_bindings=self._keys(),
-            bottom_toolbar=lambda: FormattedText([("class:bottom-toolbar.text", f" {self.status} ")]),
+            bottom_toolbar=self._toolbar,
             refresh_interval=_REFRESH_S,
             prompt_continuation=lambda width, _line, _wrapped: " " * (width - 2) + ". ",
             reserve_space_for_menu=4,
+            erase_when_done=True,
         )
-        self._lock = threading.Lock()
-        self._reader, self._terminal = threading.current_thread(), sys.stdout
+        self._prompt.default_buffer.on_text_changed += self._note_begin
+        self._prompt.app.after_render += self._note_read
+        self._lock = threading.RLock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._unwritten: list[str] = []
+        self._is_due = False  # writing
+        self._tail = ""  # of a line that is being written
+        self._begun: float | None = None  # when the line that is typed was begun
+        self._question: _Question | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,48 +133,169 @@ class Screen:
     def names(self, names: tuple[str, ...]) -> None:
         self._words.names = names
 
-    @contextlib.contextmanager
-    def open(self) -> Iterator[None]:
-        """While it is, what is written to standard output stands above the line that is typed."""
-        self._terminal = sys.stdout
-        with patch_stdout(raw=True):
-            yield
+    def run(self, on_line: Callable[[str], None], on_interrupt: Callable[[], bool]) -> None:
+        """Read lines until `leave`, or the end of the terminal.
 
-    def read(self) -> str:
-        """The next message of the person. Raises: KeyboardInterrupt for Ctrl-C, EOFError at the end."""
-        self._pastes.clear()
-        text = self._prompt.prompt("> ")
-        for mark, paste in self._pastes.items():
-            text = text.replace(mark, paste)
-        return readable(text)
+        Both functions are called while nothing is drawn, so they must not take long. `on_interrupt` says whether Ctrl-C stopped
+        something.
+        """
+        self._on_line, self._on_interrupt = on_line, on_interrupt
+        try:
+            with patch_stdout(raw=True), contextlib.suppress(EOFError):
+                self._prompt.prompt(pre_run=self._begin)
+        finally:
+            with self._lock:
+                self._loop = None
+            self.end_line()
+            self._write()
+
+    def leave(self) -> None:
+        """End `run`."""
+        self._soon(lambda: self._prompt.app.is_running and self._prompt.app.exit(result=""))
+
+    # --- saying -------------------------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        """Show text above the line. From any thread."""
-        self.write(text.rstrip("\n") + "\n")
+        """Show lines above the one that is typed."""
+        self._put("".join(f"{line}\n" for line in folded(text.rstrip("\n"), _columns())))
 
     def write(self, text: str) -> None:
-        """Show a part of a line."""
-        # The thread that reads writes between two prompts only, and at once: what still waits when a prompt begins is drawn over.
-        stream = self._terminal if threading.current_thread() is self._reader else sys.stdout
+        """Show a part of a line: what is not yet a whole line stands just above the one that is typed."""
+        if not text:
+            return
         with self._lock:
-            stream.write(text)
-            stream.flush()
+            *lines, self._tail = folded(self._tail + text, _columns() - 1)
+            self._put("".join(f"{line}\n" for line in lines))
 
-    def _history_of(self) -> History:
-        if self._history is None or not self._history.parent.is_dir():
-            return InMemoryHistory()
-        return _SafeHistory(str(self._history))
+    def end_line(self) -> None:
+        """No more of the line that was written in parts will come."""
+        with self._lock:
+            tail, self._tail = self._tail, ""
+            if tail:
+                self._put(f"{tail}\n")
+
+    def _put(self, text: str) -> None:
+        with self._lock:
+            self._unwritten.append(text)
+            loop, is_due = self._loop, self._is_due
+            self._is_due = loop is not None
+        if loop is None:
+            self._write()
+        elif not is_due:
+            self._soon(lambda: loop.call_later(_GATHER_S, lambda: run_in_terminal(self._write)))
+
+    def _write(self) -> None:
+        with self._lock:
+            text, self._is_due = "".join(self._unwritten), False
+            self._unwritten.clear()
+            sys.__stdout__.write(text)  # type: ignore[union-attr]  # there is a terminal
+            sys.__stdout__.flush()  # type: ignore[union-attr]
+
+    def _begin(self) -> None:
+        with self._lock:
+            self._loop = get_app().loop
+
+    def _soon(self, do: Callable[[], object]) -> None:
+        """Do something in the thread that reads."""
+        with self._lock, contextlib.suppress(RuntimeError):  # it has ended: `run` writes what is left
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(do)
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def ask(self, text: str) -> bool:
+        """Put a question, and wait for the answer of the person, who goes on as before meanwhile.
+
+        The answer is a line that was begun after the question could be read: nothing that was typed before is taken for one.
+        """
+        question = _Question()
+        self.say(text)
+        self._question = question
+        self._soon(self._prompt.app.invalidate)
+        question.done.wait()
+        return question.agreed
+
+    @property
+    def asks(self) -> bool:
+        """Whether a question stands."""
+        return self._question is not None
+
+    def refuse(self) -> None:
+        """Answer the question that stands, if any, with no."""
+        question, self._question = self._question, None
+        if question is not None:
+            question.done.set()
+
+    def _note_begin(self, buffer: Buffer) -> None:
+        if not buffer.text:
+            self._begun = None
+        elif self._begun is None:
+            self._begun = time.monotonic()
+
+    def _note_read(self, _: object) -> None:
+        """It is on the screen, and so is nothing unread in the terminal: what is typed from now on was typed after it."""
+        question = self._question
+        if question is None or question.read_from < float("inf") or self._unwritten:
+            return
+        if not select.select([self._prompt.app.input.fileno()], [], [], 0)[0]:
+            question.read_from = time.monotonic() + _READ_S
+
+    def _is_answer(self, text: str, begun: float | None) -> bool:
+        """Whether a line was for the question that stands."""
+        question, word = self._question, text.strip().lower()
+        if question is None or word not in (*_YES, *_NO):
+            return False
+        if begun is None or begun < question.read_from:
+            self.say("(that was typed before the question could be read: y or n?)")
+            return True
+        question.agreed = word in _YES
+        self.refuse()
+        return True
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _shown_prompt(self) -> FormattedText:
+        asks = "agree? y or n > " if self.asks else "> "
+        return FormattedText([("", f"{self._tail}\n" if self._tail else ""), ("class:prompt", asks)])
+
+    def _toolbar(self) -> FormattedText:
+        busy = self.busy()
+        lines = folded(f"{busy} | {self.status}" if busy else self.status, _columns() - 2)[:_STATUS_LINES]
+        return FormattedText([("class:bottom-toolbar.text", "\n".join(f" {line} " for line in lines))])
+
+    def _take(self, buffer: Buffer) -> None:
+        """What was typed."""
+        text, begun = buffer.text, self._begun
+        buffer.reset(append_to_history=bool(text.strip()))
+        self._begun = None
+        if not text.strip():
+            return
+        first, *more = readable(text).split("\n")
+        self.say("\n".join([f"> {first}", *(f". {line}" for line in more)]))
+        for mark, paste in self._pastes.items():
+            text = text.replace(mark, paste)
+        self._pastes.clear()
+        if not self._is_answer(text, begun):
+            self._on_line(readable(text))
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()
 
         @keys.add(Keys.Enter)
         def _(event: KeyPressEvent) -> None:
-            event.current_buffer.validate_and_handle()
+            self._take(event.current_buffer)
 
         @keys.add(Keys.Escape, Keys.Enter)
         def _(event: KeyPressEvent) -> None:
             event.current_buffer.insert_text("\n")
+
+        @keys.add(Keys.ControlC)
+        @keys.add(Keys.SIGINT)
+        def _(event: KeyPressEvent) -> None:
+            if not self._on_interrupt():
+                event.current_buffer.reset()
+                self._begun = None
+                self.say("(/quit leaves; a run goes on without you)")
 
         @keys.add(Keys.BracketedPaste)
         def _(event: KeyPressEvent) -> None:
@@ -151,3 +306,32 @@ class Screen:
             event.current_buffer.insert_text(text)
 
         return keys
+
+
+def _history(path: Path | None) -> History:
+    if path is None or not path.parent.is_dir():
+        return InMemoryHistory()
+    return _SafeHistory(str(path))
+
+
+def _columns() -> int:
+    return max(20, shutil.get_terminal_size((80, 24)).columns)
+
+
+def folded(text: str, width: int) -> list[str]:
+    """Text in lines of at most `width` columns, broken between words and indented as they were; a longer word is left whole."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        if get_cwidth(line) <= width:
+            lines.append(line)
+            continue
+        indent = line[: len(line) - len(line.lstrip(" "))][: width // 2]
+        now = ""
+        for piece in re.findall(r"\s*\S+|\s+$", line):
+            if now.strip() and get_cwidth(now + piece.rstrip()) > width:
+                lines.append(now.rstrip())
+                now = indent + piece.lstrip()
+            else:
+                now += piece
+        lines.append(now)
+    return lines

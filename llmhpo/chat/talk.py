@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,14 +22,14 @@ from llmhpo.llm.redact import Redactor
 from llmhpo.operations import StudyFile
 from llmhpo.prompts import as_data, as_line, load
 from llmhpo.store.purse import Purse
-from llmhpo.usage import Usage
+from llmhpo.usage import Caps, Usage
 
 _MOST_CALLS = 5  # of commands, for one message of the person
 _REPLY_TOKENS = 700
 _OUTPUT_CHARS, _WORDS_CHARS = 3000, 4000
 _KEPT_TURNS = 8  # of earlier talk, that a prompt begins with
 _SAY = re.compile(r'"say"\s*:\s*"((?:[^"\\]|\\.)*)', re.DOTALL)
-_UNCALLED = ("quit", "help")
+_UNCALLED = ("quit", "stop", "help")
 
 
 class _Reply(BaseModel):
@@ -45,15 +44,18 @@ class Talk:
     """A conversation about one study, kept in its folder; a later session goes on with it."""
 
     session: Session
-    thinking: Callable[[], None] = lambda: None  # told when an answer begins to be waited for
     _model: LLM | None = None
     _spec: object = None
     _earlier: list[Message] = field(default_factory=list)
     _read: bool = False
 
-    def answer(self, words: str) -> None:
-        """Answer the person. Raises: errors of llmhpo; KeyboardInterrupt leaves what was said before as it is."""
-        study = self.session.study()
+    def answer(self, words: str, session: Session | None = None) -> None:
+        """Answer the person, in `session` where that is another one.
+
+        Raises: errors of llmhpo; KeyboardInterrupt, by what the session calls, leaves what was said before as it is.
+        """
+        session = session or self.session
+        study = session.study()
         model = self._model_of(study)
         self._recall(study)
         asked = Message("user", as_data(words, _WORDS_CHARS))
@@ -61,71 +63,19 @@ class Talk:
         context = study.context()
         talk = Conversation(
             model,
-            context.steering.budget.over(study.config.caps),
+            _caps(context.steering.budget.over(study.config.caps), model),
             context.usage,
             time.monotonic() + study.config.deadline_s,
             [system, *self._earlier[-_KEPT_TURNS:], asked],
             lost=context.lost,
             purse=Purse(study.config.directory),
         )
-        said: list[str] = []
+        exchange = _Exchange(session, study, talk)
         try:
-            self._turns(study, talk, said)
+            exchange.run()
         finally:
+            said = exchange.said
             self._keep(study, [asked, *([Message("assistant", _as_reply(" ".join(said)))] if said else [])])
-
-    def _turns(self, study: StudyFile, talk: Conversation, said: list[str]) -> None:
-        self.thinking()
-        for left in range(_MOST_CALLS, -1, -1):
-            answer = _Answer(self.session)
-            reply = self._ask(study, talk, answer)
-            if reply.say.strip():
-                said.append(as_data(reply.say, _WORDS_CHARS))
-                answer.end(said[-1])
-            if not reply.command:
-                return
-            if not left:
-                self.session.say(f"(the model has called {_MOST_CALLS} commands; say more to let it go on)")
-                return
-            output = self._call(reply.command, reply.arguments)
-            talk.say(f"Output of /{as_line(reply.command, 20)}:\n<data>\n{as_data(output, _OUTPUT_CHARS)}\n</data>")
-
-    def _ask(self, study: StudyFile, talk: Conversation, answer: _Answer) -> _Reply:
-        """One turn. What it costs is counted for the study, whatever comes of it."""
-        before = talk.usage
-        try:
-            completion = talk.ask(_REPLY_TOKENS, _schema(), on_text=answer.hear)
-        except KeyboardInterrupt:
-            talk.usage += Usage(calls=1)  # under way: what it has cost is not known
-            raise
-        finally:
-            spent = _less(talk.usage, before)
-            if spent != Usage():
-                study.change("", lambda now: replace(now, talk=now.talk + spent))
-        begin, end = completion.text.find("{"), completion.text.rfind("}")
-        try:
-            return _Reply.model_validate(json.loads(completion.text[begin : end + 1]))
-        except (ValueError, ValidationError, RecursionError):
-            return _Reply(say=completion.text)  # prose: an answer that calls nothing
-
-    def _call(self, name: str, arguments: str) -> str:
-        """Do what the model asks for, where the person agrees; what it is to read about that."""
-        line = f"/{name.strip().removeprefix('/')} {arguments}".strip()
-        shown = as_line(line, 300)
-        try:
-            if "\n" in line or shown != " ".join(line.split()):
-                raise ConfigError(f"{shown}: characters that cannot be shown; write plain text")
-            command, words = parse(line)
-            if command.name in _UNCALLED:
-                raise ConfigError(f"/{command.name} is the person's alone")
-            if command.kind_of(words) != "reads" and not self.session.ask(f"the model wants: {shown}   agree?"):
-                self.session.say(f"not done: {shown}")
-                return "The person said no. Do not call it again unless they ask for it."
-            output = command(self.session, words)
-        except LLMHPOError as error:
-            output = f"error: {error}"
-        self.session.say(f"{shown}\n{output}")
-        return output
 
     def _model_of(self, study: StudyFile) -> LLM:
         c = study.config
@@ -170,6 +120,70 @@ class Talk:
 
 
 @dataclass(slots=True)
+class _Exchange:
+    """A message of the person, and the turns of the model until it calls no more commands. `said` is what it told the person."""
+
+    session: Session
+    study: StudyFile
+    talk: Conversation
+    said: list[str] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Raises: as `Talk.answer`."""
+        for left in range(_MOST_CALLS, -1, -1):
+            answer = _Answer(self.session)
+            reply = self._ask(answer)
+            if reply.say.strip():
+                self.said.append(as_data(reply.say, _WORDS_CHARS))
+                answer.end(self.said[-1])
+            if not reply.command:
+                return
+            if not left:
+                self.session.say(f"(the model has called {_MOST_CALLS} commands; say more to let it go on)")
+                return
+            output = self._call(reply.command, reply.arguments)
+            self.talk.say(
+                f"Output of /{as_line(reply.command, 20)}:\n<data>\n{as_data(output, _OUTPUT_CHARS)}\n</data>"
+            )
+
+    def _ask(self, answer: _Answer) -> _Reply:
+        """One turn. What it costs is counted for the study, whatever comes of it."""
+        before = self.talk.usage
+        self.talk.deadline = time.monotonic() + self.study.config.deadline_s  # the person may have thought for long
+        try:
+            completion = self.talk.ask(_REPLY_TOKENS, _schema(), on_text=answer.hear)
+        finally:
+            spent = _less(self.talk.usage, before)
+            if spent != Usage():
+                self.study.change("", lambda now: replace(now, talk=now.talk + spent))
+        self.session.write("")  # left meanwhile: nothing of the reply counts any more
+        begin, end = completion.text.find("{"), completion.text.rfind("}")
+        try:
+            return _Reply.model_validate(json.loads(completion.text[begin : end + 1]))
+        except (ValueError, ValidationError, RecursionError):
+            return _Reply(say=completion.text)  # prose: an answer that calls nothing
+
+    def _call(self, name: str, arguments: str) -> str:
+        """Do what the model asks for, where the person agrees; what it is to read about that."""
+        line = f"/{name.strip().removeprefix('/')} {arguments}".strip()
+        shown = as_line(line, 300)
+        try:
+            if "\n" in line or shown != " ".join(line.split()):
+                raise ConfigError(f"{shown}: characters that cannot be shown; write plain text")
+            command, words = parse(line)
+            if command.name in _UNCALLED:
+                raise ConfigError(f"/{command.name} is the person's alone")
+            if command.kind_of(words) != "reads" and not self.session.ask(f"the model wants: {shown}   agree?"):
+                self.session.say(f"not done: {shown}")
+                return "The person said no. Do not call it again unless they ask for it."
+            output = command(self.session, words)
+        except LLMHPOError as error:
+            output = f"error: {error}"
+        self.session.say(f"{shown}\n{output}")
+        return output
+
+
+@dataclass(slots=True)
 class _Answer:
     """What the model says, shown as it comes: whole words of it, as nothing that follows can change."""
 
@@ -178,6 +192,7 @@ class _Answer:
 
     def hear(self, raw: str) -> None:
         """The JSON of a reply as far as it has come."""
+        self.session.write("")
         found = _SAY.search(raw)
         if found is None:
             return
@@ -192,10 +207,17 @@ class _Answer:
 
     def end(self, text: str) -> None:
         """All of it."""
-        if self._shown and not text.startswith(self._shown):
+        if self._shown and text.startswith(self._shown):
+            self.session.write(text[len(self._shown) :] + "\n")
+            return
+        if self._shown:
             self.session.write("\n")
-            self._shown = ""
-        self.session.say(text[len(self._shown) :])
+        self.session.say(text)
+
+
+def _caps(caps: Caps, model: LLM) -> Caps:
+    """As for a run: without a price, the cap on tokens bounds the bill alone."""
+    return replace(caps, max_usd=None) if model.price is None and caps.max_tokens is not None else caps
 
 
 def _file(study: StudyFile) -> Path:

@@ -87,18 +87,29 @@ class Terminal:
                 raise AssertionError(
                     f"{words!r} did not come in {timeout} s; the screen:\n" + "\n".join(self._screen.display)
                 )
-            try:
-                got = self.process.read_nonblocking(65536, timeout=0.1)
-            except pexpect.TIMEOUT:
-                continue
-            except pexpect.EOF:
-                raise AssertionError(f"the chat ended before {words!r}: {plain}") from None
-            self.seen += got
-            self.raw += got
-            self._stream.feed(got)
+            self._pump(words)
         place = plain.index(words) + len(words)
         self.seen = plain[place:].encode()
         return plain[:place]
+
+    def see(self, line: str) -> None:
+        """Until a line of the screen is this one: what is typed is drawn letter by letter."""
+        end = time.monotonic() + WAIT_S
+        while line not in (shown := [row.rstrip() for row in self._screen.display]):
+            assert time.monotonic() < end, "\n".join(shown)
+            self._pump(line)
+
+    def _pump(self, words: str) -> None:
+        """Take in what the program has written."""
+        try:
+            got = self.process.read_nonblocking(65536, timeout=0.1)
+        except pexpect.TIMEOUT:
+            return
+        except pexpect.EOF:
+            raise AssertionError(f"the chat ended before {words!r}: {self.seen.decode(errors='replace')}") from None
+        self.seen += got
+        self.raw += got
+        self._stream.feed(got)
 
     def _answer(self, data: str) -> None:
         self.process.send(data)
@@ -111,6 +122,12 @@ class Terminal:
     def type(self, text: str | bytes) -> None:
         """Type, without Enter."""
         self.process.send(text)
+
+    def answer(self, word: str) -> None:
+        """Read a question, which takes a person a moment, and answer it."""
+        self.wait("waits for your y or n")
+        time.sleep(1.0)
+        self.enter(word)
 
     def enter(self, line: str) -> None:
         """Type a line and Enter."""

@@ -64,6 +64,7 @@ SAID = [
     ("/diff 1", "edits no code; name what may change with `editable`"),
     ("/run 4", "all 4 trials have been run; /run N with a larger N goes on"),
     ("/pause", "is not being run; there is nothing to pause"),
+    ("/stop", "nothing is under way"),
 ]
 WRONG = [
     ("/narrow x 4 5", "no value from 4 to 5 is in its range; it takes a float from 0 to 1"),
