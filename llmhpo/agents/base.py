@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy as np
 from llmhpo.llm.base import LLM
 from llmhpo.llm.health import service_state
 from llmhpo.llm.logged import Note
+from llmhpo.llm.redact import Redactor
 from llmhpo.prompts import Prompt
-from llmhpo.trial import Batch, Context, Proposal
+from llmhpo.trial import Batch, Context, Proposal, Trial
+from llmhpo.usage import Usage
 
 
 class Proposer(Protocol):
@@ -85,6 +88,23 @@ def asked(search: Search, context: Context) -> tuple[int, tuple[bool, bool] | No
         n = search.wants(context)
         if service_state(search.model) == service:
             return n, service
+
+
+def one_by_one(choose: Callable[[Context], Proposal], context: Context, n: int) -> list[Proposal]:
+    """`n` trials of `choose`, each chosen as if those before it were running."""
+    chosen: list[Proposal] = []
+    for _ in range(n):
+        chosen.append(choose(context))
+        left = None if context.budget_left is None else max(0, context.budget_left - 1)
+        begun = (*context.trials, Trial(len(context.trials), chosen[-1]))
+        context = replace(context, trials=begun, budget_left=left)
+    return chosen
+
+
+def broken(error: Exception, batch: Batch) -> Batch:
+    """The batch of a request that raised: somebody's own `LLM`, a disk that is full; no model may end a study."""
+    words = Redactor.from_environment()(f"{type(error).__name__}: {error}")
+    return replace(batch, usage=Usage(calls=1), error=words, fatal=True)
 
 
 def generator(context: Context, salt: str) -> np.random.Generator:

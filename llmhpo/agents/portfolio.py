@@ -14,7 +14,7 @@ from typing import Any
 
 from llmhpo.agents import questions
 from llmhpo.agents.advice import Advice
-from llmhpo.agents.base import Question, generator
+from llmhpo.agents.base import Question, broken, generator, one_by_one
 from llmhpo.agents.classical import N_INITIAL, classical_proposals
 from llmhpo.agents.consult import Consultant
 from llmhpo.agents.outlook import outlook
@@ -29,12 +29,11 @@ from llmhpo.llm.base import LLM
 from llmhpo.llm.ensemble import Ensemble
 from llmhpo.llm.health import Health, health_of
 from llmhpo.llm.logged import Note
-from llmhpo.llm.redact import Redactor
 from llmhpo.store.purse import Purse
 from llmhpo.surrogates.screen import fit_screen
-from llmhpo.trial import IMPORTED, Batch, Context, Proposal, Trial
+from llmhpo.trial import IMPORTED, Batch, Context, Proposal
 from llmhpo.trust import UNTRIED, plateaued, trust
-from llmhpo.usage import Caps, Price, Usage
+from llmhpo.usage import Caps, Price
 from llmhpo.view import view_of
 
 _log = logging.getLogger("llmhpo")
@@ -123,9 +122,8 @@ class Portfolio:
             else:
                 question, shorter = self._question(context, n, self.consultant.llm.compact)
                 batch = self.consultant.consult(context, question, shorter)
-        except Exception as error:  # noqa: BLE001 - somebody's own LLM: no model may end a study
-            words = Redactor.from_environment()(f"{type(error).__name__}: {error}")
-            batch = Batch("failed", len(context.trials), n, usage=Usage(calls=1), error=words, fatal=True)
+        except Exception as error:  # noqa: BLE001 - see `broken`
+            batch = broken(error, Batch("failed", len(context.trials), n))
         self.consultant.silenced |= batch.fatal
         return batch
 
@@ -147,14 +145,7 @@ class Portfolio:
 
     def suggest(self, context: Context, n: int) -> list[Proposal]:
         """The next `n` trials, most promising first; fast. Each proposal says which source it came from."""
-        chosen: list[Proposal] = []
-        for _ in range(n):
-            proposal = self._next(context)
-            chosen.append(proposal)
-            left = None if context.budget_left is None else max(0, context.budget_left - 1)
-            begun = (*context.trials, Trial(len(context.trials), proposal))
-            context = replace(context, trials=begun, budget_left=left)
-        return chosen
+        return one_by_one(self._next, context, n)
 
     def is_default_next(self, context: Context) -> bool:
         """Whether the next trial is the default configuration, which needs nobody's advice."""

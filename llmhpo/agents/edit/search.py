@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from llmhpo.agents.base import generator
+from llmhpo.agents.base import broken, generator, one_by_one
 from llmhpo.agents.edit.author import EDIT, Author
 from llmhpo.agents.edit.halving import next_to_tune
 from llmhpo.agents.edit.inherit import with_inheritance
@@ -21,10 +21,8 @@ from llmhpo.agents.portfolio import Portfolio
 from llmhpo.llm.base import LLM
 from llmhpo.llm.health import health_of
 from llmhpo.llm.logged import Note
-from llmhpo.llm.redact import Redactor
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import REPEAT, Batch, Context, Proposal, Trial
-from llmhpo.usage import Usage
 
 Arm = Literal["plain", "edit", "tune"]
 _PRIORS: dict[Arm, tuple[float, float]] = {
@@ -110,10 +108,8 @@ class EditSearch:
         assert task is not None
         try:
             batch = self._author.consult(context, nodes, task)
-        except Exception as error:  # noqa: BLE001 - somebody's own LLM, a disk that is full: neither may end a study
-            words = Redactor.from_environment()(f"{type(error).__name__}: {error}")
-            usage, code = Usage(calls=1), task.parent.revision.id
-            batch = Batch(EDIT, len(context.trials), 0, usage=usage, error=words, fatal=True, code=code)
+        except Exception as error:  # noqa: BLE001 - see `broken`
+            batch = broken(error, Batch(EDIT, len(context.trials), 0, code=task.parent.revision.id))
         self._author.consultant.silenced |= batch.fatal
         return batch
 
@@ -125,14 +121,7 @@ class EditSearch:
 
     def suggest(self, context: Context, n: int) -> list[Proposal]:
         """The next `n` trials, most promising first; fast. Each names its source and its revision of the code."""
-        chosen: list[Proposal] = []
-        for _ in range(n):
-            proposal = self._next(context)
-            chosen.append(proposal)
-            left = None if context.budget_left is None else max(0, context.budget_left - 1)
-            begun = (*context.trials, Trial(len(context.trials), proposal))
-            context = replace(context, trials=begun, budget_left=left)
-        return chosen
+        return one_by_one(self._next, context, n)
 
     def _next(self, context: Context) -> Proposal:
         plain = context.within("")
