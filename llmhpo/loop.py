@@ -6,12 +6,9 @@ store included, happens in the thread that drives the generator.
 
 from __future__ import annotations
 
-import atexit
 import re
 import statistics
-import threading
 import time
-import weakref
 from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import asdict
@@ -19,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from llmhpo.agents.base import Search, asked
+from llmhpo.aside import Aside
 from llmhpo.attempts import RETRIES, Attempts
-from llmhpo.columns import adopt, columns
 from llmhpo.events import Consulted, Consulting, Event, Finished, Launched, Opened, Stopped
 from llmhpo.executors.base import Executor
-from llmhpo.llm.health import patience_s
+from llmhpo.llm.health import health_of, patience_s
 from llmhpo.rules import Stop, StopRules, Stopwatch, check
 from llmhpo.store import MOST_TOGETHER, Store
 from llmhpo.store.wishes import Wishes, take_in
@@ -33,9 +30,9 @@ from llmhpo.usage import Usage
 
 _PATIENCE_SHARE = 0.1  # of a trial's usual time: how long a free worker may wait for the model
 _PATIENCE_S = (2.0, 60.0)  # but at least and at most so long
+_STRANGE_S = 0.5  # at least, for a service that has not answered yet: it may hang, and none that thinks is faster
 _UNKNOWN_TRIAL_S = 100.0
 _LAST_WORDS_S = 2.0
-_LEAVING_S = 1.0  # that a program's end waits for an unfinished consultation
 _LOOK_S = 0.1  # how often a worker that waits for the model looks whether that is still worth while
 _LISTEN_S = 0.5  # how often a loop whose workers are all busy looks whether the person wants something
 _MANY_FREE = 8  # free workers beyond which trials are begun in groups
@@ -50,7 +47,6 @@ _SET_UP = re.compile(
     r"|unrecognized arguments|arguments are required|left no result|has no metric|matches nothing in the output"
     r"|^the scorer |^predictions: \S+ is missing"
 )
-_consulting = weakref.WeakSet[threading.Thread]()
 
 
 class Loop:
@@ -79,6 +75,7 @@ class Loop:
         self._asked_trials, self._wishes = n_trials, wishes
         self._attempts = Attempts(store, executor, directory, retries=retries, command=command)
         self._running: dict[Future[Outcome], Trial] = {}
+        self._aside = Aside(portfolio)
         self._consultation: Future[Batch] | None = None
         self._declined: dict[str, Any] | None = None  # that the model is not asked now, and what that hangs on
         self._question = store.open_question()  # asked by a session that was stopped before the answer came
@@ -133,6 +130,7 @@ class Loop:
                 yield from self._collect()
                 hopeless = self._is_hopeless()
         finally:
+            self._aside.close()
             self.executor.shutdown(kill=not clean)
             self._record_outcomes(cancelled=True)  # what had ended when the run was interrupted is not run again
             if self._consultation is not None and self._consultation.done():
@@ -304,7 +302,7 @@ class Loop:
             self._declined = {"declined": {"service": service}}
         if n:
             self.store.ask(context, n, service)
-            self._consultation = _in_thread(self.portfolio, context)
+            self._consultation = self._aside.consult(context)
             yield Consulting(n)
 
     def _last_words(self) -> Generator[Event, None, None]:
@@ -348,9 +346,11 @@ class Loop:
         seconds = [t.outcome.seconds for t in self.store.context().own if t.outcome is not None]
         limit = self.store.task.timeout_s
         usual = statistics.median(seconds) if seconds else (_UNKNOWN_TRIAL_S if limit is None else limit / 2)
-        low, high = _PATIENCE_S
-        patience = min(high, max(low, _PATIENCE_SHARE * usual))
         answers = [b.seconds for b in self.store.batches if b.proposals]
+        low, high = _PATIENCE_S
+        if not answers and health_of(self.portfolio.model) is not None:
+            low = min(low, _STRANGE_S)
+        patience = min(high, max(low, _PATIENCE_SHARE * usual))
         # What will most likely not come in time is not waited for: the workers would be idle for nothing.
         return patience if not answers or statistics.median(answers) <= patience else 0.0
 
@@ -358,30 +358,3 @@ class Loop:
 def _is_same(one: Trial, other: Trial) -> bool:
     """Whether both run one configuration of one revision of the code."""
     return one.params == other.params and one.proposal.code == other.proposal.code
-
-
-def _in_thread(portfolio: Search, context: Context) -> Future[Batch]:
-    """Consult in a daemon thread: a model that hangs must not keep the process from ending."""
-    future: Future[Batch] = Future()
-    table = columns(context).detached()
-
-    def work() -> None:
-        adopt(table)
-        try:
-            future.set_result(portfolio.consult(context))
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
-            future.set_exception(error)
-
-    thread = threading.Thread(target=work, name="llmhpo-consult", daemon=True)
-    _consulting.add(thread)
-    thread.start()
-    return future
-
-
-def _let_end() -> None:
-    """At the program's end, when a model on this machine was told to stop: a thread that still drops tensors aborts the process."""
-    for thread in tuple(_consulting):
-        thread.join(_LEAVING_S)
-
-
-atexit.register(_let_end)  # before any model is made, so that it runs after what they register

@@ -16,7 +16,7 @@ LAYERS = [
     {"bare", "param", "space", "steering", "view", "prior", "revision", "usage", "transfer", "trial", "tripwires", "columns", "trust", "prompts", "cards", "history", "events", "job", "callbacks", "disk", "draws", "conditions"},
     {"store", "llm", "reading", "code", "sandbox", "scoring"},
     {"surrogates", "executors", "agents", "spec"},
-    {"attempts", "audit", "loop", "confirmation", "discovery", "drawn", "editing", "rules"},
+    {"aside", "attempts", "audit", "loop", "confirmation", "discovery", "drawn", "editing", "rules"},
     {"config", "execution", "result", "session", "api", "report", "study", "sampler", "sklearn", "mcp", "operations", "chat", "progress", "stopping", "draft", "commands", "cli", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

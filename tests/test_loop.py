@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import llmhpo
-from llmhpo.agents.portfolio import Portfolio
+from llmhpo.agents.portfolio import Portfolio, make_portfolio
 from llmhpo.errors import LLMRequestError, LLMUnavailableError
 from llmhpo.events import Consulted, Event, Finished, Launched, Opened, Stopped
 from llmhpo.executors.function import InProcessExecutor
@@ -22,6 +22,7 @@ from llmhpo.loop import Loop
 from llmhpo.space import SearchSpace
 from llmhpo.store import Store
 from llmhpo.trial import Batch, Outcome, Proposal, Task
+from llmhpo.usage import Caps
 
 SPACE = {
     "x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9},
@@ -295,6 +296,24 @@ def test_no_worker_waits_for_a_model_that_will_most_likely_be_late(answers: tupl
     executor = InProcessExecutor(lambda _: 1.0)
     loop = Loop(store, Portfolio(), executor, n_trials=5, directory=Path())
     assert (loop._patience_s() > 0) == waits
+    store.close()
+
+
+@pytest.mark.parametrize(("answers", "waits_s"), [((), 0.5), ((1.0,), 2.0)])
+def test_a_service_that_has_not_answered_yet_is_waited_for_less(
+    answers: tuple[float, ...], waits_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "no-key")
+    space = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
+    store, idea = Store(None, "s", space, Task(), seed=0), Proposal({"x": 0.5}, "llm")
+    store.finish(store.begin(idea).number, Outcome("ok", 1.0, seconds=3.0))
+    for seconds in answers:
+        store.record(Batch("propose", 0, 1, (idea,), seconds=seconds))
+    search = make_portfolio("openai:m", base_url="http://127.0.0.1:9/v1", price=None, caps=Caps(), deadline_s=1.0)
+    loop = Loop(store, search, InProcessExecutor(lambda _: 1.0), n_trials=5, directory=Path())
+    assert loop._patience_s() == waits_s
+    assert search.model is not None
+    search.model.close()
     store.close()
 
 

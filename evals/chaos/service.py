@@ -161,8 +161,6 @@ FAULTS: dict[str, Fault | None] = {
     "greets, then hangs": _greeting,
     "body, a byte a second": _dribble,
 }
-# Told from a model that thinks by nobody: a worker waits for it once, for a tenth of a trial's time or 2 s, and nobody at the end.
-LIKE_A_THINKER = ("greets, then hangs", "body, a byte a second")
 
 
 @dataclass
@@ -284,21 +282,18 @@ def run(rounds: int, folder: Path, seed: int) -> Row:
     row = Row("service", rounds, {"rounds with other trials": 0, "rounds 1 s slower": 0, "requests with the key": 0})
     for style in STYLES:  # imports
         measure("nobody listens", style, folder / f"warm-{style}", seed)
-    worst, thinkers, requests = 0.0, 0.0, 0
+    worst, requests = 0.0, 0
     for k, (fault, style) in zip(range(rounds), _endlessly(), strict=False):
         tries: list[Measured] = []
-        while not tries or (len(tries) < 3 and tries[-1].added_s >= _AT_ONCE_S and fault not in LIKE_A_THINKER):
+        while not tries or (len(tries) < 3 and tries[-1].added_s >= _AT_ONCE_S):
             tries.append(measure(fault, style, folder / f"{k}.{len(tries)}", seed + k))
         added = min(t.added_s for t in tries)
         row.zero["rounds with other trials"] += any(t.other_trials for t in tries)
         row.zero["requests with the key"] += sum(t.sent_keys for t in tries)
         requests += sum(t.requests for t in tries)
-        if fault in LIKE_A_THINKER:
-            thinkers = max(thinkers, added)
-        else:
-            worst = max(worst, added)
-            row.zero["rounds 1 s slower"] += added >= _AT_ONCE_S
-    row.seen = {"most seconds added": worst, "by one that greets and hangs": thinkers, "requests": requests}
+        worst = max(worst, added)
+        row.zero["rounds 1 s slower"] += added >= _AT_ONCE_S
+    row.seen = {"most seconds added": worst, "requests": requests}
     return row
 
 
