@@ -220,9 +220,7 @@ def _judged(outcome: Outcome, metric: str, seconds: float, seen: tuple[Shown, ..
                 else ""
             )
             showed = f"; it showed {names}: name one of these as metric" if names else printed
-            return FirstRun(
-                False, f"it ends well with the defaults, but {outcome.message}{showed}", seen, outcome.seconds
-            )
+            return FirstRun(False, f"with the defaults {outcome.message}{showed}", seen, outcome.seconds)
     last = "\n  ".join(as_line(line, 200) for line in outcome.log_tail.strip().splitlines()[-5:])
     return FirstRun(
         False, f"it fails with the defaults: {as_line(outcome.message, 300)}\n  {last}", seen, outcome.seconds

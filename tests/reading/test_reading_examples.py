@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -102,7 +103,7 @@ def test_the_command_runs_the_script_with_its_defaults(name: str, tmp_path: Path
     reading = read(ROOT / name)
     chosen = [suggest(f) for f in reading.tunable]
     space = SearchSpace([s.param for s in chosen if s.param is not None])
-    folder = (ROOT / name).parent
+    folder = shutil.copytree((ROOT / name).parent, tmp_path / "here")  # Hydra writes a log where it runs
     params = {p.name: p.default for p in space.params if not p.when or p.name != "optimizer.momentum"}
     if name.startswith("hydra"):
         params = dict(space.default())
