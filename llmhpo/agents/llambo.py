@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from llmhpo.agents.reply import UnreadableError, one_object, read_reply, reply_k
 from llmhpo.columns import columns, ideas
 from llmhpo.errors import BudgetError, LLMError, LLMRequestError
 from llmhpo.history import goal, show_number, space_card
-from llmhpo.llm.base import Completion, JSONSchema, Scorer, TokenLogprob
+from llmhpo.llm.base import Completion, JSONSchema, Sampler, Scorer, TokenLogprob
 from llmhpo.prompts import Prompt, as_data, as_line, load
 from llmhpo.space import SearchSpace
 from llmhpo.surrogates.acquisition import log_ei
@@ -76,15 +76,17 @@ class Voice:
         }
         self.talk = self.talk.anew(self._system, load(prompt).render(**(about | values)))
 
-    def configurations(self, prompt: str, n: int, **values: object) -> list[str]:
-        """`n` independent replies that should each hold one configuration. Raises: LLMError, BudgetError."""
+    def configurations(self, prompt: str, n: int, **values: object) -> Iterator[str]:
+        """`n` independent replies that should each hold one configuration, as they come. Raises: LLMError, BudgetError."""
         space = self._context.space
         self._ask(prompt, keys=reply_keys(space, reasons=False), **values)
         asked = self.talk.messages[-1]
         self.talk.messages[-1] = replace(asked, content=with_remarks(asked.content, self._context))
         names = sum(self.talk.llm.count_tokens(name) for name in space.names)
         most = names + _TOKENS_PER_VALUE * len(space) + _TOKENS_SPARE
-        return self.talk.sample(n, most, _one_schema(space), _TEMPERATURE)
+        together = n if isinstance(self.talk.llm, Sampler) else 1
+        for _ in range(0, n, together):
+            yield from self.talk.sample(together, most, _one_schema(space), _TEMPERATURE)
 
     def mark(self, examples: str, query: str) -> Spread | None:
         """See `Oracle`: from scored digits, else from the log-probabilities of an answer, else from samples."""
@@ -170,28 +172,27 @@ class _Samples:
         self.tally = Tally(voice.model, prompt.name)
         self.found: list[Proposal] = []  # what was paid for, also where a later request failed
 
-    def collect(self, context: Context, texts: Sequence[str]) -> list[Proposal]:
-        """All that was found so far, with what these replies hold."""
-        space, tally = context.space, self.tally
+    def collect(self, context: Context, texts: Iterable[str]) -> list[Proposal]:
+        """All that was found so far, with what these replies hold. Raises: as `Voice.configurations`."""
+        space = context.space
         tried = columns(context).tried
         seen = {space.key(p.params) for p in (*ideas(context), *self.found)}
-        number = self.voice.talk.number - 1
-        provenance = Provenance(self.voice.model, self.prompt.name, self.prompt.hash, number)
         for text in texts:
+            number = self.voice.talk.number - 1
+            provenance = Provenance(self.voice.model, self.prompt.name, self.prompt.hash, number)
             reading = read_reply(_as_batch(text), space)
             valid = [params for params, _ in reading.configurations]
             fresh = [p for p in valid if space.key(p) not in seen and space.key(p) not in tried]
             seen |= {space.key(p) for p in fresh}
             self.found += [Proposal(p, "llm", "", provenance) for p in fresh]
-            tally = replace(
-                tally,
-                asked=tally.asked + 1,
-                offered=tally.offered + reading.offered,
-                inside=tally.inside + reading.inside,
-                valid=tally.valid + len(valid),
-                repeated=tally.repeated + len(valid) - len(fresh),
+            self.tally = replace(
+                self.tally,
+                asked=self.tally.asked + 1,
+                offered=self.tally.offered + reading.offered,
+                inside=self.tally.inside + reading.inside,
+                valid=self.tally.valid + len(valid),
+                repeated=self.tally.repeated + len(valid) - len(fresh),
             )
-        self.tally = tally
         return self.found
 
 
@@ -324,6 +325,7 @@ def sampled_batch(talk: Conversation, context: Context, kind: str, n: int, advic
         proposer.propose(context, n if not context.finished else max(n, advice.candidates))
     except LLMError as e:
         error, fatal = str(e), isinstance(e, LLMRequestError | BudgetError)
+        problem = f"the sampling ended early: {e}"
     found = proposer.found
     if not error:
         found, problem = ranked(voice, context, found, advice.surrogate)
@@ -337,7 +339,7 @@ def sampled_batch(talk: Conversation, context: Context, kind: str, n: int, advic
         asked=n,
         proposals=tuple(charged),
         usage=usage,
-        problems=(problem,) if problem else (),
+        problems=(problem,) if problem and chosen else (),
         error="" if chosen else error,
         fatal=fatal and not chosen,
         seconds=time.monotonic() - start,

@@ -98,8 +98,8 @@ def qualities(context: Context) -> list[Quality]:
     looked_at: dict[Origin, list[Params]] = defaultdict(list)
     for batch in context.batches:
         for part in batch.parts:
-            if part.tally is not None:
-                _add_batch(of(_origin_of_tally(part.tally)), part)
+            silent = Origin("llm", part.name)  # one of several that gave no reply: down, or without a right key
+            _add_batch(of(silent if part.tally is None else _origin_of_tally(part.tally)), part)
         if (origin := _origin_of_batch(batch)) is not None and not batch.parts:
             _add_batch(of(origin), batch)
         if origin is not None:

@@ -56,7 +56,8 @@ def _bills(found: Iterable[Quality]) -> list[str]:
     lines = []
     for q in found:
         if q.consultations:
-            lines.append(f"{as_line(q.origin.model, 60)}, {q.origin.prompt}: {usage_text(q.usage)}")
+            how = q.origin.prompt or "no answer"
+            lines.append(f"{as_line(q.origin.model, 60)}, {how}: {usage_text(q.usage)}")
         if q.critic.calls:
             lines.append(f"  of which the critic: {usage_text(q.critic)}; it dropped {q.dropped}")
     return lines

@@ -222,6 +222,16 @@ def test_a_cap_ends_the_sampling_and_keeps_what_was_paid_for() -> None:
     assert "max_requests=10" in batch.problems[0]
 
 
+@pytest.mark.parametrize("finished", [0, 8])
+def test_samples_that_were_paid_for_before_the_end_are_kept_and_the_end_is_told(finished: int) -> None:
+    batch = ask(Ruled(), context(finished), LLAMBO, caps=Caps(max_requests=3))
+    assert (batch.usage.calls, len(batch.proposals)) == (3, 3)
+    assert batch.problems[0].startswith("the sampling ended early: max_requests=3")
+    assert [p.provenance.request for p in batch.proposals if p.provenance] == [0, 1, 2]
+    assert batch.tally is not None
+    assert batch.tally.asked == 3
+
+
 def test_a_service_that_is_down_costs_no_more_than_a_request() -> None:
     def down(_: int) -> str:
         raise LLMUnavailableError("down")

@@ -96,6 +96,15 @@ def test_one_that_is_down_does_not_stop_the_others() -> None:
     assert down.asked > 0
 
 
+def test_one_that_never_answered_has_a_row_of_its_own(tmp_path: Path) -> None:
+    wrong, good = Voice("wrong", spread, error=LLMRequestError("the key is wrong")), Voice("good", closer)
+    result = run(wrong, good, study_name="s", cwd=tmp_path)
+    context = load_study(str(result.storage), "s")
+    (silent,) = [q for q in qualities(context) if q.origin.model == "wrong"]
+    assert (silent.consultations, silent.usage.calls, silent.trials, silent.shares["valid"]) == (1, 1, 0, None)
+    assert sum(q.usage.calls for q in qualities(context)) == context.usage.calls
+
+
 def test_one_with_a_wrong_key_is_asked_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     wrong, good = Voice("wrong", spread, error=LLMRequestError("the key is wrong")), Voice("good", closer)
