@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from llmhpo.llm import ModelSpec
 from llmhpo.result import Result
 from llmhpo.rules import StopRules
 from llmhpo.sandbox.base import Level
+from llmhpo.scratch import Scratch
 from llmhpo.session import run, run_confirmation
 from llmhpo.space import SearchSpace
 from llmhpo.store.others import WarmStart
@@ -134,8 +135,7 @@ def optimize(
         given = space_of_callable(objective, _log.info)
     about = [drawing.digest if drawing and drawing.is_open else given.revision if given else "", metric, command]
     name = study_name or f"study-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}"
-    with tempfile.TemporaryDirectory(prefix="llmhpo-") as scratch:
-        directory = Path(cwd).resolve() / "runs" / file_name(name) if keep else Path(scratch)
+    with _folder(Path(cwd), name, keep=keep) as directory:
         if drawing is not None:
             given = drawing.space(directory, _log.info, workers=n_workers, gpus=gpus)
         assert given is not None
@@ -186,6 +186,11 @@ def optimize(
         return run(config, on_event or _show_nothing, function, isolated=isolated, confirm=confirm)
 
 
+def _folder(cwd: Path, name: str, *, keep: bool) -> contextlib.AbstractContextManager[Path]:
+    """The folder of a study; one that is removed in the end where nothing is to be kept."""
+    return contextlib.nullcontext(cwd.resolve() / "runs" / file_name(name)) if keep else Scratch()
+
+
 def _command(objective: Objective | str | Sequence[str]) -> str | tuple[str, ...] | None:
     """The command that an objective is; None for a callable."""
     if callable(objective):
@@ -234,12 +239,11 @@ def confirm(
     Raises: ConfigError where no trial of `result` ended well, StoreError. A failing run is counted, not raised.
     """
     check_rounds(k)
-    with tempfile.TemporaryDirectory(prefix="llmhpo-") as scratch:
-        keep = result.storage is not None
+    with _folder(Path(cwd), result.study_name, keep=result.storage is not None) as directory:
         config = RunConfig(
             space=result.space,
             task=result.task,
-            directory=Path(cwd).resolve() / "runs" / file_name(result.study_name) if keep else Path(scratch),
+            directory=directory,
             study_name=result.study_name,
             storage=result.storage,
             command=_command(objective),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +25,7 @@ from llmhpo.executors.base import Executor, Job
 from llmhpo.executors.log import read_bounded
 from llmhpo.param import UNSET, Param, ParamValue, param_from_dict
 from llmhpo.reading.draws import Drawn, holds, is_same, two_ranges
+from llmhpo.scratch import Scratch
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Outcome, Task
 
@@ -74,8 +74,8 @@ def find_space(
     Raises: ConfigError where the script fails or draws nothing; SpaceError for a name with two ranges, or a `partial`
     range that the draw does not have.
     """
-    with tempfile.TemporaryDirectory(prefix="llmhpo-draws-", ignore_cleanup_errors=True) as folder:
-        search = _Search(executor, partial, written, name, bounds or Bounds(), Path(folder))
+    with Scratch() as folder:
+        search = _Search(executor, partial, written, name, bounds or Bounds(), folder)
         try:
             search.explore()
         finally:

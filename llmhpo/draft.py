@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from llmhpo.param import param_to_dict
 from llmhpo.prompts import as_line
 from llmhpo.reading.fill import toml_value
 from llmhpo.reading.metrics import Shown, find_metric, same_name, shown_in
+from llmhpo.scratch import Scratch
 from llmhpo.space import SearchSpace
 from llmhpo.spec import Item, Origin, Setting, StudySpec, default_of, draft_spec
 from llmhpo.trial import Direction, Outcome, Task
@@ -180,14 +180,14 @@ def first_run(spec: StudySpec, seconds: float, space: SearchSpace | None = None)
     metric = spec.metric.value if spec.metric else _NO_METRIC
     pattern = spec.metric_pattern.value if spec.metric_pattern else None
     executor = LocalExecutor(CommandTemplate(spec.command.value, space, spec.cwd), metric_pattern=pattern, grace_s=1.0)
-    with tempfile.TemporaryDirectory() as folder:
-        job = Job(0, {} if space is None else space.default(), Task(metric=metric, timeout_s=seconds), Path(folder))
+    with Scratch() as folder:
+        job = Job(0, {} if space is None else space.default(), Task(metric=metric, timeout_s=seconds), folder)
         try:
             outcome = executor.submit(job).result()
         finally:
             executor.shutdown(kill=True)
-        log, _ = read_bounded(Path(folder) / LOG_FILE, _LOG_BYTES)
-        reported = read_companions(Path(folder) / RESULT_FILE, _NO_METRIC)
+        log, _ = read_bounded(folder / LOG_FILE, _LOG_BYTES)
+        reported = read_companions(folder / RESULT_FILE, _NO_METRIC)
     handed = tuple(Shown(name, "", value=value) for name, value in reported.items())
     named = "" if metric == _NO_METRIC else metric
     return _judged(outcome, metric, seconds, (*handed, *shown_in(clean(log), named)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from llmhpo.executors.limits import Limits
 from llmhpo.executors.process import Fence
 from llmhpo.sandbox.base import Policy, Sandbox
 from llmhpo.sandbox.places import home_in
+from llmhpo.scratch import Scratch
 
 _TMP = Path("/tmp")
 
@@ -55,22 +55,18 @@ def fenced(
         )
     assert limits.disk_mb is not None
     assert limits.memory_gb is not None
-    scratch = None if sandbox.has_private_tmp else Path(tempfile.mkdtemp(prefix="llmhpo-", dir=_TMP)).resolve()
-    written = (*own_folders(job), *job.write, *([scratch] if scratch else []))
+    scratch = None if sandbox.has_private_tmp else Scratch(_TMP)
+    tmp = None if scratch is None else scratch.path
+    written = (*own_folders(job), *job.write, *([tmp] if tmp else []))
     policy = Policy(
         cwd=cwd,
         read=job.read,
         write=written,
         hide=job.hide,
         tmp_mb=min(limits.disk_mb, 1000 * limits.memory_gb),
-        scratch=scratch,
+        scratch=tmp,
         gpu=bool(env.get("CUDA_VISIBLE_DEVICES", "")),
     )
-    try:
-        words = sandbox.wrap(argv, policy)
-    except BaseException:
-        if scratch:
-            scratch.rmdir()
-        raise
+    words = sandbox.wrap(argv, policy)
     fence = Fence(int(1e6 * max(limits.disk_mb, policy.tmp_mb)), scratch)
-    return Fenced(words, dict(env) | home_in(scratch or _TMP), fence, written)
+    return Fenced(words, dict(env) | home_in(tmp or _TMP), fence, written)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import tempfile
 import time
 import traceback
-import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -29,6 +26,7 @@ from llmhpo.executors.result import Reading, check_result, last_line, ran_out_of
 from llmhpo.executors.scorer import Scorer
 from llmhpo.sandbox.base import Sandbox
 from llmhpo.sandbox.places import importable
+from llmhpo.scratch import Scratch
 from llmhpo.trial import Outcome, Status, Task
 
 _REASON_CHARS = 200
@@ -62,8 +60,8 @@ class FunctionExecutor:
         scorer: Scorer | None = None,
     ) -> None:
         payload = pickled(objective)
-        folder = Path(tempfile.mkdtemp(prefix="llmhpo-"))
-        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._scratch = Scratch()
+        folder = self._scratch.path
         when_there_is_space(lambda: (folder / "objective.pkl").write_bytes(payload), f"folder {str(folder)!r}")
         words = ["{python}", "-P", child.__file__, str(folder / "objective.pkl")]
         escaped = [words[0], *(word.replace("{", "{{").replace("}", "}}") for word in words[1:])]
@@ -95,7 +93,7 @@ class FunctionExecutor:
     def shutdown(self, *, kill: bool) -> None:
         """See `LocalExecutor.shutdown`. The pickle is removed."""
         self._local.shutdown(kill=kill)
-        self._remove()
+        self._scratch.remove()
 
 
 def pickled(objective: Objective) -> bytes:

@@ -17,6 +17,7 @@ from llmhpo.bare import bare_argv
 from llmhpo.errors import ExecutorError
 from llmhpo.executors import tree
 from llmhpo.executors.limits import Limits
+from llmhpo.scratch import Scratch
 
 Cause = Literal["exited", "timeout", "cancelled", "lost", "memory", "cpu", "processes", "output", "disk", "files"]
 _SLACK_S = 5.0  # what a healthy supervisor may be late by
@@ -43,7 +44,7 @@ class Fence(NamedTuple):
     """What the supervisor does for a sandbox: no file beyond `file_bytes`, and `scratch` is removed after the job's end."""
 
     file_bytes: int
-    scratch: Path | None = None
+    scratch: Scratch | None = None
 
 
 _living: set[Supervised] = set()
@@ -91,7 +92,9 @@ class Supervised:
         self._lock = threading.RLock()  # around the control pipe: a number once closed may be another file's
         settings = [repr(float("inf") if timeout_s is None else timeout_s), repr(grace_s), str(log), str(log_limit)]
         settings += [(limits or Limits()).as_argument(), "\n".join(map(str, folders))]
-        settings += ["", ""] if fence is None else [str(fence.file_bytes), str(fence.scratch or "")]
+        self._scratch = None if fence is None else fence.scratch
+        settings += ["" if fence is None else str(fence.file_bytes)]
+        settings += ["" if self._scratch is None else str(self._scratch.path)]
         try:
             self._process = subprocess.Popen(
                 bare_argv("llmhpo.executors.supervisor", self._marker, *settings, *argv),
@@ -133,6 +136,12 @@ class Supervised:
 
         Raises: ExecutorError where the command could not be executed.
         """
+        end = self._end()
+        if self._scratch is not None:
+            self._scratch.remove()  # the supervisor has done so, unless it was killed
+        return end
+
+    def _end(self) -> End:
         words = self._last_line().split(" ", 7)
         match words:
             case ["end", cause, code, seconds, survivors, figure, peak, full] if cause in get_args(Cause):

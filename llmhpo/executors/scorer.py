@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import uuid
 from concurrent.futures import Future
 from dataclasses import replace
@@ -23,6 +22,7 @@ from llmhpo.sandbox.base import Policy, Sandbox
 from llmhpo.scoring import base
 from llmhpo.scoring.base import MAX_LINE, Order, Scoring
 from llmhpo.scoring.seals import Seal
+from llmhpo.scratch import Scratch
 from llmhpo.trial import Outcome
 from llmhpo.tripwires import CHANGED, CONSTANT
 
@@ -76,8 +76,8 @@ class Scorer:
         """
         if problem := self.changed():
             return Verdict("invalid", problem=_broken(problem), flags=(CHANGED,))
-        with tempfile.TemporaryDirectory(prefix="llmhpo-score-", ignore_cleanup_errors=True) as folder:
-            end, answer, output = self._call(job, Path(folder).resolve(), future)
+        with Scratch() as folder:
+            end, answer, output = self._call(job, folder, future)
         if answer is None:
             return Verdict("failed", problem=f"{self._name} {end}", details=output)
         if problem := self.changed():

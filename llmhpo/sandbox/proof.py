@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from llmhpo.errors import SandboxError
 from llmhpo.sandbox import escapes
 from llmhpo.sandbox.base import Policy, Sandbox, label
 from llmhpo.sandbox.places import allowed, environment_paths, home_in
+from llmhpo.scratch import Scratch
 
 _LIMIT_S = 60.0
 _PATIENCE_S = 0.2
@@ -122,9 +121,7 @@ _DATA, _MODE = "1 2 3\n", 0o644
 @contextmanager
 def _laid_out() -> Iterator[_Bait]:
     with ExitStack() as stack:
-        outside, inside = (Path(tempfile.mkdtemp(prefix="llmhpo-")).resolve() for _ in range(2))
-        stack.callback(shutil.rmtree, outside, ignore_errors=True)
-        stack.callback(shutil.rmtree, inside, ignore_errors=True)
+        outside, inside = (stack.enter_context(Scratch()) for _ in range(2))
         key = secrets.token_hex(16)
         (outside / "secret").write_text(key)
         for name in ("code", "data", "scratch"):
