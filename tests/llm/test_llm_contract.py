@@ -255,17 +255,16 @@ def test_a_request_that_takes_too_long_is_given_up_at_its_deadline(backend: Back
     assert time.monotonic() - began < 20.0  # a step of a local model may be under way
 
 
+@pytest.mark.parametrize("backend", ["scripted", "local", *WIRES], indirect=True)
 def test_a_consultation_gives_only_configurations_of_the_space(backend: Backend) -> None:
-    if not backend.documents:
-        pytest.skip("a consultation takes minutes of a model that writes a few tokens a second")
     batch = consult(backend.model)
     assert batch.usage.calls >= 1
     assert all(not isinstance(SPACE.coerce(p.params), InvalidParams) for p in batch.proposals)
 
 
-def consult(model: LLM) -> Batch:
+def consult(model: LLM, deadline_s: float = 100.0) -> Batch:
     context = Context(Task("a small network", "loss", "minimize"), SPACE, budget_left=8)
-    return Consultant(model, caps=Caps(), deadline_s=100.0).consult(context, warmstart(context, 2, reasons=False))
+    return Consultant(model, caps=Caps(), deadline_s=deadline_s).consult(context, warmstart(context, 2, reasons=False))
 
 
 # Faults of the service, between client and server
@@ -434,3 +433,14 @@ def test_what_is_sent_again_after_a_fault_counts_as_a_request() -> None:
             model.complete(ask(number=1, deadline_s=5.0))
         model.close()
     assert len(service.seen) == 2
+
+
+# Last, because llm-katan writes on where a client gives up, and takes one request at a time
+
+
+@pytest.mark.parametrize("backend", KATAN, indirect=True)
+def test_a_consultation_of_a_server_without_schemas_gives_only_configurations_of_the_space(backend: Backend) -> None:
+    batch = consult(backend.model, deadline_s=50.0)
+    assert batch.usage.calls >= 1
+    assert batch.proposals or batch.problems or batch.error
+    assert all(not isinstance(SPACE.coerce(p.params), InvalidParams) for p in batch.proposals)
