@@ -93,15 +93,21 @@ class RunConfig:
             )
 
 
+_ARGUMENT = re.compile(r"\S+ \{([^{}]+)\}")
+
+
 def steered_config(config: RunConfig, steering: Steering) -> RunConfig:
     """The configuration with what the person has added since: to the space, and to the command for it. Raises: SpaceError."""
     if not steering.params:
         return config
     command = config.command
-    if steering.arguments and isinstance(command, str):
-        command = f"{command} {steering.arguments}"
-    elif steering.arguments and command is not None:
-        command = (*command, *shlex.split(steering.arguments))
+    text = command if isinstance(command, str) else " ".join(command or ())
+    # The person may have written into their file what they had said in a chat.
+    missing = [found[0] for found in _ARGUMENT.finditer(steering.arguments) if f"{{{found[1]}}}" not in text]
+    if missing and isinstance(command, str):
+        command = " ".join((command, *missing))
+    elif missing and command is not None:
+        command = (*command, *shlex.split(" ".join(missing)))
     return replace(config, space=steered(config.space, steering), command=command)
 
 

@@ -197,7 +197,8 @@ class Plan:
         self.store, self.k = store, k
         self._first_round = _TEST_ROUNDS if held == "test" else 0
         self._context, self._winner = context, winner
-        self._arms: dict[Which, Arm] = {"best": Arm(winner.params, winner.proposal.code)}
+        params = context.space_of(winner.proposal.code).complete(winner.params)
+        self._arms: dict[Which, Arm] = {"best": Arm(params, winner.proposal.code)}
         self._note = self._oppose(winner)
 
     def _oppose(self, winner: Trial) -> str:
@@ -217,10 +218,10 @@ class Plan:
             unedited = incumbent(context.within(""))
             if unedited is None:
                 return "no trial of the unedited code has ended well"
-            self._arms["baseline"] = Arm(unedited.params)
+            self._arms["baseline"] = Arm(context.space.complete(unedited.params))
         elif not context.space.has_default:
             return "the space declares no default to compare with"
-        elif context.space.key(context.space.default()) == context.space.key(winner.params):
+        elif context.space.key(context.space.default()) == context.space.key(self._arms["best"].params):
             return "the default configuration is the winner"
         else:
             self._arms["default"] = Arm(context.space.default())
@@ -251,7 +252,8 @@ class Plan:
         return confirm_seed(self._context.seed, self._first_round + round_)
 
     def _runs(self, arm: Arm) -> list[Trial]:
-        same = [t for t in self.store.trials if t.proposal.code == arm.code and t.params == arm.params]
+        whole = self._context.space_of(arm.code).complete  # of an earlier run that lacks what was added since
+        same = [t for t in self.store.trials if t.proposal.code == arm.code and whole(t.params) == arm.params]
         return same[: self.k]
 
     def next(self, busy: Sequence[int] = ()) -> Rerun | None:
@@ -309,7 +311,8 @@ def open_plan(
     """
     name = f"{study_name}:{FOLDERS[held]}"
     log = None if folder is None else journal_path(storage, name, folder)
-    store = Store(storage, name, context.space, context.task, seed=context.seed, log=log)
+    grown = tuple(context.steering.params)
+    store = Store(storage, name, context.space, context.task, seed=context.seed, log=log, grown=grown)
     try:
         return Plan(store, context, k, held)
     except BaseException:

@@ -106,8 +106,10 @@ def steered(space: SearchSpace, steering: Steering) -> SearchSpace:
         return space
     tables = dict(steering.params)
     params = [param_from_dict(p.name, tables.pop(p.name)) if p.name in tables else p for p in space.params]
-    added = [param_from_dict(name, table) for name, table in tables.items()]
-    return SearchSpace([*params, *added], late=[p.name for p in added])
+    params += [param_from_dict(name, table) for name, table in tables.items()]
+    names = {p.name for p in params}
+    late = [*space.late, *(name for name in steering.added if name not in space.late)]
+    return SearchSpace(params, late=[name for name in late if name in names])
 
 
 def undone(began: SearchSpace, now: Steering, before: Steering) -> Steering:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 
 import llmhpo
 from llmhpo.audit import replay, verify
+from llmhpo.errors import StudyMismatchError
 from llmhpo.events import Event, Finished, Opened, Stopped
 from llmhpo.steering import Budget, Limit, Note, Steering
 from llmhpo.store import Store, load_study
@@ -32,9 +33,11 @@ def bowl(params: dict[str, object]) -> float:
     return (float(params["x"]) - 0.3) ** 2 + float(params.get("wd", 0.5))  # type: ignore[arg-type]
 
 
-def run(folder: Path, n_trials: int, on_event: Callable[[Event], None] = lambda _: None) -> llmhpo.Result:
+def run(
+    folder: Path, n_trials: int, on_event: Callable[[Event], None] = lambda _: None, space: Mapping[str, object] = SPACE
+) -> llmhpo.Result:
     return llmhpo.optimize(
-        bowl, SPACE, n_trials=n_trials, llm="none", study_name="s", cwd=folder, seed=1, on_event=on_event, n_workers=1
+        bowl, space, n_trials=n_trials, llm="none", study_name="s", cwd=folder, seed=1, on_event=on_event, n_workers=1
     )
 
 
@@ -226,3 +229,33 @@ def test_what_was_added_reaches_the_command_of_trials_and_of_their_confirmation(
     lines = (tmp_path / "argv.txt").read_text().splitlines()
     assert len(lines) == 4
     assert all("--wd 0" in line or "--wd 1" in line for line in lines), lines
+
+
+def test_each_confirmation_follows_the_space_as_it_was_changed_before(tmp_path: Path) -> None:
+    first = llmhpo.confirm(bowl, run(tmp_path, 2), 1, cwd=tmp_path)
+    ask(tmp_path, lambda s: replace(add(widen(s)), params={**widen(s).params, **add(s).params}))
+    second = llmhpo.confirm(bowl, run(tmp_path, 3), 1, cwd=tmp_path)
+    ask(tmp_path, lambda s: replace(s, params={**s.params, "wd2": WD}, added=(*s.added, "wd2")))
+    third = llmhpo.confirm(bowl, run(tmp_path, 4), 1, cwd=tmp_path)
+    assert [c.complete for c in (first, second, third)] == [True, True, True]
+
+
+def test_runs_of_an_earlier_confirmation_count_as_run_with_the_default_of_what_was_added_since(tmp_path: Path) -> None:
+    before = llmhpo.confirm(bowl, run(tmp_path, 2), 1, cwd=tmp_path)
+    ask(tmp_path, add)
+    told: list[Event] = []
+    again = llmhpo.confirm(bowl, run(tmp_path, 2), 1, cwd=tmp_path, on_event=told.append)
+    assert (again.best.values, told) == (before.best.values, [])
+
+
+def test_a_file_that_says_what_was_said_in_a_chat_is_of_the_same_study(tmp_path: Path) -> None:
+    run(tmp_path, 2, after(0, lambda: ask(tmp_path, add)))
+    result = run(tmp_path, 3, space=SPACE | {"wd": WD})
+    assert len(result.trials) == 3
+
+
+def test_a_file_that_contradicts_the_study_is_refused_with_what_differs(tmp_path: Path) -> None:
+    run(tmp_path, 2, after(0, lambda: ask(tmp_path, add)))
+    other = SPACE | {"x": {"type": "float", "low": 0.0, "high": 2.0, "default": 0.9}}
+    with pytest.raises(StudyMismatchError, match=r"changed x.*another study_name or go back to that space"):
+        run(tmp_path, 3, space=other)

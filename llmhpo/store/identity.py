@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial
 
 from llmhpo.errors import StudyMismatchError
+from llmhpo.param import Param
 from llmhpo.space import SearchSpace
-from llmhpo.store.attributes import PREFIX, trial_from_optuna
+from llmhpo.store.attributes import PREFIX, read_steering, trial_from_optuna
 from llmhpo.store.held import HeldStudy
 from llmhpo.trial import Task, Trial
+from llmhpo.view import steered
+
+
+class Match(NamedTuple):
+    """The task of a study, which is noisy where it ever was, and the space that it began with."""
+
+    task: Task
+    began: SearchSpace
 
 
 def make_or_match(
-    study: HeldStudy, space: SearchSpace, task: Task, seed: int | None, redact: Callable[[str], str]
-) -> Task:
-    """Make an empty study ours, or check that it is; the task, which is noisy where it ever was.
+    study: HeldStudy,
+    space: SearchSpace,
+    task: Task,
+    seed: int | None,
+    redact: Callable[[str], str],
+    grown: Collection[str] = (),
+) -> Match:
+    """Make an empty study ours, or check that it is.
 
-    `seed` is drawn where None is given; an existing study keeps its own.
+    `seed` is drawn where None is given; an existing study keeps its own. `grown` names parameters that may have joined the space, or
+    become wider, since the study was made.
 
     Raises: StudyMismatchError (another space or metric, or trials that are not ours).
     """
@@ -35,13 +50,16 @@ def make_or_match(
             study.set("space", space.to_dict())  # last: it is what makes a study one of ours
 
         study.write(make)
-        return task
+        return Match(task, space)
+    began = _began(study.name, attrs, space, grown)
     was = attrs[PREFIX + "task"]
-    _check_same(study.name, attrs, space, task)
+    _check_metric(study.name, was["metric"], task.metric)
     # Its trials were run with seeds of their own: to take their values for exact would be wrong.
-    if task.noisy and not was.get("noisy", False):
-        study.write(lambda: study.set("task", {**was, "noisy": True}))
-    return replace(task, noisy=task.noisy or was.get("noisy", False))
+    task = replace(task, noisy=task.noisy or was.get("noisy", False))
+    now = {**was, "noisy": task.noisy, "text": redact(task.text)}
+    if now != was:
+        study.write(lambda: study.set("task", now))
+    return Match(task, began)
 
 
 def _check_adoptable(study: HeldStudy) -> None:
@@ -53,18 +71,30 @@ def _check_adoptable(study: HeldStudy) -> None:
         )
 
 
-def _check_same(name: str, attrs: Mapping[str, Any], space: SearchSpace, task: Task) -> None:
-    was = SearchSpace.from_dict(attrs[PREFIX + "space"])
-    if was.revision != space.revision:
+def _began(name: str, attrs: Mapping[str, Any], space: SearchSpace, grown: Collection[str]) -> SearchSpace:
+    """The space that the study began with, where `space` is the same, or what has become of it since. Raises: StudyMismatchError."""
+    was, said = SearchSpace.from_dict(attrs[PREFIX + "space"]), read_steering(attrs)
+    if was.revision == space.revision:
+        return space
+    if said and steered(was, said[-1]).revision == space.revision:
+        return was  # the person has written into their file what they had said in a chat
+    changed = {n for n in (*was.names, *space.names) if n not in was or n not in space or _differ(was[n], space[n])}
+    if changed <= set(grown) & set(space.names):
+        return SearchSpace(was.params, late=[n for n in space.late if n in was])
+    raise StudyMismatchError(
+        f"study {name!r} was made with another search space (revision {was.revision}, now "
+        f"{space.revision}: {_difference(was, space)}); give another study_name or go back to that space"
+    )
+
+
+def _differ(one: Param, other: Param) -> bool:
+    return (one.distribution, one.ordered, one.when) != (other.distribution, other.ordered, other.when)
+
+
+def _check_metric(name: str, was: str, now: str) -> None:
+    if was != now:
         raise StudyMismatchError(
-            f"study {name!r} was made with another search space (revision {was.revision}, now "
-            f"{space.revision}: {_difference(was, space)}); give another study_name or go back to that space"
-        )
-    metric = attrs[PREFIX + "task"]["metric"]
-    if metric != task.metric:
-        raise StudyMismatchError(
-            f"study {name!r} was made for the metric {metric!r}, now {task.metric!r}; "
-            "give another study_name or the old metric"
+            f"study {name!r} was made for the metric {was!r}, now {now!r}; give another study_name or the old metric"
         )
 
 

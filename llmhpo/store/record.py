@@ -7,7 +7,7 @@ Our types go in and out here and nowhere else. What Optuna has no place for lies
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from llmhpo.llm.redact import Redactor
+from llmhpo.param import param_to_dict
 from llmhpo.revision import Revision
 from llmhpo.space import Params, SearchSpace
 from llmhpo.steering import Steering
@@ -61,7 +62,8 @@ class Store:
     Trials are kept in memory after the first read: while the store is open nobody else writes to the study, and if somebody
     takes it over all the same, nothing more can be written here (see `Lease`). What a method has committed when it returns
     survives any crash. `seed` is drawn and recorded when the study is created; an existing study keeps its own. A study that
-    was ever opened with a `noisy` task stays noisy. `log` is the file of the event log, if there shall be one.
+    was ever opened with a `noisy` task stays noisy. `log` is the file of the event log, if there shall be one. `grown` names parameters
+    that may have joined the space, or become wider, since another study was made whose space this one follows.
 
     Raises: StoreError (cannot be opened), StudyMismatchError (another space, metric or direction), StudyLockedError.
     """
@@ -75,6 +77,7 @@ class Store:
         *,
         seed: int | None = None,
         log: Path | None = None,
+        grown: Collection[str] = (),
         file_system: Callable[[Path], str] = file_system,
     ) -> None:
         self.study_name = study_name
@@ -83,17 +86,19 @@ class Store:
         self._journal: Journal | None = None
         self._study = HeldStudy(storage, study_name, task.direction, file_system=file_system)
         try:
-            self.task = make_or_match(self._study, space, task, seed, self._redact)
+            self.task, self._began = make_or_match(self._study, space, task, seed, self._redact, grown)
             attrs = self._study.attrs
             self.seed = int(attrs[PREFIX + "seed"])
             self._baseline, self._batches = read_baseline(attrs), read_batches(attrs)
-            self._began, self._steerings = space, read_steering(attrs)
-            self.space = steered(space, self.steering)
+            self._steerings = read_steering(attrs)
+            self.space = steered(self._began, self.steering)
             self._transfers = read_transfers(attrs)
             self._largest_group = int(attrs.get(PREFIX + _GROUP, _MOST_UNLOGGED))
             self._read_trials()
             if log is not None and self.epoch:
                 self._open_journal(log)
+            if grown:
+                self._grow(space)
         except BaseException:
             self.close()
             raise
@@ -335,6 +340,14 @@ class Store:
         self.space = self.space if space == self.space else space
         self._log_if("steered", lambda: {"number": number, "steering": steering.to_dict()})
         return steering
+
+    def _grow(self, space: SearchSpace) -> None:
+        """Take in a space that has grown from the one that this study began with."""
+        fresh = [p for p in space.params if p.name not in self.space or p != self.space[p.name]]
+        params = {**self.steering.params, **{p.name: param_to_dict(p) for p in fresh}}
+        added = tuple(n for n in space.names if n not in self._began)
+        if fresh:
+            self.steer(replace(self.steering, params=params, added=added))
 
     def begin_edits(self, baseline: Revision) -> Revision:
         """Commit the code that edits start from, unless the study has begun with another; what it began with."""
