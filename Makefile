@@ -27,10 +27,10 @@ clusters: $(VENV)/test
 	$(PIP) --editable '.[ray,slurm]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray or slurm" tests/executors
 
-# A server that nobody here wrote, beside the environment: it brings a web framework that nothing else here needs.
+# A server that nobody here wrote, beside the environment: it brings a web framework that nothing else here needs. A minute or two.
 katan: $(VENV)/test
 	$(BIN)/llmhpo model install smollm2
-	$(PIP) --target .katan --no-deps llm-katan==0.22.0 fastapi starlette uvicorn h11 click anyio idna annotated-doc python-dotenv pyyaml opentelemetry-api
+	$(PIP) --target .katan --no-deps llm-katan==0.22.0 fastapi==0.165.0 python-dotenv==1.2.4 starlette uvicorn h11 click anyio idna annotated-doc pyyaml opentelemetry-api
 	LLMHPO_KATAN=.katan OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m katan tests/llm/test_llm_contract.py
 
 # CARP-S in an environment of its own: it brings sixty packages that nothing else here needs.
