@@ -113,13 +113,16 @@ class Conversation:
         temperature: float | None = None,
         top_logprobs: int = 0,
     ) -> Request:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise LLMUnavailableError("the time for this consultation is over; raise deadline_s to let it go on")
         return Request(
             messages=tuple(replace(m, content=self.redact(m.content)) for m in self.messages),
             schema=schema,
             number=self.number,
             max_tokens=max_tokens,
             temperature=temperature,
-            deadline_s=max(1.0, self.deadline - time.monotonic()),
+            deadline_s=max(1.0, left),
             top_logprobs=top_logprobs,
         )
 

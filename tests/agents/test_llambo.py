@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -230,6 +231,18 @@ def test_samples_that_were_paid_for_before_the_end_are_kept_and_the_end_is_told(
     assert [p.provenance.request for p in batch.proposals if p.provenance] == [0, 1, 2]
     assert batch.tally is not None
     assert batch.tally.asked == 3
+
+
+def test_many_short_requests_end_at_the_deadline_of_them_all() -> None:
+    def slowly(k: int) -> str:
+        time.sleep(0.05)
+        return json.dumps({"x": k / 100, "y": 0.5})
+
+    about, advice = context(8), replace(LLAMBO, candidates=60)
+    consultant = Consultant(Ruled(configuration=slowly), caps=Caps(), deadline_s=0.4, advice=advice)
+    batch = consultant.consult(about, propose(about, 4, reasons=True))
+    assert 1 <= batch.usage.calls <= 9
+    assert "deadline_s" in batch.problems[0]
 
 
 def test_a_service_that_is_down_costs_no_more_than_a_request() -> None:
