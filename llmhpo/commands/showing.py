@@ -88,7 +88,8 @@ def export(
     context = load_study(str(config.storage), config.study_name)
     chosen = chosen_trial(context, config, trial)
     if form == "command" and "params_file" in template_of(config, context).placeholders:
-        errors.print(f"note: the command reads params.json; write it with --trial {chosen.number} --output params.json")
+        note = f"note: the command reads params.json; write it with: llmhpo export --trial {chosen.number} --output params.json"
+        errors.print(note, soft_wrap=True, highlight=False)
     text = export_text(chosen, form, config, context)
     if output is None:
         sys.stdout.write(text + "\n")

@@ -12,7 +12,7 @@ import numpy as np
 from llmhpo.history import show_number, show_value
 from llmhpo.param import Param, ParamValue
 from llmhpo.surrogates.base import Array
-from llmhpo.surrogates.incumbent import incumbent, settled
+from llmhpo.surrogates.incumbent import settled
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Context, Trial
 
@@ -24,6 +24,7 @@ _LEAST_OF_GROUP = 3
 _LEVEL = 0.05  # for all tests of a study together (Holm)
 _MATTERS = 0.15  # share of the predicted variance
 _GRID = 33
+_SAMPLE = 32  # trials that a partial dependence is averaged over
 _STEP = 0.5 / (_GRID - 1)
 _NARROW = 0.5  # of a parameter's range: a region that is wider says nothing
 
@@ -74,14 +75,14 @@ def _importances(context: Context, shares: dict[str, float]) -> Iterator[Claim]:
 
 
 def _regions(context: Context, shares: dict[str, float]) -> Iterator[Claim]:
-    """Where along each parameter that matters the surrogate expects what is as good as the best, all else as in the best."""
-    best = incumbent(context)
-    if best is None or not fit_screen(context).fitted:
+    """Where along each parameter that matters the surrogate expects what is as good as its best, averaged over the trials."""
+    if not fit_screen(context).fitted:
         return
     for param in context.space.params:
-        if param.choices or param.name not in best.params or shares.get(param.name, 0.0) < _MATTERS:
+        with_it = [t for t in context.finished if param.name in t.params]
+        if param.choices or not with_it or shares.get(param.name, 0.0) < _MATTERS:
             continue
-        units, mean, std = _along(context, param, best)
+        units, mean, std = _dependence(context, param, with_it)
         low = int(np.argmin(mean))
         good = mean <= mean[low] + std[low]
         inside = units[_run_around(good, low)]
@@ -90,20 +91,30 @@ def _regions(context: Context, shares: dict[str, float]) -> Iterator[Claim]:
         numbers = _best_first([t for t in context.finished if _is_between(param, t, ends)], context)
         if high_end - low_end >= _NARROW or len(numbers) < _LEAST_OF_GROUP:
             continue
-        text = f"With all else as in trial {best.number}, {param.name} is best between {show_value(ends[0], 3)} and {show_value(ends[1], 3)}."
-        statistic = f"predicted {context.task.metric} within one standard deviation of its optimum there"
+        low_text, high_text = (show_value(end, 3) for end in ends)
+        where = f"at {low_text}" if low_text == high_text else f"between {low_text} and {high_text}"
+        text = f"Averaged over the trials, {param.name} is best {where}."
+        statistic = (
+            f"partial dependence: {context.task.metric} predicted within one standard deviation of its optimum there"
+        )
         yield Claim("region", param.name, text, statistic, numbers, value=ends)
 
 
-def _along(context: Context, param: Param, best: Trial) -> tuple[Array, Array, Array]:
-    space = context.space
-    U = np.tile(space.to_unit(best.params), (_GRID, 1))
-    U[:, space.names.index(param.name)] = np.linspace(0.0, 1.0, _GRID)
+def _dependence(context: Context, param: Param, trials: Sequence[Trial]) -> tuple[Array, Array, Array]:
+    """(units, loss, standard deviation) along a parameter, each (grid,): means of the predictions with all else as in the trials.
+
+    Source: Friedman 2001, Annals of Statistics 29, section 8.2 (partial dependence); over a sample of trials where there are many.
+    """
+    space, at = context.space, context.space.names.index(param.name)
+    chosen = [trials[k] for k in np.unique(np.linspace(0, len(trials) - 1, _SAMPLE).round().astype(int))]
+    others = np.array([space.to_unit(t.params) for t in chosen])
+    U = np.repeat(others, _GRID, axis=0)
+    U[:, at] = np.tile(np.linspace(0.0, 1.0, _GRID), len(chosen))
     configurations = [space.from_unit(u) for u in U]
     prediction = fit_screen(context).predict(configurations)
-    units = np.array([param.to_unit(c[param.name]) for c in configurations])
-    loss = prediction.mean if context.task.direction == "minimize" else -prediction.mean
-    return units, loss, prediction.std
+    units = np.array([param.to_unit(c[param.name]) for c in configurations[:_GRID]])
+    mean, std = (values.reshape(len(chosen), _GRID).mean(axis=0) for values in (prediction.mean, prediction.std))
+    return units, mean if context.task.direction == "minimize" else -mean, std
 
 
 def _run_around(good: Array, at: int) -> slice:

@@ -73,6 +73,32 @@ def test_a_region_holds_the_optimum() -> None:
     assert SPACE["lr"].to_unit(low) <= 0.6 <= SPACE["lr"].to_unit(high)
 
 
+def test_a_region_is_where_the_average_over_the_trials_is_best_and_not_the_slice_through_the_best_one() -> None:
+    def loss(p: Params) -> float:
+        is_rare = unit(p, "momentum") < 0.15
+        return (unit(p, "lr") - (0.15 if is_rare else 0.8)) ** 2 - 0.05 * is_rare
+
+    context = study(loss, n=80)
+    region = next(c for c in claims(context) if c.kind == "region" and c.parameter == "lr")
+    low, high = (SPACE["lr"].to_unit(end) for end in region.value)
+    assert min(context.finished, key=lambda t: t.value or 0.0).params["lr"] < region.value[0]  # type: ignore[operator]
+    assert low <= 0.75 <= high
+    assert "partial dependence" in region.statistic
+
+
+def test_a_region_of_one_value_is_told_as_that_value() -> None:
+    space = SearchSpace.from_dict(
+        {"depth": {"type": "int", "low": 1, "high": 8}, "x": {"type": "float", "low": 0, "high": 1}}
+    )
+    params = space.sample(np.random.default_rng(0), 40)
+    trials = [
+        Trial(k, Proposal(p, "random"), Outcome("ok", float(abs(int(str(p["depth"])) - 2))))
+        for k, p in enumerate(params)
+    ]
+    found = claims(Context(Task("t", "loss", "minimize"), space, tuple(trials)))
+    assert next(c.text for c in found if c.kind == "region") == "Averaged over the trials, depth is best at 2."
+
+
 def test_the_end_at_which_trials_fail_is_claimed() -> None:
     found = claims(study(lambda p: None if unit(p, "lr") > 0.7 else unit(p, "momentum")))
     failure = next(c for c in found if c.kind == "failure")
