@@ -41,7 +41,7 @@ _HOPELESS_STOP = Stop(
     "hopeless", "the first trials all failed for the same reason; mend it, and run the same command again"
 )
 _PAUSED = Stop("paused", "as asked; what has ended is kept, and the same command goes on")
-_STEERED = Stop("steered", "a parameter was added: the session begins anew with it")
+_STEERED = Stop("steered", "what was asked for takes a session of its own, which begins now")
 _SET_UP = re.compile(
     r"ModuleNotFoundError|ImportError|SyntaxError|IndentationError|No such file or directory|Permission denied"
     r"|unrecognized arguments|arguments are required|left no result|has no metric|matches nothing in the output"
@@ -82,6 +82,8 @@ class Loop:
         self._rules = rules or StopRules()
         self._watch = Stopwatch(self._rules.max_wall_s, store.wall_s, store.keep_wall)
         self._names = store.space.names  # that the executor was made for
+        budget = store.steering.budget
+        self._caps = (budget.max_tokens, budget.max_usd, budget.max_requests)  # as last said by the person
         self._stop: Stop | None = None  # why no more trials are begun, as far as is known now
         self._ended: list[str | None] = []  # of each trial that ended in this session: None if well, else why not
         self._best: Trial | None = None
@@ -166,8 +168,15 @@ class Loop:
             self._watch.limit_s = self.store.steering.budget.max_wall_s or self._rules.max_wall_s
         if how := self._wishes.pause(self.store.epoch):
             self._leaving, self._leaves_now = _PAUSED, how == "now"
-        elif self.store.space.names != self._names:
+        elif self.store.space.names != self._names or self._may_ask_again():
             self._leaving = _STEERED
+
+    def _may_ask_again(self) -> bool:
+        """Whether the person has given more to spend to a model that is not asked any more in this session."""
+        batches, budget = self.store.batches, self.store.steering.budget
+        caps = (budget.max_tokens, budget.max_usd, budget.max_requests)
+        before, self._caps = self._caps, caps
+        return caps != before and bool(batches) and batches[-1].fatal
 
     def _log_session(self) -> None:
         """What a replay must know of this session besides the store."""

@@ -26,7 +26,7 @@ from llmhpo.store.lease import Running, who_runs
 from llmhpo.store.storage import sqlite_path
 from llmhpo.store.wishes import Pause, Wish, Wishes
 from llmhpo.trial import Context, Trial
-from llmhpo.view import View, steered, undone
+from llmhpo.view import View, reworded, steered, undone
 
 _START_S = 20.0  # a run is waited for until it says something
 _LAST_WORDS_S, _END_S = 0.5, 10.0  # and then this long for its end; longer where it said that it cannot start
@@ -63,7 +63,8 @@ class StudyFile:
         c = self.config
         known = load_study(str(c.storage), c.study_name) if self.exists else Context(c.task, c.space)
         steering = self.wishes.last or known.steering
-        return replace(known, space=steered(c.space, steering), steering=steering)
+        task = reworded(replace(known.task, text=c.task.text), steering)
+        return replace(known, task=task, space=steered(c.space, steering), steering=steering)
 
     def result(self, context: Context) -> Result:
         """What has come of it."""

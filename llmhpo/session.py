@@ -20,11 +20,13 @@ from llmhpo.llm.redact import Redactor
 from llmhpo.loop import Loop
 from llmhpo.result import Result, result_of
 from llmhpo.scoring.base import Scoring
+from llmhpo.steering import Steering
 from llmhpo.store import Store
 from llmhpo.store.journal import journal_path
 from llmhpo.store.others import check_warm_start, take_over
 from llmhpo.store.purse import Purse
 from llmhpo.store.wishes import Wishes, take_in
+from llmhpo.view import steered
 
 _log = logging.getLogger("llmhpo")
 
@@ -82,6 +84,7 @@ def _session(
             _note_another_scorer(store, config.scoring)
         wishes.listen(store.epoch)
         take_in(store, wishes)
+        _note_changed_space(config, store.steering)
         if store.space.names != config.space.names:
             config, executor = steered_config(config, store.steering), None
             command = _command_text(config)
@@ -130,6 +133,7 @@ def run_confirmation(
 
     Raises: as `confirm`; ConfigError for a split `held` "test" that is not declared.
     """
+    _note_changed_space(config, result.steering)
     config = steered_config(config, result.steering)
     splits = {} if config.scoring is None else config.scoring.splits
     if held == "test" and held not in splits:
@@ -175,6 +179,16 @@ def _note_another_command(store: Store, config: RunConfig) -> str:
             config.study_name, was, now,
         )  # fmt: skip
     return now
+
+
+def _note_changed_space(config: RunConfig, steering: Steering) -> None:
+    now = steered(config.space, steering)
+    if changed := [name for name in steering.params if name not in config.space or now[name] != config.space[name]]:
+        _log.warning(
+            "study %r: %s as changed in a chat since; the rest of its space as it began",
+            config.study_name,
+            ", ".join(changed),
+        )
 
 
 def _note_another_scorer(store: Store, scoring: Scoring) -> None:

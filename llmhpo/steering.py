@@ -16,6 +16,7 @@ from llmhpo.usage import Caps, Usage
 Value = float | int | str | bool | None
 MOST_NOTE_CHARS = 500
 MOST_NOTES = 50
+MOST_TASK_CHARS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Steering:
     """The state of all that was said; the last one holds.
 
     `limits` narrow or freeze parameters by name. `params` are tables, as in study.toml, of parameters that were `added`, and of
-    those whose range is wider than at the beginning. `arguments` go to the end of the command, for what was added. `talk` is what
+    those whose range is wider than at the beginning. `task` replaces the words that describe the task, where it is not empty. `arguments` go to the end of the command, for what was added. `talk` is what
     the conversation with the model has cost.
     """
 
@@ -74,6 +75,7 @@ class Steering:
     arguments: str = ""
     budget: Budget = field(default_factory=Budget)
     talk: Usage = field(default_factory=Usage)
+    task: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without what is empty."""
@@ -91,6 +93,7 @@ class Steering:
             "arguments": self.arguments,
             "budget": {k: v for k, v in asdict(self.budget).items() if v is not None},
             "talk": {} if self.talk == Usage() else asdict(self.talk),
+            "task": self.task,
         }
         return {name: value for name, value in whole.items() if value}
 
@@ -106,6 +109,7 @@ class Steering:
                 arguments=str(raw.get("arguments", "")),
                 budget=Budget(**raw.get("budget", {})),
                 talk=Usage(**raw.get("talk", {})),
+                task=str(raw.get("task", ""))[:MOST_TASK_CHARS],
             )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise ConfigError(f"{str(raw)[:200]!r} is no state of a study's steering ({error}); remove it") from None

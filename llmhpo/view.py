@@ -20,7 +20,7 @@ from llmhpo.space import Params, SearchSpace
 from llmhpo.steering import Limit, Steering
 
 if TYPE_CHECKING:
-    from llmhpo.trial import Context
+    from llmhpo.trial import Context, Task
 
 Array = npt.NDArray[np.float64]
 
@@ -110,6 +110,11 @@ def steered(space: SearchSpace, steering: Steering) -> SearchSpace:
     names = {p.name for p in params}
     late = [*space.late, *(name for name in steering.added if name not in space.late)]
     return SearchSpace(params, late=[name for name in late if name in names])
+
+
+def reworded(task: Task, steering: Steering) -> Task:
+    """The task in the words that the person has for it now."""
+    return replace(task, text=steering.task) if steering.task else task
 
 
 def undone(began: SearchSpace, now: Steering, before: Steering) -> Steering:

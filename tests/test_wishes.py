@@ -15,6 +15,7 @@ import llmhpo
 from llmhpo.audit import replay, verify
 from llmhpo.errors import StudyMismatchError
 from llmhpo.events import Event, Finished, Opened, Stopped
+from llmhpo.llm.scripted import ScriptedModel
 from llmhpo.steering import Budget, Limit, Note, Steering
 from llmhpo.store import Store, load_study
 from llmhpo.store.wishes import Wishes
@@ -259,3 +260,35 @@ def test_a_file_that_contradicts_the_study_is_refused_with_what_differs(tmp_path
     other = SPACE | {"x": {"type": "float", "low": 0.0, "high": 2.0, "default": 0.9}}
     with pytest.raises(StudyMismatchError, match=r"changed x.*another study_name or go back to that space"):
         run(tmp_path, 3, space=other)
+
+
+def requests(folder: Path) -> list[str]:
+    """The prompts that were sent, as the log has them."""
+    lines = (folder / "runs" / "s" / "events.jsonl").read_text().splitlines()
+    return [line for line in lines if json.loads(line)["kind"] == "request"]
+
+
+def with_model(folder: Path, n_trials: int, on_event: Callable[[Event], None], **caps: int) -> None:
+    llmhpo.optimize(
+        bowl, SPACE, n_trials=n_trials, task="a bowl", llm=ScriptedModel(["{}"] * 9), study_name="s", cwd=folder, seed=1,
+        on_event=on_event, n_workers=1, **caps,
+    )  # fmt: skip
+
+
+def test_other_words_for_the_task_are_in_the_next_prompt(tmp_path: Path) -> None:
+    def say(steering: Steering) -> Steering:
+        return replace(steering, task="the rim of a crater", notes=(Note("look"),))
+
+    with_model(tmp_path, 4, after(1, lambda: ask(tmp_path, say)))
+    first, *_, last = requests(tmp_path)
+    assert ("a bowl" in first, "a bowl" in last, "the rim of a crater" in last) == (True, False, True)
+    assert context(tmp_path).task.text == "the rim of a crater"
+
+
+def test_a_model_whose_cap_was_reached_is_asked_again_once_the_person_gives_more(tmp_path: Path) -> None:
+    def more(steering: Steering) -> Steering:
+        return replace(steering, budget=Budget(max_requests=8), notes=(Note("look"),))
+
+    with_model(tmp_path, 8, after(5, lambda: ask(tmp_path, more)), max_requests=1)
+    assert 1 < len(requests(tmp_path)) <= 8
+    assert replay(tmp_path / "runs" / "s" / "events.jsonl").problems == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import threading
 from collections.abc import Callable
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["reads", "changes", "spends", "leaves"]
 _LIGHT = ("helping",)  # modules whose commands answer while the heavy ones are still being imported
+_DRAFTS = re.compile(
+    r"""\s*("[^"]*"|'[^']*'|\S+)\s+\S+\s+(minimize|maximize)(\s|$)"""
+)  # a script, a metric and its direction
 _importing = threading.RLock()
 
 
@@ -75,7 +79,7 @@ class Command:
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
-        Command("task", "[SCRIPT METRIC minimize|maximize WORDS]", "what is tuned; or draft it from a script", "reads", "looking", 1),
+        Command("task", "[WORDS | SCRIPT METRIC minimize|maximize WORDS]", "what is tuned; say it in other words; or draft it from a script", "reads", "looking", 1),
         Command("space", "", "what is tuned, in which range, and how you have limited it", "reads", "looking"),
         Command("run", "[N]", "run the study, up to N trials in all; it goes on when you leave", "spends", "running"),
         Command("pause", "[now]", "end the run after its running trials, or now", "changes", "running"),
@@ -105,13 +109,14 @@ COMMANDS: dict[str, Command] = {
 def parse(line: str) -> tuple[Command, list[str]]:
     """The command of a line that begins with a slash, and its words; quotes hold words together.
 
-    The text of a note is one word, as it stands. Raises: ConfigError.
+    The text of a note, and of a task that is not drafted, is one word, as it stands. Raises: ConfigError.
     """
     name, _, rest = line.strip().removeprefix("/").partition(" ")
     command = COMMANDS.get(name.lower())
     if command is None:
         raise ConfigError(f"{'/' + name[:40]!r} is no command{_hint(name)}")
-    if command.name == "note":
+    is_prose = command.name == "note" or (command.name == "task" and not _DRAFTS.match(rest))
+    if is_prose:
         return command, [rest.strip()] if rest.strip() else []
     try:
         return command, shlex.split(rest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 from llmhpo.chat.base import Session, whole_number, wrong_use
@@ -15,6 +16,7 @@ from llmhpo.history import one_line, show_number, show_value
 from llmhpo.operations import StudyFile, trial_of
 from llmhpo.progress import source_text, usage_text, value_text
 from llmhpo.prompts import as_data, as_line
+from llmhpo.steering import MOST_TASK_CHARS
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Context, Direction, Trial
@@ -25,14 +27,15 @@ _LINE = 200
 
 
 def task(session: Session, words: list[str]) -> str:
-    """What is tuned; with arguments, draft a study file from a script."""
+    """What is tuned; with arguments, draft a study file from a script, or say in other words what the study is about."""
     if words:
-        return _draft(session, words)
+        is_script = len(words) > 2 and words[2] in ("minimize", "maximize")
+        return _draft(session, words) if is_script or not session.path.exists() else _reword(session, words)
     study = session.study()
     c, context = study.config, study.context()
     command = c.command if isinstance(c.command, str) else " ".join(c.command or ())
     rows = [
-        ("task", c.task.text or 'not described; write task = "..." into the file'),
+        ("task", context.task.text or "not described; /task WORDS describes it"),
         ("goal", f"{c.task.direction} {c.task.metric}"),
         ("command", command + (f" {context.steering.arguments}" if context.steering.arguments else "")),
         ("trials", f"{study.n_trials(context)}, {c.n_workers} at a time"),
@@ -41,6 +44,14 @@ def task(session: Session, words: list[str]) -> str:
         ("kept in", str(c.directory)),
     ]
     return "\n".join(f"{name:>8}  {as_data(value, 1500)}" for name, value in rows)
+
+
+def _reword(session: Session, words: list[str]) -> str:
+    text = " ".join(words)
+    if len(text) > MOST_TASK_CHARS:
+        raise ConfigError(f"the words have {len(text)} characters, and may have {MOST_TASK_CHARS}; say it in fewer")
+    session.study().change(f"task {text}", lambda now: replace(now, task=text))
+    return f"the next prompt says it so; {session.path} stays as it is, /undo goes back to its words"
 
 
 def _draft(session: Session, words: list[str]) -> str:

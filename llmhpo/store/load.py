@@ -19,7 +19,7 @@ from llmhpo.store.attributes import (
 )
 from llmhpo.store.storage import close_storage, open_storage, shown, sqlite_path, storage_errors
 from llmhpo.trial import Context, Task
-from llmhpo.view import steered
+from llmhpo.view import reworded, steered
 
 
 def load_study(storage: str, study_name: str) -> Context:
@@ -54,5 +54,13 @@ def load_study(storage: str, study_name: str) -> Context:
     batches, seed = tuple(read_batches(attrs)), int(attrs[PREFIX + "seed"])
     transfers = tuple(read_transfers(attrs))
     return Context(
-        task, steered(began, steering), trials, None, seed, batches, read_baseline(attrs), transfers, steering=steering
+        reworded(task, steering),
+        steered(began, steering),
+        trials,
+        None,
+        seed,
+        batches,
+        read_baseline(attrs),
+        transfers,
+        steering=steering,
     )

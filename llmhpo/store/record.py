@@ -40,7 +40,7 @@ from llmhpo.store.storage import file_system
 from llmhpo.transfer import Transfer
 from llmhpo.trial import Attempt, Batch, Context, Outcome, Proposal, Task, Trial
 from llmhpo.usage import Usage
-from llmhpo.view import View, steered
+from llmhpo.view import View, reworded, steered
 
 _MOST_UNLOGGED = 2  # events that a crash between commit and log can lose; more of them, and the log was cut,
 _GROUP = "group"  # unless so many were ever committed together: the name of the attribute that says it
@@ -161,7 +161,7 @@ class Store:
     def context(self, budget_left: int | None = None) -> Context:
         """A snapshot of all that agents may see."""
         known = Context(
-            self.task,
+            reworded(self.task, self.steering),
             self.space,
             self.trials,
             budget_left,
@@ -329,7 +329,8 @@ class Store:
         Raises: SpaceError where it does not fit the space, and then nothing is taken in.
         """
         steering = steering.taken_in(len(self._batches) + consulting, self.steering)
-        steering = replace(steering, notes=tuple(replace(n, text=self._redact(n.text)) for n in steering.notes))
+        notes = tuple(replace(n, text=self._redact(n.text)) for n in steering.notes)
+        steering = replace(steering, notes=notes, task=self._redact(steering.task))
         if steering == self.steering:
             return steering
         space = steered(self._began, steering)

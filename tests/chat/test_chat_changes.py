@@ -54,6 +54,13 @@ def test_widening_within_the_range_lifts_the_limit_as_far_as_asked(session: Sess
     assert do(session, "/widen x").limits == {}
 
 
+def test_the_task_is_said_in_other_words_and_undo_goes_back_to_those_of_the_file(session: Session) -> None:
+    assert do(session, "/task it's a bowl's rim").task == "it's a bowl's rim"
+    assert session.study().context().task.text == "it's a bowl's rim"
+    do(session, "/undo")
+    assert session.study().context().task.text == "find the bottom of a bowl"
+
+
 def test_freezing_again_moves_the_value(session: Session) -> None:
     assert do(session, "/freeze x 0.2", "/freeze x 0.3").limits == {"x": Limit(values=(0.3,))}
 
