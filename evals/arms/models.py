@@ -15,7 +15,6 @@ import numpy as np
 from evals.tasks.base import Params, Task
 from llmhpo import LLMHPOError, Usage, make_llm
 from llmhpo.llm.base import Sampler, Scorer, Scores, Several
-from llmhpo.llm.local import LocalModel
 from llmhpo.llm.scripted import ScriptedModel
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Meter:
         Replies that failed are missing.
         """
         start = time.perf_counter()
-        if isinstance(self._inner, LocalModel):
+        if isinstance(self._inner, Sampler):
             texts = self._several(self._inner, request, n)
         else:
             texts = [text for i in range(n) for text in self._one(replace(request, number=request.number + i))]
@@ -65,7 +64,7 @@ class Meter:
         self.completions += len(texts)
         return texts
 
-    def _several(self, model: LocalModel, request: Request, n: int) -> list[str]:
+    def _several(self, model: Sampler, request: Request, n: int) -> list[str]:
         try:
             several = model.complete_many(request, n)
         except LLMHPOError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ from evals.run import first_configuration, run_one
 from evals.tasks import MINI, Task, load
 from evals.tasks.base import Result
 from llmhpo.errors import ConfigError
-from llmhpo.llm.base import Completion, Request
+from llmhpo.llm import make_llm
+from llmhpo.llm.base import Completion, Message, Request, Scores, Several
+from llmhpo.llm.cassette import recording
 from llmhpo.llm.scripted import ScriptedModel
+from llmhpo.usage import Usage
 
 NUMERIC, CONDITIONAL = "synthetic/branin", "hpob/5527_10101"
 NAMES = ("llambo:disc", "llambo:gen", "zhang:chat", "zhang:compressed")
@@ -148,6 +151,22 @@ def test_llambo_tries_nothing_twice_and_knows_the_rows_of_a_pool() -> None:
         rows.append(t.space.key(result.params))
         run.tell(asked, result)
     assert len(set(rows)) == len(rows)
+
+
+def test_samples_of_a_model_that_writes_several_at_once_are_one_request_on_a_cassette_too(tmp_path: Path) -> None:
+    class Choir(Conforming):
+        def complete_many(self, request: Request, n: int) -> Several:
+            return Several(tuple(f"reply {k}" for k in range(n)), Usage(1, 90, 0, 9))
+
+        def score(self, request: Request, candidates: Sequence[str]) -> Scores:
+            raise AssertionError("not asked for")
+
+    request = Request((Message("user", "?"),))
+    for model in (Choir(), recording(Choir(), tmp_path / "c.jsonl"), make_llm(f"replay:{tmp_path / 'c.jsonl'}")):
+        assert model is not None
+        meter = Meter(model, task(NUMERIC))
+        assert meter.sample(request, 3) == ["reply 0", "reply 1", "reply 2"]
+        assert meter.usage == Usage(1, 90, 0, 9)
 
 
 def test_llambos_target_lies_a_tenth_of_the_range_behind_the_best() -> None:
