@@ -162,7 +162,9 @@ def test_samples_of_a_model_that_writes_several_at_once_are_one_request_on_a_cas
             raise AssertionError("not asked for")
 
     request = Request((Message("user", "?"),))
-    for model in (Choir(), recording(Choir(), tmp_path / "c.jsonl"), make_llm(f"replay:{tmp_path / 'c.jsonl'}")):
+    path = tmp_path / "c.jsonl"
+    for make in (Choir, lambda: recording(Choir(), path), lambda: make_llm(f"replay:{path}")):
+        model = make()
         assert model is not None
         meter = Meter(model, task(NUMERIC))
         assert meter.sample(request, 3) == ["reply 0", "reply 1", "reply 2"]
