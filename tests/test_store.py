@@ -44,6 +44,20 @@ def test_everything_comes_back_after_closing(open_store: Open) -> None:
     assert open_store().context() == before
 
 
+@pytest.mark.parametrize("edits", [True, False])
+def test_what_a_job_printed_is_known_before_a_restart_as_after_it(open_store: Open, edits: bool) -> None:
+    store = open_store()
+    if edits:
+        store.begin_edits(BASELINE)
+    printed = "".join(f"epoch {k}\n" for k in range(1000))
+    for outcome in (OK, FAILED):
+        store.finish(store.begin(PROPOSAL).number, replace(outcome, log_tail=printed))
+    before = [t.outcome.log_tail for t in store.trials if t.outcome is not None]
+    store.close()
+    assert [t.outcome.log_tail for t in open_store().trials if t.outcome is not None] == before
+    assert before == [printed[-2000:] if edits else "", printed[-2000:]]
+
+
 def test_what_the_model_believes_comes_back_after_closing(open_store: Open) -> None:
     prior = Prior((Belief("lr", 0.8, 1e-4, 1e-2), Belief("optimizer", 0.7, choices=("adam", "rmsprop"))))
     store = open_store()

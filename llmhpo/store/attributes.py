@@ -20,7 +20,6 @@ PREFIX = "llmhpo:"  # of a study's attributes
 EVALUATED = "evaluated"
 ATTEMPT = "attempt:"
 _CURVE_POINTS = 100  # intermediate values written to Optuna for its plots; the whole curve lies in the attribute
-_LOG_CHARS = 2000  # of a trial's output in the storage; the whole log lies in the trial's directory
 
 STATES = {
     "ok": TrialState.COMPLETE,
@@ -51,8 +50,8 @@ def outcome_attrs(outcome: Outcome) -> dict[str, Any]:
         attrs["curve"] = [list(point) for point in outcome.curve]
     if outcome.message:
         attrs["message"] = outcome.message
-    if outcome.log_tail and outcome.status != "ok":
-        attrs["log_tail"] = outcome.log_tail[-_LOG_CHARS:]
+    if outcome.log_tail:
+        attrs["log_tail"] = outcome.log_tail
     return attrs | trust_record(outcome)
 
 

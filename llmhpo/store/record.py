@@ -45,6 +45,7 @@ from llmhpo.view import View, reworded, steered
 _MOST_UNLOGGED = 2  # events that a crash between commit and log can lose; more of them, and the log was cut,
 _GROUP = "group"  # unless so many were ever committed together: the name of the attribute that says it
 MOST_TOGETHER = 16  # trials begun, or ended, by one commit
+_LOG_CHARS = 2000  # of a trial's output that are kept; the whole log lies in the trial's directory
 
 
 class Launch(NamedTuple):
@@ -272,16 +273,20 @@ class Store:
 
         Optuna can change no parameter of a trial: its own tools go on to show the proposed one.
         """
-        outcome = without_secrets(outcome, self._redact)
-        return self._finish([Trial(number, self._trials[number].proposal, outcome, evaluated)])[0]
+        return self._finish([Trial(number, self._trials[number].proposal, self._kept(outcome), evaluated)])[0]
 
     def finish_all(self, outcomes: Mapping[int, Outcome]) -> list[Trial]:
         """Commit how running trials ended, as many together as one commit may hold; the trials in the order given."""
-        clean = {n: without_secrets(outcome, self._redact) for n, outcome in outcomes.items()}
-        done = [Trial(n, self._trials[n].proposal, outcome) for n, outcome in clean.items()]
+        done = [Trial(n, self._trials[n].proposal, self._kept(outcome)) for n, outcome in outcomes.items()]
         for start in range(0, len(done), MOST_TOGETHER):
             self._finish(done[start : start + MOST_TOGETHER])
         return done
+
+    def _kept(self, outcome: Outcome) -> Outcome:
+        """What is kept of an outcome, here and on record: of what a job printed the end, where somebody will want to read it."""
+        clean = without_secrets(outcome, self._redact)
+        is_read = clean.status != "ok" or self._baseline is not None  # whoever edits code is told what it printed
+        return replace(clean, log_tail=clean.log_tail[-_LOG_CHARS:] if is_read else "")
 
     def _finish(self, done: list[Trial]) -> list[Trial]:
         assert all(self._trials[t.number].outcome is None for t in done), "a trial has ended already"
