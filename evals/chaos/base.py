@@ -70,7 +70,7 @@ def in_namespaces(argv: list[str]) -> int | None:
         return None
     key = f"{secrets.token_urlsafe(32)}/+="  # looks like no service's keys; URLs write these characters in another way
     environment = {**os.environ, _INSIDE: "1", TAG: os.urandom(16).hex(), **dict.fromkeys(KEYS, key)}
-    environment["LLMHPO_CAPABILITIES"] = ""  # what these servers take is nothing to keep in the user's cache for a month
+    environment["LLMHPO_CAPABILITIES"] = ""  # these servers are nothing to keep in the user's cache for a month
     own = ["unshare", "-rmpf", "--mount-proc", "--kill-child"]
     works = shutil.which("unshare") and subprocess.run([*own, "true"], capture_output=True, check=False).returncode == 0
     command = [sys.executable, "-m", "evals.chaos", *argv]
