@@ -314,7 +314,7 @@ def test_pruning_by_hand_prints_and_ends_well(capsys, monkeypatch):
 
 def test_the_pickle_is_removed_at_shutdown(bench):
     executor = FunctionExecutor(lambda params: 1.0)
-    folder = executor._remove.peek()[2][0]
+    folder = executor._scratch.path
     assert folder.is_dir()
     executor.shutdown(kill=False)
     assert not folder.exists()
