@@ -6,9 +6,10 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Unpack
 
 import cloudpickle
 
@@ -18,13 +19,11 @@ from llmhpo.errors import ConfigError
 from llmhpo.executors import child
 from llmhpo.executors.base import Job, Objective
 from llmhpo.executors.command import CommandTemplate
-from llmhpo.executors.limits import Limits
 from llmhpo.executors.local import LocalExecutor
 from llmhpo.executors.log import tail
 from llmhpo.executors.pool import WorkerPool
 from llmhpo.executors.result import Reading, check_result, last_line, ran_out_of_memory, read_points
-from llmhpo.executors.scorer import Scorer
-from llmhpo.sandbox.base import Sandbox
+from llmhpo.executors.settings import LocalSettings
 from llmhpo.sandbox.places import importable
 from llmhpo.scratch import Scratch
 from llmhpo.trial import Outcome, Status, Task
@@ -42,45 +41,16 @@ class FunctionExecutor:
     Raises: ConfigError where the callable cannot be pickled.
     """
 
-    def __init__(
-        self,
-        objective: Objective,
-        *,
-        workers: int = 1,
-        gpus: Sequence[str] | None = None,
-        gpus_per_trial: float | None = None,
-        limits: Limits | None = None,
-        grace_s: float = 5.0,
-        env: Mapping[str, str] | None = None,
-        pass_env: Sequence[str] = (),
-        log_limit: int = 1 << 20,
-        sandbox: Sandbox | None = None,
-        read: Sequence[Path] = (),
-        write: Sequence[Path] = (),
-        scorer: Scorer | None = None,
-    ) -> None:
+    def __init__(self, objective: Objective, *, read: Sequence[Path] = (), **settings: Unpack[LocalSettings]) -> None:
         payload = pickled(objective)
         self._scratch = Scratch()
         folder = self._scratch.path
         when_there_is_space(lambda: (folder / "objective.pkl").write_bytes(payload), f"folder {str(folder)!r}")
         words = ["{python}", "-P", child.__file__, str(folder / "objective.pkl")]
         escaped = [words[0], *(word.replace("{", "{{").replace("}", "}}") for word in words[1:])]
-        self._local = LocalExecutor(
-            CommandTemplate(escaped, None, Path.cwd()),
-            workers=workers,
-            gpus=gpus,
-            gpus_per_trial=gpus_per_trial,
-            limits=limits,
-            grace_s=grace_s,
-            env=env,
-            pass_env=pass_env,
-            log_limit=log_limit,
-            sandbox=sandbox,
-            read=[folder, *importable(), *read],
-            write=write,
-            scorer=scorer,
-        )
-        self.workers = workers
+        command = CommandTemplate(escaped, None, Path.cwd())
+        self._local = LocalExecutor(command, read=[folder, *importable(), *read], **settings)
+        self.workers = self._local.workers
 
     def submit(self, job: Job) -> Future[Outcome]:
         """Queue a job; see `LocalExecutor.submit`."""

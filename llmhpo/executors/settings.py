@@ -1,11 +1,14 @@
-"""What the executors of other machines tell `LocalExecutor` on a node."""
+"""What other executors tell the `LocalExecutor` that they run jobs by."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 from llmhpo.executors.limits import Limits
+from llmhpo.executors.scorer import Scorer
+from llmhpo.sandbox.base import Sandbox
 
 
 class NodeSettings(TypedDict, total=False):
@@ -17,6 +20,17 @@ class NodeSettings(TypedDict, total=False):
     env: Mapping[str, str] | None
     pass_env: Sequence[str]
     log_limit: int
+
+
+class LocalSettings(NodeSettings, total=False):
+    """Arguments of `LocalExecutor` that hold on this machine."""
+
+    workers: int
+    gpus: Sequence[str] | None
+    gpus_per_trial: float | None
+    sandbox: Sandbox | None
+    write: Sequence[Path]
+    scorer: Scorer | None
 
 
 def complete(given: NodeSettings) -> dict[str, Any]:
