@@ -24,9 +24,10 @@ from transformers import (
 
 from llmhpo.errors import LLMRequestError
 from llmhpo.llm import smollm2
+from llmhpo.llm.local.attention import PRODUCTS
 from llmhpo.llm.local.branches import ROOT, Packed, Separate, branch
 from llmhpo.llm.local.clock import Clock
-from llmhpo.llm.local.loaded import Loaded
+from llmhpo.llm.local.loaded import LEAST_PIECE, Loaded
 from llmhpo.llm.local.prefixes import Prefixes
 
 SMALL = {"vocab_size": 49152, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
@@ -58,9 +59,9 @@ def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(str(smollm2.install(print)))
 
 
-def weights(config: Any) -> Any:
+def weights(config: Any, dtype: torch.dtype = torch.float32) -> Any:
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 
 
 @pytest.fixture(params=list(CONFIGS))
@@ -115,3 +116,34 @@ def test_a_model_without_an_attention_cache_is_refused_with_the_remedy(tokenizer
     config = MambaConfig(vocab_size=49152, hidden_size=32, num_hidden_layers=2, eos_token_id=2)
     with pytest.raises(LLMRequestError, match=r"cannot run a model of type 'mamba' .*openai:NAME with base_url"):
         Loaded(weights(config), tokenizer, "cpu")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_in_bfloat16_a_prompt_read_on_from_any_token_leaves_the_same_bits(name: str, tokenizer: Any) -> None:
+    loaded = Loaded(weights(CONFIGS[name](), torch.bfloat16), tokenizer, "cpu")
+    assert not loaded.exact or name in PACKED  # whether the sums allow it is the processor's affair
+    text, other = (np.random.default_rng(k).integers(10, 40_000, 700).tolist() for k in (3, 4))
+    cold, _ = Prefixes(loaded).read(text, clock())
+    for shared in (5, 300, 511, 699):
+        prefixes = Prefixes(loaded)
+        prefixes.read(text[:shared] + other[:60], clock())
+        warm, kept = prefixes.read(text, clock())
+        if loaded.exact:
+            assert kept == min(shared, len(text) - LEAST_PIECE)
+        assert torch.equal(warm.logits, cold.logits)
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_in_bfloat16_attention_by_products_is_that_of_transformers(name: str, tokenizer: Any) -> None:
+    model = weights(CONFIGS[name](), torch.bfloat16)
+    ids = np.random.default_rng(5).integers(10, 40_000, 300).tolist()
+    with torch.inference_mode():
+        fused = model(input_ids=torch.tensor([ids])).logits[0, -1].float()
+    found = straight(Loaded(model, tokenizer, "cpu"), ids).float()
+    assert model.config.get_text_config()._attn_implementation == PRODUCTS
+    spread = float(fused.max() - fused.min())
+    assert float((found - fused).abs().max()) < 0.06 * spread
+
+
+def test_in_float32_whole_pieces_are_reused(tokenizer: Any) -> None:
+    assert not Loaded(weights(CONFIGS["llama"]()), tokenizer, "cpu").exact

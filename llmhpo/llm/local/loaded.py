@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from llmhpo.llm.local.decode import Constraints, Grammar
 
 _PROBE = "Learning rate 0.01 was better than 0.1, and"
+LEAST_PIECE = 16  # tokens of a prompt: with a few at a time sums are made in another order
+WIDTH = 256  # tokens of a piece where pieces may begin anywhere; they end at multiples of it, or where the prompt ends
+_LONG_PROBE = 48
 _CLOSE = {"float32": 1e-3, "float16": 0.02, "bfloat16": 0.06}  # shares of the range of the logits
 
 
@@ -36,7 +39,8 @@ class Loaded:
     """A model's weights, what its context holds, and what its architecture allows.
 
     `branches`: several continuations of one prefix may share a row, each under its own part of the attention mask.
-    `keeps`: its cache can be cut back to any prefix. Both are tried out on a few tokens, not believed from a name.
+    `keeps`: its cache can be cut back to any prefix. `exact`: a prompt may be read on from any token; on a CPU only where that gives
+    the very bits that reading at once gives. All are tried out on a few tokens, not believed from a name.
 
     Raises: LLMRequestError for an architecture that cannot be read in pieces.
     """
@@ -49,7 +53,7 @@ class Loaded:
         self.vocabulary = int(config.vocab_size)
         ends = model.generation_config.eos_token_id
         self.ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
-        # A CPU is as fast on small pieces, and keeps its caches warm on them; a GPU is idle on them.
+        # A CPU reads small pieces nearly as fast, and less is read twice where only whole ones can be reused; a GPU is idle on them.
         self.sizes = Sizes(128, 16, 320) if device == "cpu" else Sizes(512, 16, 1024)
         self._narrow = "logits_to_keep" in inspect.signature(model.forward).parameters
         # A mask of truth values is made into numbers in every layer on a CPU, and not at all by some implementations.
@@ -59,6 +63,8 @@ class Loaded:
         self._window = getattr(config, "sliding_window", None) if self._mixed or not layers else None
         self.keeps = layers <= {"full_attention", "sliding_attention"}
         self.branches = False
+        self._products = False
+        self.exact = device != "cpu"
         self._constraints: Constraints | None = None
         self._probe()
 
@@ -93,9 +99,15 @@ class Loaded:
         import torch
 
         more: dict[str, Any] = {}
-        if sees is not None and places is not None:
-            more["attention_mask"] = self._masks(sees, places)
-            more["position_ids"] = torch.from_numpy(places[-len(ids) :])[None].to(self.device)
+        at = None if places is None else places[-len(ids) :]
+        if sees is None and self._products:
+            at = cache.get_seq_length() + np.arange(len(ids))
+            # As wide for a token of this place in whichever piece it is read: the order of sums depends on the width.
+            places = np.arange(-(-(at[-1] + 1) // WIDTH) * WIDTH)
+            sees = at[:, None] >= places
+        if sees is not None and places is not None and at is not None:
+            more["attention_mask"] = self._masks(sees, at, places)
+            more["position_ids"] = torch.from_numpy(at)[None].to(self.device)
         with torch.inference_mode():
             keep = torch.tensor(list(wanted), device=self.device)
             if self._narrow:
@@ -106,10 +118,10 @@ class Loaded:
             ]
             return logits if self._narrow else logits[keep]
 
-    def _masks(self, sees: NDArray[np.bool_], places: NDArray[np.int64]) -> Any:
+    def _masks(self, sees: NDArray[np.bool_], at: NDArray[np.int64], places: NDArray[np.int64]) -> Any:
         if self._window is None:
             return self._mask(sees)
-        near = self._mask(sees & (places[-len(sees) :, None] - places[None] < self._window))
+        near = self._mask(sees & (at[:, None] - places[None] < self._window))
         # A model with layers of both kinds takes a mask for each.
         return {"full_attention": self._mask(sees), "sliding_attention": near} if self._mixed else near
 
@@ -141,6 +153,47 @@ class Loaded:
         if self.keeps:
             cut(cache, start)
             self.branches = self._branches_hold(cache, start, one, other, whole)
+            if self.branches:
+                self._try_products(prefix + one, whole[0])
+
+    def _try_products(self, ids: list[int], whole: torch.Tensor) -> None:
+        """Attend by products from now on, where they are faster and give the same to within rounding."""
+        import torch
+
+        model, fused = self._model, "sdpa"
+        if self.device != "cpu" or model.dtype != torch.bfloat16 or self._config._attn_implementation != fused:
+            return
+        from llmhpo.llm.local.attention import PRODUCTS
+
+        try:
+            model.set_attn_implementation(PRODUCTS)
+            self._products = self._config._attn_implementation == PRODUCTS
+            holds = self._same(self.forward(ids, self.new_cache(), [len(ids) - 1]), whole)
+            self.exact = holds and self._products and self._reads_on()
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            if exhausted(error):
+                raise
+            holds = False
+        if not holds:
+            model.set_attn_implementation(fused)
+            self._products = False
+        if self.exact:
+            self.sizes.piece = WIDTH
+
+    def _reads_on(self) -> bool:
+        """Whether a text that is read on from some token of another leaves the same bits as one read at once."""
+        import torch
+
+        ids: list[int] = (self.tokenizer(_PROBE, add_special_tokens=False)["input_ids"] * 8)[:_LONG_PROBE]
+        found = []
+        for end, start in ((0, 0), (_LONG_PROBE // 2, LEAST_PIECE + 1)):
+            cache = self.new_cache()
+            if end:
+                self.forward(ids[:end], cache, [end - 1])
+                cut(cache, start)
+            logits = self.forward(ids[start:], cache, [len(ids) - start - 1])
+            found.append([logits, *(one for layer in cache.layers for one in (layer.keys, layer.values))])
+        return all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
     def _branches_hold(
         self, cache: Any, start: int, one: list[int], other: list[int], whole: list[torch.Tensor]

@@ -8,21 +8,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmhpo.llm.local.clock import Clock
-from llmhpo.llm.local.loaded import Loaded, cut
+from llmhpo.llm.local.loaded import LEAST_PIECE, Loaded, cut
 from llmhpo.llm.local.memory import exhausted, give_back
 
 if TYPE_CHECKING:
     import torch
 
-# Prompts go through the model in pieces that start at multiples of one size, and whole pieces are what the next request
-# may reuse: so the sums are made in the same order with and without reuse, and on a CPU the reply is the same to the bit.
+# Prompts go through the model in pieces. Where the bits of a token depend on its place in a piece, pieces start at multiples of one
+# size, and whole ones are what the next request may reuse: so on a CPU the reply is the same with and without reuse.
 _MOST = 4  # prompts of different kinds take turns in a study; 1,500 tokens are 35 MB for SmolLM2, 200 MB for 8B
-LEAST_PIECE = 16
 
 
 @dataclass(slots=True)
 class Prefix:
-    """A text in a cache. `whole`: how many of its tokens went in as whole pieces."""
+    """A text in a cache. `whole`: how many of its tokens may be reused."""
 
     ids: list[int]
     cache: Any
@@ -70,7 +69,8 @@ class Prefixes:
         piece = self._loaded.sizes.piece
         best, kept = None, 0
         for prefix in reversed(self._kept):
-            shared = min(shared_length(ids, prefix.ids), prefix.whole, len(ids) - 1) // piece * piece
+            shared = min(shared_length(ids, prefix.ids), prefix.whole, len(ids) - 1)
+            shared = min(shared, len(ids) - LEAST_PIECE) if self._loaded.exact else shared // piece * piece
             if shared > kept:
                 best, kept = prefix, shared
         if best is None or not self._loaded.keeps:
@@ -86,11 +86,11 @@ class Prefixes:
         piece = self._loaded.sizes.piece
         logits: torch.Tensor | None = None
         while (start := len(prefix.ids)) < len(ids):
-            end = min(len(ids), start + piece)
+            end = min(len(ids), start // piece * piece + piece)
             clock.check(f"after reading {start} of {len(ids)} tokens")
             logits = self._loaded.forward(ids[start:end], prefix.cache, [end - start - 1])
             prefix.ids = ids[:end]
-            if end - start == piece:
+            if self._loaded.exact or end % piece == 0:
                 prefix.whole = end
         assert logits is not None  # at least the last token was read
         prefix.logits = logits[0]

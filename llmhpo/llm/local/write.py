@@ -12,9 +12,9 @@ from llmhpo.llm.base import Finish, TokenLogprob
 from llmhpo.llm.local.branches import ROOT, Branches, branch
 from llmhpo.llm.local.clock import Clock
 from llmhpo.llm.local.decode import Grammar, draw
-from llmhpo.llm.local.loaded import Loaded
+from llmhpo.llm.local.loaded import LEAST_PIECE, Loaded
 from llmhpo.llm.local.memory import exhausted, give_back
-from llmhpo.llm.local.prefixes import LEAST_PIECE, Prefix
+from llmhpo.llm.local.prefixes import Prefix
 
 if TYPE_CHECKING:
     import torch
