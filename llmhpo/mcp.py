@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import functools
 import re
-import signal
 import subprocess
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from llmhpo import __version__
+from llmhpo.commands.telling import export_text
 from llmhpo.config import RunConfig, read_study_file
 from llmhpo.draft import study_toml, with_metric
 from llmhpo.errors import ConfigError, LLMHPOError, MissingExtraError, StoreError
@@ -48,6 +50,7 @@ configurations and tell their values. Never guess the direction of a metric: ask
 _CALLER = Origin("person", reason="as create_study was told")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _LAST_TRIALS = 10
+_STOP_S = 30.0  # a run is waited for until it has ended its jobs
 READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, open_world_hint=False)
 CHANGES = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
 SPENDS = ToolAnnotations(read_only_hint=False, destructive_hint=True, open_world_hint=True)
@@ -63,6 +66,7 @@ class Studies:
         self.root = root.resolve()
         self._runs: dict[str, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
+        self._turns = defaultdict[str, threading.Lock](threading.Lock)  # agents call tools side by side
 
     # --- making -------------------------------------------------------------------------------------------------------
 
@@ -80,18 +84,21 @@ class Studies:
         n_trials: int = 20,
         timeout_s: float | None = None,
         llm: str = "auto",
+        max_usd: float | None = None,
     ) -> Json:
         """Write a study from words, and from files that are read (nothing is run), or from a command and a space.
 
         `script` is the training script, `config` the file it reads, `help_text` a file with what it prints on --help; `command`
         beside these says how it is started.
         `space` maps parameters to tables such as {"type": "float", "low": 1e-5, "high": 0.1, "log": true, "default": 0.001};
-        types are float, int, categorical, ordinal. `command` holds {placeholders}. `llm`: "none", "auto", "openai:MODEL", ...
+        types are float, int, categorical, ordinal. `command` holds {placeholders}; what it starts writes {"METRIC": value} as JSON to
+        the file that $LLMHPO_RESULT names. `llm`: "none", "auto", "openai:MODEL", ...; `max_usd` caps its bill.
         """
         folder = self._folder(name)
         if (folder / "study.toml").exists():
             raise ConfigError(f"study {name!r} exists already in {folder}; give another name")
         head = [f"llm = {toml_value(llm)}"]
+        head += [] if max_usd is None else [f"max_usd = {toml_value(max_usd)}"]
         if script or config or help_text:
             files = {"script": script, "config": config, "help_text": help_text}
             paths = {key: Path(file).expanduser() for key, file in files.items() if file}
@@ -125,7 +132,10 @@ class Studies:
     # --- running ------------------------------------------------------------------------------------------------------
 
     def run(self, study: str, n_trials: int | None = None) -> Json:
-        """Start or go on with a study in the background: this trains, and may spend money at the model's provider."""
+        """Start or go on with a study in the background: this trains, and may spend money at the model's provider.
+
+        `n_trials` counts all trials of the study, earlier ones included.
+        """
         config = self._config(study)
         with self._lock:
             if self._is_running(study):
@@ -134,15 +144,13 @@ class Studies:
         return {"study": study, "pid": process.pid, "log": str(config.directory / "run.log")}
 
     def stop(self, study: str) -> Json:
-        """End a run that this server has started: what has ended is kept, run goes on from there."""
-        self._config(study)
-        with self._lock:
-            if not self._is_running(study):
-                raise ConfigError(f"study {study!r} is not being run by this server; nothing was ended")
-            process = self._runs[study]
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-        return {"study": study, "exit_code": process.returncode}
+        """End the run of a study, whoever has started it: what has ended is kept, run goes on from there."""
+        found = self._study(study)
+        holder = found.pause("now").holder
+        end = time.monotonic() + _STOP_S
+        while (running := found.running() is not None) and time.monotonic() < end:
+            time.sleep(0.1)
+        return {"study": study, "was_run_by": holder, "running": running}
 
     def close(self) -> None:
         """Leave the runs to themselves: they outlive the server."""
@@ -152,18 +160,26 @@ class Studies:
     # --- asking and telling -------------------------------------------------------------------------------------------
 
     def ask(self, study: str, n: int = 1) -> Json:
-        """Begin `n` trials that you run yourself, and tell their values afterwards. May ask the model for proposals."""
-        with self._open(study) as opened:
+        """Begin `n` trials that you run yourself, each with its `seed`, and tell their values afterwards. May ask the model.
+
+        `stop` says why no more trials are needed, by the limits of the study; "" while there is no reason. Then none is begun.
+        """
+        with self._turns[study], self._open(study) as opened:
+            begun = [] if opened.stop else opened.ask(min(n, opened.n_left or n))
             return {
-                "trials": [{"trial": t.number, "params": t.params, "source": t.proposal.source} for t in opened.ask(n)]
+                "trials": [
+                    {"trial": t.number, "params": t.params, "source": t.proposal.source, "seed": opened.seed(t)}
+                    for t in begun
+                ],
+                **_left(opened),
             }
 
     def tell(self, study: str, trial: int, value: float | None = None, failed: str | None = None) -> Json:
         """End a trial that was asked for: with its value, or with the reason why it failed."""
-        with self._open(study) as opened:
+        with self._turns[study], self._open(study) as opened:
             opened.tell(trial, value, failed=failed)
             best = opened.best
-            return {"trial": trial, "best": None if best is None else brief(best)}
+            return {"trial": trial, "best": None if best is None else brief(best), **_left(opened)}
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -185,13 +201,14 @@ class Studies:
         }  # fmt: skip
 
     def best(self, study: str) -> Json:
-        """The best configuration, beside the default one."""
-        _, _, result = self._read(study)
+        """The best configuration, the command that runs it, and the default configuration beside it."""
+        found, context, result = self._read(study)
         best, default = result.best, result.default
         return {
             "best": None if best is None else brief(best),
             "value": result.best_value,
             "default": None if default is None else brief(default),
+            "command": "" if best is None else export_text(best, "command", found.config, context),
         }
 
     def why(self, study: str, trial: int) -> Json:
@@ -233,17 +250,23 @@ class Studies:
 
     def _open(self, study: str) -> Study:
         c = self._config(study)
+        if c.editing is not None:
+            raise ConfigError(f"study {study!r} edits code, which takes a sandbox: let run do its trials")
         if c.storage is not None and (path := journal_path(c.storage, c.study_name)) is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         return Study(
             c.space, task=c.task.text, metric=c.task.metric, direction=c.task.direction, n_trials=c.n_trials,
             noisy=c.task.noisy, llm=c.llm, storage=c.storage, study_name=c.study_name, seed=c.seed,
-            max_tokens=c.caps.max_tokens, max_usd=c.caps.max_usd, base_url=c.base_url, price=c.price, deadline_s=c.deadline_s,
-            advice=c.advice,
+            max_tokens=c.caps.max_tokens, max_usd=c.caps.max_usd, max_requests=c.caps.max_requests, base_url=c.base_url,
+            price=c.price, deadline_s=c.deadline_s, advice=c.advice, warm_start=c.warm_start, **asdict(c.rules),
         )  # fmt: skip
 
     def _is_running(self, study: str) -> bool:
         return study in self._runs and self._runs[study].poll() is None
+
+
+def _left(study: Study) -> Json:
+    return {"n_left": study.n_left, "stop": "" if study.stop is None else study.stop.message}
 
 
 def make_server(studies: Studies) -> MCPServer[Any]:

@@ -17,6 +17,7 @@ import pytest
 mcp = pytest.importorskip("mcp")
 
 from llmhpo.mcp import Studies, make_server  # noqa: E402
+from llmhpo.operations import StudyFile  # noqa: E402
 
 JOB = f"{sys.executable} -c \"import json, os; json.dump({{{{'loss': ({{x}} - 0.3) ** 2}}}}, open(os.environ['LLMHPO_RESULT'], 'w'))\""
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
@@ -78,15 +79,55 @@ def test_a_study_is_made_run_watched_and_reported_over_standard_input_and_output
     assert seen["default"]["trial"] == 0
 
 
+async def ask_and_tell(client: Any, n: int = 4) -> Any:
+    """Train oneself; what is best then."""
+    await call(client, "create_study", **STUDY)
+    for _ in range(n):
+        for trial in (await call(client, "ask", study="bowl"))["trials"]:
+            told = await call(client, "tell", study="bowl", trial=trial["trial"], value=trial["params"]["x"])
+    return told["best"]
+
+
 def test_an_agent_that_trains_itself_asks_and_tells(server: Any) -> None:
+    assert talk(server, ask_and_tell)["value"] < 0.9
+
+
+def test_the_limits_of_the_study_hold_for_an_agent_that_trains_itself(server: Any, tmp_path: Path) -> None:
+    async def conversation(client: Any) -> Any:
+        await ask_and_tell(client, 1)
+        file = tmp_path / "studies" / "bowl" / "study.toml"
+        file.write_text(f"stop_at = 5.0\n{file.read_text()}")
+        return await call(client, "ask", study="bowl", n=3)
+
+    seen = talk(server, conversation)
+    assert (seen["trials"], seen["n_left"]) == ([], 5)
+    assert "reaches stop_at=5; a stricter stop_at, or none, goes on" in seen["stop"]
+
+
+def test_no_more_trials_are_begun_than_the_study_is_to_have(server: Any) -> None:
     async def conversation(client: Any) -> Any:
         await call(client, "create_study", **STUDY)
-        for _ in range(4):
-            for trial in (await call(client, "ask", study="bowl"))["trials"]:
-                told = await call(client, "tell", study="bowl", trial=trial["trial"], value=trial["params"]["x"])
-        return told["best"]
+        return await call(client, "ask", study="bowl", n=20)
 
-    assert talk(server, conversation)["value"] < 0.9
+    seen = talk(server, conversation)
+    assert (len(seen["trials"]), seen["n_left"]) == (6, 0)
+    assert "a larger n_trials goes on" in seen["stop"]
+
+
+def test_tools_that_are_called_side_by_side_wait_for_each_other(server: Any) -> None:
+    async def conversation(client: Any) -> Any:
+        await call(client, "create_study", **STUDY)
+        return await asyncio.gather(*(call(client, "ask", study="bowl") for _ in range(3)))
+
+    assert {a["trials"][0]["trial"] for a in talk(server, conversation)} == {0, 1, 2}
+
+
+def test_the_command_of_the_best_configuration_can_be_run(server: Any) -> None:
+    async def conversation(client: Any) -> Any:
+        await ask_and_tell(client, 1)
+        return await call(client, "best", study="bowl")
+
+    assert "({'loss': (0.9 - 0.3) ** 2}" in talk(server, conversation)["command"].replace("'\"'\"'", "'")
 
 
 def test_it_is_served_over_http_on_this_machine_only(tmp_path: Path) -> None:
@@ -100,10 +141,10 @@ def test_it_is_served_over_http_on_this_machine_only(tmp_path: Path) -> None:
             listened = Path("/proc/net/tcp").read_text()
             assert f"0100007F:{port:04X}" in listened
             assert f"00000000:{port:04X}" not in listened
-            names = talk(f"http://127.0.0.1:{port}/mcp", lambda c: call(c, "list_studies"))
+            told = talk(f"http://127.0.0.1:{port}/mcp", ask_and_tell)
         finally:
             process.terminate()
-    assert names == {"studies": []}
+    assert told["value"] < 0.9
 
 
 def _wait_for(port: int) -> None:
@@ -145,7 +186,7 @@ def test_tools_say_which_of_them_spend(server: Any) -> None:
         ("create_study", STUDY | {"name": "a/b"}, "is no name"),
         ("create_study", STUDY | {"name": "other", "space": {"x": {"type": "flaot"}}}, "type = 'flaot' is unknown"),
         ("create_study", STUDY | {"name": "other", "command": ""}, "give a script, a config file or a help text"),
-        ("stop", {"study": "bowl"}, "is not being run by this server"),
+        ("stop", {"study": "bowl"}, "is not being run; there is nothing to pause"),
         ("why", {"study": "bowl", "trial": 99}, "no study yet|has no trial 99"),
         ("tell", {"study": "bowl", "trial": 0, "value": 1.0}, "no open trial"),
     ],
@@ -163,6 +204,18 @@ def test_what_cannot_be_done_is_told_with_the_remedy(server: Any, tool: str, arg
 def test_a_study_that_is_refused_leaves_no_file(server: Any, tmp_path: Path) -> None:
     talk(server, lambda c: refused(c, "create_study", **(STUDY | {"n_trials": 0})))
     assert not (tmp_path / "studies" / "bowl" / "study.toml").exists()
+
+
+def test_a_run_is_stopped_by_another_server_than_the_one_that_started_it(server: Any, tmp_path: Path) -> None:
+    talk(server, lambda c: call(c, "create_study", **(STUDY | {"command": "sleep 60 {x}"})))
+    talk(server, lambda c: call(c, "run", study="bowl"))
+    for _ in range(100):
+        if StudyFile.read(tmp_path / "studies" / "bowl" / "study.toml").running():
+            break
+        time.sleep(0.1)
+    later = Studies(tmp_path / "studies")
+    assert talk(make_server(later), lambda c: call(c, "stop", study="bowl"))["running"] is False
+    assert talk(make_server(later), lambda c: call(c, "status", study="bowl"))["open"] == [0]
 
 
 def test_a_run_that_cannot_start_says_why(server: Any) -> None:
