@@ -193,7 +193,7 @@ class HostedModel:
                 option = self._blamed(error.complaint, wire, attempt)
                 if option is None:
                     raise
-                known = known.without(option)
+                known = known.without(_as_kept(option, asked.effort))
                 continue
             except LLMReplyError:
                 if not self._may_leave(wire, known):
@@ -204,13 +204,12 @@ class HostedModel:
             return self._completion(reply, request, deadline.spent())
 
     def _asked(self, request: Request, known: Known) -> Asked:
-        effort, hosted = self._wishes.effort, self._endpoint.hosted
-        unasked = frozenset() if hosted else self._service.own_options - ({"effort"} if effort else set())
+        hosted, wished = self._endpoint.hosted, self._wishes.effort
+        effort = wished or ("low" if hosted else None)
+        unasked = frozenset() if hosted else self._service.own_options - ({"effort"} if wished else set())
         limit = request.max_tokens + self.overhead_tokens
-        without = unasked | known.refused
-        return Asked(
-            request, self._endpoint, limit, effort or ("low" if hosted else None), self._wishes.thinking_tokens, without
-        )
+        without = unasked | known.refused | ({"effort"} if _as_kept("effort", effort) in known.refused else set())
+        return Asked(request, self._endpoint, limit, effort, self._wishes.thinking_tokens, without)
 
     def _once(self, wire: Wire, attempt: Attempt, on_text: OnText | None, timeout: httpx2.Timeout) -> Answer:
         more = {} if on_text is None else streaming.arguments(wire.name)
@@ -276,7 +275,7 @@ class HostedModel:
 
     def _wished(self) -> frozenset[str]:
         """Options that the user asked for: to go on without one is worth a warning."""
-        effort = {"effort"} if self._wishes.effort is not None else set()
+        effort = {_as_kept("effort", self._wishes.effort)} if self._wishes.effort is not None else set()
         return frozenset(effort | ({"thinking"} if self._wishes.thinking_tokens is not None else set()))
 
     def _tell_refused(self, options: Iterable[str]) -> None:
@@ -300,6 +299,11 @@ class HostedModel:
             if self._client is None:
                 self._client = self._service.connect(self._endpoint, self._headers, self._transport.http_client())
             return self._client
+
+
+def _as_kept(option: str, effort: str | None) -> str:
+    """The name under which a refused option is kept: of efforts each by itself, for a model that knows none of "max" knows others."""
+    return f"effort={effort}" if option == "effort" else option
 
 
 def _wires(service: Service, wishes: Wishes) -> tuple[Wire, ...]:

@@ -236,9 +236,22 @@ def test_an_effort_that_was_asked_for_and_refused_is_a_warning_in_every_session(
         assert model is not None
         model.complete(ASK)
         model.close()
-        assert [(r.levelname, "'effort'" in r.getMessage()) for r in caplog.records if "goes on" in r.getMessage()] == [
-            ("WARNING", True)
-        ]
+        told = [(r.levelname, "'effort=max'" in r.getMessage()) for r in caplog.records if "goes on" in r.getMessage()]
+        assert told == [("WARNING", True)]
+
+
+def test_an_effort_that_was_refused_says_nothing_of_another_one(
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LLMHPO_CAPABILITIES", str(tmp_path / "known.json"))
+    for wished in ("max", "high"):
+        refuses = status(400, "Unsupported value: effort 'max' is not supported with this model.")
+        service.faults = [refuses] if wished == "max" else []
+        model = make_llm({"model": f"{service.style}:m", "effort": wished})
+        assert model is not None
+        model.complete(ASK)
+        model.close()
+    assert [effort(service, seen.body) for seen in service.seen] == ["max", None, "high"]
 
 
 # The schemas that are really sent
