@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -78,12 +79,13 @@ def _from_mapping(given: Mapping[str, Any]) -> LLM | None:
     if not isinstance(spec, str):
         raise ConfigError(f"llm = {sorted(given)} names no model; give its spec as model, such as 'openai:gpt-5-mini'")
     if isinstance(price, Mapping):
-        try:
-            price = Price(**price)
-        except TypeError:
+        wrong = not {"input", "output"} <= price.keys() <= {"input", "output", "cached"}
+        if wrong or not all(isinstance(usd, int | float) and usd >= 0 for usd in price.values()):
             raise ConfigError(
-                f"llm: price={dict(price)!r} is not a price; give input and output, and cached if you like"
-            ) from None
+                f"llm: price={dict(price)!r} is not a price; give input and output, and cached if you like, in US dollars "
+                "for a million tokens"
+            )
+        price = Price(**price)
     return make_llm(spec, price=price, record=None if record is None else Path(str(record)), **options)
 
 
@@ -129,10 +131,25 @@ def _make(spec: str, base_url: str | None, price: Price | None, options: dict[st
         options = {**options, "base_url": base_url, "price": price}
     elif base_url is not None:
         raise ConfigError(f"llm = {spec!r} takes no base_url; leave it out, or name openai:MODEL or anthropic:MODEL")
-    try:
-        return maker(rest, **options)
-    except TypeError as error:
-        raise ConfigError(f"llm = {spec!r} does not take these options: {error}") from error
+    _check_options(spec, provider, options)
+    return maker(rest, **options)
+
+
+def _check_options(spec: str, provider: str, options: Mapping[str, object]) -> None:
+    known: set[str] = set()
+    if provider in ("openai", "anthropic"):
+        from llmhpo.llm.client import Wishes
+
+        known = {"base_url", "price", "default_headers", "api_key", *Wishes.__dataclass_fields__}
+    elif provider in ("local", "smollm2"):
+        from llmhpo.llm.local import LocalModel
+
+        known = set(inspect.signature(LocalModel).parameters) - {"path_or_id", "name"}
+    for name in sorted(options.keys() - known):
+        close = difflib.get_close_matches(name, known, 1)
+        shown = ", ".join(sorted(known - {"api_key"})) or "none"  # keys belong into the environment
+        hint = f"did you mean {close[0]!r}?" if close else f"it takes: {shown}"
+        raise ConfigError(f"llm = {spec!r} takes no option {name!r}; {hint}")
 
 
 def _openai(model: str, **options: Any) -> LLM:

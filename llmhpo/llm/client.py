@@ -85,7 +85,7 @@ class HostedModel:
         memory: Memory | None = None,
         **wishes: Any,
     ) -> None:
-        self._headers = dict(default_headers or {})
+        self._headers = _headers(default_headers)
         self._endpoint = find_endpoint(
             service.name,
             model,
@@ -95,6 +95,10 @@ class HostedModel:
             secrets=self._headers.values(),
         )
         self._service, self._wishes = service, Wishes(**wishes)
+        if not isinstance(self._wishes.effort, str | None):
+            raise ConfigError(
+                f"effort={self._wishes.effort!r} is no effort; give a word that the model knows, such as 'low'"
+            )
         self._wires = _wires(service, self._wishes)
         self.name = name or f"{service.name}:{model}"
         hosted = self._endpoint.hosted
@@ -299,6 +303,15 @@ class HostedModel:
             if self._client is None:
                 self._client = self._service.connect(self._endpoint, self._headers, self._transport.http_client())
             return self._client
+
+
+def _headers(given: object) -> dict[str, str]:
+    """A copy. Raises: ConfigError, which shows no value: these may be keys."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping) or not all(isinstance(text, str) for pair in given.items() for text in pair):
+        raise ConfigError("default_headers: give a table of names and texts, such as {'X-Team' = 'vision'}")
+    return dict(given)
 
 
 def _as_kept(option: str, effort: str | None) -> str:

@@ -51,7 +51,7 @@ class RateLimiter:
         Raises: ConfigError for a limit that is not positive.
         """
         for name, limit in (("requests_per_minute", requests_per_minute), ("tokens_per_minute", tokens_per_minute)):
-            if limit is not None and not limit > 0:
+            if limit is not None and not (isinstance(limit, int | float) and limit > 0):
                 raise ConfigError(f"{name}={limit!r} is not a limit; give a number above 0, or leave it out for none")
         self._requests = math.inf if requests_per_minute is None else max(1, math.floor(requests_per_minute))
         self._tokens = math.inf if tokens_per_minute is None else tokens_per_minute

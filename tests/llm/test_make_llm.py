@@ -96,6 +96,43 @@ def test_nothing_is_recorded_where_there_is_no_model(tmp_path: Path) -> None:
     assert make_llm("none", record=tmp_path / "record.jsonl") is None
 
 
+# Options that cannot be
+
+SERVER = {"base_url": "http://127.0.0.1:9/v1"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": "openai:m", **SERVER, "efort": "high"}, "'openai:m' takes no option 'efort'; did you mean 'effort'"),
+        (
+            {"model": "openai:m", **SERVER, "xyz": 1},
+            "it takes: api, base_url, default_headers, effort, price, requests",
+        ),
+        ({"model": "smollm2", "efforts": "high"}, "'smollm2' takes no option 'efforts'; it takes: device, dtype,"),
+        ({"model": "scripted:x", "effort": "high"}, "takes no option 'effort'; it takes: none"),
+        ({"model": "openai:m", **SERVER, "effort": 3}, "effort=3 is no effort"),
+        ({"model": "openai:m", **SERVER, "requests_per_minute": "60"}, "requests_per_minute='60' is not a limit"),
+        (
+            {"model": "openai:m", **SERVER, "price": {"input": "1", "output": 2}},
+            "is not a price; give input and output",
+        ),
+        ({"model": "openai:m", **SERVER, "price": {"input": 1}}, "is not a price; give input and output"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named_with_what_can(options: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_llm(options)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("headers", [{"X-Token": 12345678}, "X-Token: 12345678", ["12345678"]])
+def test_headers_that_are_none_are_refused_without_being_shown(headers: object) -> None:
+    with pytest.raises(ConfigError, match="default_headers") as caught:
+        make_llm({"model": "openai:m", **SERVER, "default_headers": headers})
+    assert "12345678" not in str(caught.value)
+
+
 # Specs that cannot be
 
 
