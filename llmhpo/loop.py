@@ -30,7 +30,7 @@ from llmhpo.usage import Usage
 
 _PATIENCE_SHARE = 0.1  # of a trial's usual time: how long a free worker may wait for the model
 _PATIENCE_S = (2.0, 60.0)  # but at least and at most so long
-_STRANGE_S = 0.5  # at least, for a service that has not answered yet: it may hang, and none that thinks is faster
+_STRANGER_S = 0.5  # at least, for a service that has not answered yet: it may hang, and none that thinks is faster
 _UNKNOWN_TRIAL_S = 100.0
 _LAST_WORDS_S = 2.0
 _LOOK_S = 0.1  # how often a worker that waits for the model looks whether that is still worth while
@@ -347,21 +347,34 @@ class Loop:
         now = time.monotonic()
         if self._patience_from is None:
             self._patience_from, self._patience_end = now, float("inf")
-        if now < self._patience_end:  # a trial that ends meanwhile may tell that trials are short
-            self._patience_end = self._patience_from + self._patience_s()
-        return max(0.0, min(self._patience_end - now, patience_s(self.portfolio.model)))
+        end = self._patience_from + _STRANGER_S
+        if self._running or self._trial_times or not self._is_stranger:  # else a first trial tells how long they take
+            if now < self._patience_end:  # a trial that ends meanwhile may tell that trials are short
+                self._patience_end = self._patience_from + self._patience_s()
+            end = self._patience_end
+        return max(0.0, min(end - now, patience_s(self.portfolio.model)))
+
+    @property
+    def _trial_times(self) -> list[float]:
+        """Seconds that the study's own trials took."""
+        return [t.outcome.seconds for t in self.store.context().own if t.outcome is not None]
 
     def _patience_s(self) -> float:
-        seconds = [t.outcome.seconds for t in self.store.context().own if t.outcome is not None]
+        seconds = self._trial_times
         limit = self.store.task.timeout_s
         usual = statistics.median(seconds) if seconds else (_UNKNOWN_TRIAL_S if limit is None else limit / 2)
         answers = [b.seconds for b in self.store.batches if b.proposals]
         low, high = _PATIENCE_S
-        if not answers and health_of(self.portfolio.model) is not None:
-            low = min(low, _STRANGE_S)
+        if self._is_stranger:
+            low = min(low, _STRANGER_S)
         patience = min(high, max(low, _PATIENCE_SHARE * usual))
         # What will most likely not come in time is not waited for: the workers would be idle for nothing.
         return patience if not answers or statistics.median(answers) <= patience else 0.0
+
+    @property
+    def _is_stranger(self) -> bool:
+        """Whether the model is a service that has never answered: nobody knows yet that it will."""
+        return health_of(self.portfolio.model) is not None and not any(b.proposals for b in self.store.batches)
 
 
 def _is_same(one: Trial, other: Trial) -> bool:

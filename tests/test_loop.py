@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -313,6 +314,24 @@ def test_a_service_that_has_not_answered_yet_is_waited_for_less(
     loop = Loop(store, search, InProcessExecutor(lambda _: 1.0), n_trials=5, directory=Path())
     assert loop._patience_s() == waits_s
     assert search.model is not None
+    search.model.close()
+    store.close()
+
+
+def test_while_nothing_runs_and_no_trial_has_told_its_length_a_stranger_is_worth_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "no-key")
+    store = Store(None, "s", SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}}), Task(), seed=0)
+    search = make_portfolio("openai:m", base_url="http://127.0.0.1:9/v1", price=None, caps=Caps(), deadline_s=1.0)
+    loop = Loop(store, search, InProcessExecutor(lambda _: 1.0), n_trials=5, directory=Path())
+    assert search.model is not None
+    search.model.health.ask()  # type: ignore[attr-defined]
+    search.model.health.hear()  # type: ignore[attr-defined]
+    loop._consultation = Future()
+    assert 0.0 < loop._patience_left() <= 0.5
+    loop._running[Future()] = store.begin(Proposal({"x": 0.5}, "random"))
+    assert loop._patience_left() > 5.0
     search.model.close()
     store.close()
 
