@@ -285,8 +285,9 @@ def _models(llm: JsonValue, folder: Path) -> Any:
     if isinstance(llm, list):
         return tuple(_models(one, folder) for one in llm)
     if isinstance(llm, dict):
-        kept = {name: str(folder / str(value)) for name, value in llm.items() if name == "record"}
-        return {**llm, **kept, "model": _models(llm.get("model", ""), folder)}
+        places = {name: str(folder / str(value)) for name, value in llm.items() if name == "record"}
+        named = {"model": _models(llm["model"], folder)} if "model" in llm else {}
+        return {**llm, **places, **named}
     if not isinstance(llm, str):
         raise ConfigError(
             f"llm = {llm!r} names no model; give a string such as 'openai:gpt-5-mini', a table with model = '...', or a list of these"

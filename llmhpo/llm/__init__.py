@@ -77,7 +77,10 @@ def _from_mapping(given: Mapping[str, Any]) -> LLM | None:
     options = {str(name): value for name, value in given.items()}
     spec, record, price = options.pop("model", None), options.pop("record"), options.pop("price")
     if not isinstance(spec, str):
-        raise ConfigError(f"llm = {sorted(given)} names no model; give its spec as model, such as 'openai:gpt-5-mini'")
+        told = ", ".join(sorted(name for name, value in given.items() if value is not None and name != "model"))
+        raise ConfigError(
+            f"llm has {told or 'nothing'} and names no model; give its spec as model, such as 'openai:gpt-5-mini'"
+        )
     if isinstance(price, Mapping):
         wrong = not {"input", "output"} <= price.keys() <= {"input", "output", "cached"}
         if wrong or not all(isinstance(usd, int | float) and usd >= 0 for usd in price.values()):

@@ -246,8 +246,19 @@ def test_base_url_beside_a_list_says_where_it_belongs() -> None:
 
 
 def test_a_mapping_without_a_model_says_so() -> None:
-    with pytest.raises(ConfigError, match="names no model"):
+    with pytest.raises(ConfigError, match=r"llm has effort and names no model; give its spec as model"):
         make_llm({"effort": "high"})
+
+
+def test_a_study_file_without_its_model_says_so(tmp_path: Path) -> None:
+    from llmhpo.config import read_study_file
+
+    (tmp_path / "study.toml").write_text(
+        'command = "true {x}"\nmetric = "v"\ndirection = "minimize"\n'
+        '[llm]\neffort = "high"\n[space.x]\ntype = "float"\nlow = 0.0\nhigh = 1.0\n'
+    )
+    with pytest.raises(ConfigError, match=r"llm has effort and names no model"):
+        make_llm(read_study_file(tmp_path / "study.toml").llm)
 
 
 def test_an_option_that_a_model_does_not_know_is_named() -> None:
