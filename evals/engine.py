@@ -19,12 +19,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
+from itertools import count
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from evals.engine_batches import SPACES, tally_space
+from evals.engine_prompts import CARD, prompt, question, rows
 from llmhpo.llm.base import JSONSchema, Message, Request
 from llmhpo.llm.local import LocalModel
 from llmhpo.llm.local.decode import draw
@@ -35,35 +37,8 @@ T = TypeVar("T")
 GOOD = {"learning_rate": 0.0031, "hidden_units": 64, "dropout": 0.12}
 _EXACT = ("100 %", "0 %", "<= 1e-4")  # bars that hold whatever the size and the machine
 _LONG_S = 3600.0
-_CARD = """You tune the hyperparameters of training jobs.
-Task: a network of two layers on 1,797 images of handwritten digits, 8 x 8 pixels each; maximize accuracy on held-out images.
-A trial takes about 20 seconds on one core. Images are scaled to 0..1. The training set has 1,200 images, so that overfitting
-is likely with many units. The learning rate decays to a tenth over the run. Early stopping is off.
-Parameters:
-- learning_rate: float from 1e-05 to 0.1 (log scale), default 0.01; step size of the optimizer
-- hidden_units: integer from 16 to 256, default 64; units of each layer
-- dropout: float from 0 to 0.6, default 0.1; share of the units that are dropped in training
-From the literature on such jobs:
-- The learning rate matters most: with Adam good values lie around 0.001 to 0.003 for small networks, and a rate that is ten
-  times too large ends in loss that does not fall; with larger batches it can grow by the square root of the batch's growth.
-- Width pays until the training loss is near zero; beyond that it costs time and needs more dropout to generalize.
-- Dropout of 0.1 to 0.3 helps networks that overfit, 0.5 is too much for narrow layers, and none is best for short runs.
-- Small batches act as a regularizer and take more steps; 32 is a good default on a CPU, 128 is faster and a little worse.
-What the surrogate thinks: learning_rate explains about 60 % of the variation so far, hidden_units 20 %, dropout 10 %. The best region predicted lies at learning_rate 0.002 to 0.01, hidden_units 90 to 200, dropout 0.05 to 0.2;
-it is least certain about wide layers with strong dropout. The classical optimizer would try next: learning_rate
-0.0042, hidden_units 140, dropout 0.12.
-Failures so far: learning rates above 0.06 with more than 200 units ended in a loss that is not a number, three times out of
-four; such configurations count as failed and cost a whole trial. No trial ran out of memory. Two trials are pending: learning
-rate 0.0021 with 96 units and dropout 0.1, and learning rate 0.0075 with 180 units and dropout 0.25; do not propose these again.
-What was learned from the trials, checked against them: more units helped up to about 150 and did nothing beyond; dropout above
-0.4 lowered the accuracy in every pair of trials that differed in little else; the learning rate interacts with the number of
-units, and narrow layers take a larger one. The noise between two runs of one configuration is about 0.004 in accuracy, so that
-smaller differences mean nothing. The accuracy of the defaults is 0.921.
-Propose configurations that are likely to beat the best value so far, the most promising one first. Follow the evidence:
-move the parameters that separate good trials from bad ones further in the direction that helped, combine what worked, stay
-away from what failed. Each must differ from every trial and from the others. Reply with one JSON object.
-Trials so far (learning_rate hidden_units dropout: accuracy):
-"""
+_TIMES = 3
+_TEMPLATE_TOKENS = 12  # around a message, and what a row overshoots
 SCHEMA: JSONSchema = {
     "type": "object",
     "properties": {
@@ -117,18 +92,6 @@ SMALL = Amount(
 )
 
 
-def row(i: int) -> str:
-    """A trial as a line; always the same for a number."""
-    rng = np.random.default_rng(i)
-    lr, dropout, accuracy = 10 ** rng.uniform(-4, -1), rng.uniform(0, 0.6), rng.uniform(0.8, 0.97)
-    return f"{i}: {lr:.3g} {rng.integers(16, 257)} {dropout:.2f}: {accuracy:.3f}"
-
-
-def prompt(rows: int, card: str = _CARD) -> tuple[Message, ...]:
-    """The static part first, then the trials in their order, then the request."""
-    return (Message("user", card + "\n".join(map(row, range(rows))) + "\nPropose 4 configurations."),)
-
-
 class Engine:
     """A model under measurement, and the clock that fits its device."""
 
@@ -164,28 +127,46 @@ class Engine:
 
 def prefill(engine: Engine, amount: Amount) -> list[Figure]:
     """The second request of a run, with more rows of history, against the same one cold."""
-    first, second = prompt(amount.rows), prompt(amount.rows + amount.more_rows)
-    colds, warms, cold, warm = [], [], Usage(), Usage()
-    for _ in range(3):  # the best of each: neighbours on the machine slow some down
+    more = amount.more_rows
+    again = second_request(engine, prompt(amount.rows), prompt(amount.rows + more))
+    own = second_request(engine, question(amount.rows), question(amount.rows + 4))
+    return [
+        Figure("prompt read cold", f"{again.tokens} tokens, {again.tokens / again.cold_s:.0f} tokens/s"),
+        Figure("prompt without any trial", f"{len(engine.tokens(prompt(0)[0].content))} tokens"),
+        Figure(f"second request, {more} rows more, against cold", str(again), "<= 0.35", again.share <= 0.35),
+        Figure("second question of a study, 4 trials more", str(own)),
+    ]
+
+
+class Again(NamedTuple):
+    """What a request costs that follows another: `new` of its `tokens` are read; CPU seconds with and without the other."""
+
+    tokens: int
+    new: int
+    warm_s: float
+    cold_s: float
+
+    @property
+    def share(self) -> float:
+        """Of the cold request's time."""
+        return self.warm_s / self.cold_s
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"{self.share:.2f} ({self.new} of {self.tokens} tokens are read)"
+
+
+def second_request(engine: Engine, first: tuple[Message, ...], second: tuple[Message, ...]) -> Again:
+    """Measure `second` after `first`, and cold; the best of each, since neighbours on the machine slow some down."""
+    colds, warms, used = [], [], Usage()
+    for _ in range(_TIMES):
         engine.model.release()
-        cold, seconds = engine.timed(lambda: engine.ask(second, 1))
-        colds.append(seconds)
+        colds.append(engine.timed(lambda: engine.ask(second, 1))[1])
         engine.model.release()
         engine.ask(first, 1)
-        warm, seconds = engine.timed(lambda: engine.ask(second, 1))
+        used, seconds = engine.timed(lambda: engine.ask(second, 1))
         warms.append(seconds)
-    cold_s, share = min(colds), min(warms) / min(colds)
-    new = warm.input_tokens - warm.cached_tokens
-    return [
-        Figure("prompt read cold", f"{cold.input_tokens} tokens, {cold.input_tokens / cold_s:.0f} tokens/s"),
-        Figure("prompt without any trial", f"{len(engine.tokens(prompt(0)[0].content))} tokens"),
-        Figure(
-            f"second request, {amount.more_rows} rows more, against cold",
-            f"{share:.2f} ({new} of {warm.input_tokens} tokens are read)",
-            "<= 0.35",
-            share <= 0.35,
-        ),
-    ]
+    return Again(used.input_tokens, used.input_tokens - used.cached_tokens, min(warms), min(colds))
 
 
 def writing(engine: Engine, amount: Amount) -> list[Figure]:
@@ -262,9 +243,9 @@ def _plain(engine: Engine, amount: Amount) -> tuple[float, float]:
 
 def scoring(engine: Engine, amount: Amount) -> list[Figure]:
     """Given candidates after a shared prefix, against one by one without cache, in float32."""
-    card, i = _CARD, 0
-    while len(engine.tokens(card)) < amount.prefix_tokens - 12:
-        card, i = f"{card}{row(i)}\n", i + 1
+    card = next(
+        text for n in count() if len(engine.tokens(text := CARD + rows(n))) >= amount.prefix_tokens - _TEMPLATE_TOKENS
+    )
     request = Request((Message("user", card),), deadline_s=_LONG_S)
     texts = [candidate(i) for i in range(amount.candidates)]
     cold, warm = [], []

@@ -11,7 +11,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 PRODUCTS = "llmhpo-products"  # the name that transformers knows it by
-_SCORES = 1 << 20  # that are worked on at a time: 2 MB, which a core's own cache nearly holds
+_SCORES = 1 << 19  # that are worked on at a time: 1 MB, which a core's own cache holds
 _UNKNOWN = ("position_bias", "softcap", "s_aux", "cache")  # what some models ask of attention beside the mask
 
 
@@ -36,14 +36,17 @@ def attend(
     (heads, n, size), groups, m = query.shape[1:], key.shape[1], attention_mask.shape[-1]
     if (more_columns := m - key.shape[2]) > 0:
         key, value = (pad(one, (0, 0, 0, more_columns)) for one in (key, value))
-    rows = (query * (size**-0.5 if scaling is None else scaling)).reshape(groups, heads // groups * n, size)
-    out = query.new_empty(groups, heads // groups * n, value.shape[-1])
-    step = max(1, _SCORES // (heads // groups * n * m))
-    for start in range(0, groups, step):
-        some = slice(start, start + step)
-        scores = torch.matmul(rows[some], key[0, some].transpose(1, 2)).view(-1, n, m)
-        shares = torch.softmax(scores.add_(attention_mask[0]), -1).view(-1, rows.shape[1], m)
-        torch.matmul(shares, value[0, some], out=out[some])
+    shared = heads // groups  # that attend to one group of keys
+    rows = (query * (size**-0.5 if scaling is None else scaling)).reshape(groups, shared * n, size)
+    out = query.new_empty(groups, shared * n, value.shape[-1])
+    at_once = max(1, _SCORES // (n * m))  # heads
+    for group in range(0, groups, wide := max(1, at_once // shared)):
+        some = slice(group, group + wide)
+        for row in range(0, shared * n, long := min(at_once, shared) * n):
+            these = (some, slice(row, row + long))
+            scores = torch.matmul(rows[these], key[0, some].transpose(1, 2)).view(-1, n, m).add_(attention_mask[0])
+            shares = torch.softmax(scores, -1, out=scores).view(-1, rows[these].shape[1], m)
+            torch.matmul(shares, value[0, some], out=out[these])
     return out.view(1, heads, n, -1).transpose(1, 2).contiguous(), None
 
 
