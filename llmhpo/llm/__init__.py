@@ -41,7 +41,7 @@ def make_llm(
     overrides the table for hosted models; `record` keeps every exchange in a file, a
     cassette that `replay:FILE` plays back to the same questions and `scripted:FILE` to any; `options` go to the constructor
     (`default_headers`, `effort`, `thinking_tokens`, `api`, `requests_per_minute` and `tokens_per_minute` of hosted models,
-    `device`, `dtype` and `threads` of local ones).
+    `device`, `dtype`, `threads`, `thinking_tokens` and `resident` of local ones).
 
     Raises: ConfigError for an unknown provider, a missing key, a missing extra, a model that is not there.
     """
