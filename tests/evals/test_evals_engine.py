@@ -6,6 +6,7 @@ import pytest
 
 from evals.__main__ import main
 from evals.engine_batches import SPACES, contexts, holds
+from evals.engine_prompts import prompt
 from llmhpo.param import param_from_dict
 from llmhpo.space import SearchSpace
 
@@ -21,6 +22,7 @@ def test_one_command_prints_every_figure_and_what_does_not_depend_on_speed_holds
         "on cpu",
         "transformers",
         "second request",
+        "second question",
         "generate",
         "memory bandwidth",
         "side by side",
@@ -29,6 +31,13 @@ def test_one_command_prints_every_figure_and_what_does_not_depend_on_speed_holds
         assert words in said
     assert said.count(": holds") == 5
     assert "MISSED" not in said
+
+
+def test_a_later_prompt_adds_rows_before_its_request() -> None:
+    first, later = (prompt(n)[0].content for n in (3, 5))
+    begun, request = first.rsplit("\n", 1)
+    assert later.startswith(f"{begun}\n3,")
+    assert later.endswith(f"\n{request}")
 
 
 def test_the_ten_spaces_are_spaces_and_some_are_conditional() -> None:
