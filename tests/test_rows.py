@@ -50,6 +50,7 @@ def table(tmp_path: Path):
 def write(made: RDBStorage, rows: Rows) -> list[object]:
     with one_transaction(made):
         rows.begin([TEMPLATE, PLAIN])
+        rows.add({0: {"attempt:000": {"index": 0}}, 1: {"attempt:000": 1, "attempt:001": 2}})
     with one_transaction(made):
         rows.note(0, {"attempt:001": {"index": 1}})
         rows.note(0, {"attempt:001": {"index": 1, "cancelled": True}, "attempt:002": 2})

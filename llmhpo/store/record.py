@@ -207,10 +207,9 @@ class Store:
             self._note_group(len(proposals))
             trials = [Trial(n, p) for n, p in zip(self._rows.begin(templates), proposals, strict=True)]
             first = [() if plan is None else (self._attempt_of(t, 1, plan(t)),) for t in trials]
-            for trial, attempts in zip(trials, first, strict=True):
-                for attempt in attempts:
-                    self._rows.note(trial.number, attempt_attrs(attempt))
-            return list(zip(trials, first, strict=True))
+            begun = list(zip(trials, first, strict=True))
+            self._rows.add({t.number: attempt_attrs(a) for t, attempts in begun for a in attempts})
+            return begun
 
         begun = self._study.write(work)
         self._largest_group = max(self._largest_group, len(proposals))

@@ -54,6 +54,10 @@ class Rows(Protocol):
         """Add trials as running; their numbers."""
         ...
 
+    def add(self, attrs: Mapping[int, Mapping[str, Any]]) -> None:
+        """Write attributes of running trials, by number, of names that these have not yet."""
+        ...
+
     def note(self, number: int, attrs: Mapping[str, Any]) -> None:
         """Write attributes of a running trial, in the place of older ones of the same names."""
         ...
@@ -73,6 +77,11 @@ class PlainRows:
         """See `Rows`."""
         ids = [self._storage.create_new_trial(self._study_id, template) for template in templates]
         return [self._storage.get_trial_number_from_id(i) for i in ids]
+
+    def add(self, attrs: Mapping[int, Mapping[str, Any]]) -> None:
+        """See `Rows`."""
+        for number, named in attrs.items():
+            self.note(number, named)
 
     def note(self, number: int, attrs: Mapping[str, Any]) -> None:
         """See `Rows`."""
@@ -122,6 +131,12 @@ class TableRows:
         if attrs:
             connection.execute(insert(_ATTRS), attrs)
         return numbers
+
+    def add(self, attrs: Mapping[int, Mapping[str, Any]]) -> None:
+        """See `Rows`."""
+        rows = [row for number, named in attrs.items() for row in _attr_rows(self._ids[number], named)]
+        if rows:
+            self._connection().execute(insert(_ATTRS), rows)
 
     def note(self, number: int, attrs: Mapping[str, Any]) -> None:
         """See `Rows`."""
