@@ -206,7 +206,9 @@ class Store:
         def work() -> list[tuple[Trial, tuple[Attempt, ...]]]:
             self._note_group(len(proposals))
             trials = [Trial(n, p) for n, p in zip(self._rows.begin(templates), proposals, strict=True)]
-            first = [() if plan is None else (self._attempt_of(t, 1, plan(t)),) for t in trials]
+            first: list[tuple[Attempt, ...]] = [
+                () if plan is None else (self._attempt_of(t, 1, plan(t)),) for t in trials
+            ]
             begun = list(zip(trials, first, strict=True))
             self._rows.add({t.number: attempt_attrs(a) for t, attempts in begun for a in attempts})
             return begun
