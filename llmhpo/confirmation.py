@@ -18,11 +18,11 @@ from typing import Literal, NamedTuple
 
 from llmhpo import attempts
 from llmhpo.attempts import RETRIES
-from llmhpo.errors import ConfigError
+from llmhpo.errors import ConfigError, StoreError
 from llmhpo.events import Confirmed
 from llmhpo.executors.base import Executor
 from llmhpo.space import Params
-from llmhpo.store import Store
+from llmhpo.store import Store, load_study
 from llmhpo.store.journal import journal_path
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial, confirm_seed
@@ -31,6 +31,7 @@ Verdict = Literal["better", "not distinguishable", "worse"]
 Which = Literal["best", "default", "baseline"]
 Held = Literal["promotion", "test"]  # the splits that the search never sees
 LEVEL = 0.95
+SEEDLESS = "all runs of each gave the same value: the job does not use the seed, so that this says nothing of chance"
 LEAST_FOR_EDITS = 3  # rounds that an edit is confirmed in
 FOLDERS: Mapping[Held, str] = {"promotion": "confirm", "test": "test"}  # of the runs, in that of the study
 _TEST_ROUNDS = 1 << 20  # the rounds on the test split count from here, which gives them seeds that no promotion had
@@ -125,6 +126,12 @@ class Confirmation:
         return "it computed its values itself; have a scorer do that (scorer = ...)" if self.self_reported else ""
 
     @property
+    def is_seedless(self) -> bool:
+        """Whether every run of each gave one and the same value: such a job does not depend on the seed, and more runs tell no more."""
+        arms = [self.best] if self.default is None else [self.best, self.default]
+        return all(len(arm.values) > 1 and None not in arm.values and len(set(arm.values)) == 1 for arm in arms)
+
+    @property
     def where(self) -> str:
         """What the two were compared on, in words."""
         return f"{len(self.seeds)} new seeds" + (f" and the {self.split} split" if self.split != "search" else "")
@@ -180,6 +187,39 @@ class Arm(NamedTuple):
     code: str = ""
 
 
+class Match(NamedTuple):
+    """What is compared: the winner, the configuration of each of the two, and why there is nothing to compare with."""
+
+    winner: Trial
+    arms: dict[Which, Arm]
+    note: str = ""
+
+    def runs(self, which: Which, trials: Sequence[Trial], context: Context) -> list[Trial]:
+        """Those of the recorded `trials` that ran an arm, in their order."""
+        arm = self.arms[which]
+        whole = context.space_of(arm.code).complete  # of an earlier run that lacks what was added since
+        return [t for t in trials if t.proposal.code == arm.code and whole(t.params) == arm.params]
+
+
+def match_of(context: Context) -> Match:
+    """The winner of a study and what it is compared with. Raises: ConfigError where no trial has ended well."""
+    winner = incumbent(context)
+    if winner is None:
+        raise ConfigError("there is nothing to confirm: no trial has ended well yet; run the study first")
+    best = Arm(context.space_of(winner.proposal.code).complete(winner.params), winner.proposal.code)
+    if winner.proposal.code:
+        unedited = incumbent(context.within(""))
+        if unedited is None:
+            return Match(winner, {"best": best}, "no trial of the unedited code has ended well")
+        return Match(winner, {"best": best, "baseline": Arm(context.space.complete(unedited.params))})
+    if not context.space.has_default:
+        return Match(winner, {"best": best}, "the space declares no default to compare with")
+    default = Arm(context.space.default())
+    if context.space.key(default.params) == context.space.key(best.params):
+        return Match(winner, {"best": best}, "the default configuration is the winner")
+    return Match(winner, {"best": best, "default": default})
+
+
 class Plan:
     """The runs that confirm the winner of `context`, `k` of each arm, and the study that records them.
 
@@ -191,75 +231,50 @@ class Plan:
 
     def __init__(self, store: Store, context: Context, k: int, held: Held = "promotion") -> None:
         check_rounds(k)
-        winner = incumbent(context)
-        if winner is None:
-            raise ConfigError("there is nothing to confirm: no trial has ended well yet; run the study first")
-        self.store, self.k = store, k
-        self._first_round = _TEST_ROUNDS if held == "test" else 0
-        self._context, self._winner = context, winner
-        params = context.space_of(winner.proposal.code).complete(winner.params)
-        self._arms: dict[Which, Arm] = {"best": Arm(params, winner.proposal.code)}
-        self._note = self._oppose(winner)
+        self.store, self.k, self.match = store, k, match_of(context)
+        self._held, self._context = held, context
+        if self.match.winner.proposal.code:
+            self._begin_edits(self.match.winner.proposal.code)
 
-    def _oppose(self, winner: Trial) -> str:
-        """Add what the winner is compared with; why there is nothing."""
-        context = self._context
-        if winner.proposal.code:
-            if self.k < LEAST_FOR_EDITS:
-                raise ConfigError(
-                    f"confirm={self.k}: an edit of the code is confirmed in {LEAST_FOR_EDITS} runs at least"
-                )
-            known = {r.id for r in self.store.context().revisions}
-            line = tuple(r for r in context.lineage(winner.proposal.code) if r.id not in known)
-            if context.baseline is not None:
-                self.store.begin_edits(context.baseline)
-            if line:  # so that this study knows the winner's space
-                self.store.record(Batch("edit", 0, 0, revisions=line))
-            unedited = incumbent(context.within(""))
-            if unedited is None:
-                return "no trial of the unedited code has ended well"
-            self._arms["baseline"] = Arm(context.space.complete(unedited.params))
-        elif not context.space.has_default:
-            return "the space declares no default to compare with"
-        elif context.space.key(context.space.default()) == context.space.key(self._arms["best"].params):
-            return "the default configuration is the winner"
-        else:
-            self._arms["default"] = Arm(context.space.default())
-        return ""
+    def _begin_edits(self, code: str) -> None:
+        """Let the store know the revisions of the winner, and so its space."""
+        if self.k < LEAST_FOR_EDITS:
+            raise ConfigError(f"confirm={self.k}: an edit of the code is confirmed in {LEAST_FOR_EDITS} runs at least")
+        known = {r.id for r in self.store.context().revisions}
+        line = tuple(r for r in self._context.lineage(code) if r.id not in known)
+        if self._context.baseline is not None:
+            self.store.begin_edits(self._context.baseline)
+        if line:
+            self.store.record(Batch("edit", 0, 0, revisions=line))
 
     @property
     def total(self) -> int:
         """How many runs it takes in all."""
-        return self.k * len(self._arms)
+        return self.k * len(self.match.arms)
 
     @property
     def done(self) -> int:
         """How many of them have ended."""
-        return sum(t.outcome is not None for arm in self._arms.values() for t in self._runs(arm))
+        return sum(t.outcome is not None for which in self.match.arms for t in self._runs(which))
 
     @property
     def open(self) -> list[Trial]:
         """The runs that have begun and not ended."""
-        return [t for arm in self._arms.values() for t in self._runs(arm) if t.outcome is None]
+        return [t for which in self.match.arms for t in self._runs(which) if t.outcome is None]
 
     @property
     def earlier(self) -> list[Trial]:
         """Runs of what led when the same was asked before."""
-        mine = {t.number for arm in self._arms.values() for t in self._runs(arm)}
+        mine = {t.number for which in self.match.arms for t in self._runs(which)}
         return [t for t in self.store.trials if t.number not in mine]
 
-    def _seed(self, round_: int) -> int:
-        return confirm_seed(self._context.seed, self._first_round + round_)
-
-    def _runs(self, arm: Arm) -> list[Trial]:
-        whole = self._context.space_of(arm.code).complete  # of an earlier run that lacks what was added since
-        same = [t for t in self.store.trials if t.proposal.code == arm.code and whole(t.params) == arm.params]
-        return same[: self.k]
+    def _runs(self, which: Which) -> list[Trial]:
+        return self.match.runs(which, self.store.trials, self._context)[: self.k]
 
     def next(self, busy: Sequence[int] = ()) -> Rerun | None:
         """The next run that has not ended and is not among the numbers `busy`, committed as begun; None where all are."""
-        for round_, (which, arm) in itertools.product(range(self.k), self._arms.items()):
-            runs = self._runs(arm)
+        for round_, (which, arm) in itertools.product(range(self.k), self.match.arms.items()):
+            runs = self._runs(which)
             if len(runs) <= round_:
                 runs.append(self.store.begin(Proposal(arm.params, which, code=arm.code)))
             if runs[round_].outcome is None and runs[round_].number not in busy:
@@ -268,31 +283,52 @@ class Plan:
 
     def rerun(self, trial: Trial) -> Rerun:
         """The run that a trial of `store` is."""
-        which, arm = next((w, a) for w, a in self._arms.items() if trial.number in [t.number for t in self._runs(a)])
-        round_ = [t.number for t in self._runs(arm)].index(trial.number)
-        return Rerun(trial.number, which, arm.params, self._seed(round_), round_, arm.code)
+        which = next(w for w in self.match.arms if trial.number in [t.number for t in self._runs(w)])
+        round_ = [t.number for t in self._runs(which)].index(trial.number)
+        arm = self.match.arms[which]
+        return Rerun(trial.number, which, arm.params, _seed(self._context, self._held, round_), round_, arm.code)
 
     def confirmation(self, split: str = "search") -> Confirmation:
         """What the runs that have ended, on `split`, say."""
-        arms = [self._reruns(arm) for arm in self._arms.values()]
-        winner = self._winner
-        says_itself = any(t.outcome is not None and t.outcome.self_reported for t in self._runs(self._arms["best"]))
-        return Confirmation(
-            self._context.task,
-            tuple(self._seed(round_) for round_ in range(self.k)),
-            winner.number,
-            arms[0],
-            arms[1] if len(arms) > 1 else None,
-            self._note,
-            winner.proposal.code,
-            split,
-            says_itself,
-        )
+        return _summary(self.match, self.store.trials, self._context, self.k, self._held, split)
 
-    def _reruns(self, arm: Arm) -> Reruns:
-        runs = self._runs(arm)
-        values = [t.value for t in runs] + [None] * (self.k - len(runs))
-        return Reruns(arm.params, tuple(values), sum(t.outcome is not None and t.value is None for t in runs))
+
+def _seed(context: Context, held: Held, round_: int) -> int:
+    return confirm_seed(context.seed, (_TEST_ROUNDS if held == "test" else 0) + round_)
+
+
+def _summary(match: Match, trials: Sequence[Trial], context: Context, k: int, held: Held, split: str) -> Confirmation:
+    runs = {which: match.runs(which, trials, context)[:k] for which in match.arms}
+    arms = [_reruns(match.arms[which].params, of, k) for which, of in runs.items()]
+    return Confirmation(
+        context.task,
+        tuple(_seed(context, held, round_) for round_ in range(k)),
+        match.winner.number,
+        arms[0],
+        arms[1] if len(arms) > 1 else None,
+        match.note,
+        match.winner.proposal.code,
+        split,
+        any(t.outcome is not None and t.outcome.self_reported for t in runs["best"]),
+    )
+
+
+def _reruns(params: Params, runs: Sequence[Trial], k: int) -> Reruns:
+    values = [t.value for t in runs] + [None] * (k - len(runs))
+    return Reruns(params, tuple(values), sum(t.outcome is not None and t.value is None for t in runs))
+
+
+def kept_confirmation(
+    storage: str, study_name: str, context: Context, held: Held = "promotion", split: str = "search"
+) -> Confirmation | None:
+    """What the recorded runs say of what leads in `context` now; None where it was not run again. Reads only."""
+    try:
+        trials = load_study(storage, f"{study_name}:{FOLDERS[held]}").trials
+        match = match_of(context)
+    except (StoreError, ConfigError):
+        return None
+    k = max(len(match.runs(which, trials, context)) for which in match.arms)
+    return _summary(match, trials, context, k, held, split) if k else None
 
 
 def open_plan(

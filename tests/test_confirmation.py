@@ -12,10 +12,10 @@ import pytest
 
 import llmhpo
 from llmhpo import Study, job
-from llmhpo.confirmation import Confirmation, Reruns, interval
+from llmhpo.confirmation import Confirmation, Reruns, interval, kept_confirmation
 from llmhpo.errors import ConfigError
 from llmhpo.events import Confirmed, Event
-from llmhpo.trial import Task, confirm_seed
+from llmhpo.trial import Outcome, Task, Trial, confirm_seed
 
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
 PLAIN = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
@@ -112,6 +112,26 @@ def test_optimize_confirms_at_the_end_and_tells_of_every_run() -> None:
     assert result.confirmation is not None
     assert [(e.done, e.total) for e in events if isinstance(e, Confirmed)] == [(i + 1, 6) for i in range(6)]
     assert len(result.trials) == 12
+
+
+def test_what_was_confirmed_is_read_again_for_the_same_winner_and_for_no_other(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path}/s.db"
+    result = search(confirm=3, storage=storage, study_name="s")
+    assert kept_confirmation(storage, "s", result.context) == result.confirmation
+    assert kept_confirmation(storage, "s", result.context, "test") is None
+    better = replace(result.trials[0].proposal, params={"x": 0.123})
+    context = replace(
+        result.context, trials=(*result.trials, *(Trial(12 + k, better, Outcome("ok", -9.0)) for k in range(9)))
+    )
+    found = kept_confirmation(storage, "s", context)
+    assert found is None or found.best.values == (None, None, None)  # the default was run, the new winner was not
+
+
+@pytest.mark.parametrize(
+    "values, is_seedless", [([1.0, 1.0], True), ([1.0, 1.1], False), ([1.0], False), ([None, 1.0], False)]
+)
+def test_runs_that_are_all_alike_are_told_from_such_as_differ(values: list[float | None], is_seedless: bool) -> None:
+    assert made(values, [2.0] * len(values)).is_seedless == is_seedless
 
 
 def test_failures_are_counted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -27,19 +28,26 @@ default = 0.5
 """
 
 
-def llmhpo(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "llmhpo", *words], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
-    )
+def llmhpo(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command, names = [sys.executable, "-m", "llmhpo", *words], os.environ | environment
+    return subprocess.run(command, cwd=cwd, env=names, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_a_study_that_ran_has_a_report(tmp_path: Path) -> None:
+def test_a_study_that_ran_has_a_report_with_what_its_confirmation_found(tmp_path: Path) -> None:
     (tmp_path / "study.toml").write_text(STUDY)
     assert llmhpo("run", "--plain", cwd=tmp_path).returncode == 0
-    done = llmhpo("report", "-o", "page.html", cwd=tmp_path)
+    confirmed = llmhpo("confirm", "-k", "2", cwd=tmp_path)
+    assert "the job does not use the seed" in " ".join(confirmed.stdout.split())
+    opened = tmp_path / "browser"  # a browser that notes what it is asked to open
+    opened.write_text('#!/bin/sh\nprintf %s "$1" > opened\n')
+    opened.chmod(0o755)
+    done = llmhpo("report", "-o", "page.html", "--open", cwd=tmp_path, BROWSER=f"{opened} %s")
     assert done.returncode == 0, done.stderr
     assert "wrote page.html" in done.stdout
-    assert (tmp_path / "page.html").read_text().count("<circle") >= 5
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<circle") >= 5
+    assert "On 2 new seeds: better" in page
+    assert (tmp_path / "opened").read_text() == (tmp_path / "page.html").as_uri()
 
 
 def test_a_report_that_cannot_be_written_says_where_and_what_to_do(tmp_path: Path) -> None:

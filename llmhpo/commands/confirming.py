@@ -14,7 +14,7 @@ from rich.text import Text
 from llmhpo import stopping
 from llmhpo.commands.base import StudyFile, console, errors, study_file
 from llmhpo.config import read_study_file
-from llmhpo.confirmation import LEVEL, Confirmation, Held, Interval, Reruns
+from llmhpo.confirmation import LEVEL, SEEDLESS, Confirmation, Held, Interval, Reruns
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import show_number
 from llmhpo.progress import make_progress
@@ -68,6 +68,8 @@ def print_confirmation(c: Confirmation) -> None:
         table.add_row("difference" if c.code else "best - default", *_interval_cells(c.difference))
     console.print(table)
     console.print(Text(_edit_verdict(c) if c.code else _verdict(c)), soft_wrap=True)
+    if c.is_seedless:
+        console.print(Text(f"note: {SEEDLESS}; pass {{seed}} in the command, or read LLMHPO_SEED"), soft_wrap=True)
 
 
 def _verdict(c: Confirmation) -> str:

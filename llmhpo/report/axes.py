@@ -12,6 +12,8 @@ from llmhpo.param import Param
 from llmhpo.report.markup import Markup, el, line
 
 WIDTH, HEIGHT = 720, 300  # of a chart in its own units; the page scales it
+_CHARACTER = 7.2  # the width of one in a label
+_MARGIN = 8  # what every chart leaves free at its right
 
 
 class Tick(NamedTuple):
@@ -105,11 +107,12 @@ class Frame(NamedTuple):
         return parts
 
     def x_axis(self, ticks: Sequence[Tick], title: str = "") -> list[Markup]:
-        """Labels below the chart; those that would touch are left out."""
+        """Labels below the chart, none beyond its right end; those that would touch are left out."""
         parts = [el("line", x1=self.left, x2=self.right, y1=self.bottom, y2=self.bottom, class_="axis")]
         free = -math.inf
         for tick in ticks:
-            x, half = self.x(tick.at), 3.6 * len(tick.label)
+            half = _CHARACTER / 2 * len(tick.label)
+            x = min(self.x(tick.at), self.right + _MARGIN - half)
             if x - half > free:
                 parts.append(el("text", tick.label, x=x, y=self.bottom + 17, class_="tick middle"))
                 free = x + half

@@ -53,7 +53,8 @@ def history_chart(context: Context) -> Markup:
     legend.append(el("span", el("i", class_="swatch best"), "best so far", class_="key"))
     if len(valued) < len(done):
         legend.append(el("span", "× without a value", class_="key"))
-    return join([svg(parts, "value of each trial and the best so far"), el("p", *legend, class_="legend")])
+    chart = el("div", svg(parts, "value of each trial and the best so far"), class_="scroll")
+    return join([chart, el("p", *legend, class_="legend")])
 
 
 def importance_chart(sensitivities: Mapping[str, float]) -> Markup:
@@ -173,7 +174,7 @@ def curve_chart(context: Context, best: Trial) -> Markup:
         places = [f"{frame.x(across.at(s)):.1f},{frame.y(scale.at(v)):.1f}" for s, v in t.outcome.curve]
         mark = "strand chosen" if t is best else "strand faint"
         parts.append(el("polyline", _title(t), points=" ".join(places), class_=mark))
-    return svg(parts, "learning curves")
+    return el("div", svg(parts, "learning curves"), class_="scroll")
 
 
 # --- pieces -----------------------------------------------------------------------------------------------------------

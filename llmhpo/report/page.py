@@ -6,6 +6,7 @@ import json
 import platform
 import shlex
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from llmhpo.agents.quality import qualities
 from llmhpo.agents.reflect import reflect
 from llmhpo.code.lineage import Lineage
 from llmhpo.config import RunConfig
-from llmhpo.confirmation import Confirmation, Interval
+from llmhpo.confirmation import LEVEL, SEEDLESS, Confirmation, Held, Interval, Reruns, kept_confirmation
 from llmhpo.editing import REPOSITORY
 from llmhpo.history import show_number, show_value
 from llmhpo.llm.redact import Redactor
@@ -35,18 +36,33 @@ def study_report(config: RunConfig, context: Context, *, again: str = "") -> str
     """The report of the study of a study.toml, as it stands in `context`. Raises: ConfigError."""
     words = config.command if isinstance(config.command, str) else shlex.join(config.command or ())
     diff = None if context.baseline is None else Lineage(config.directory / REPOSITORY).diff
-    result = result_of(context, config.study_name, config.storage)
-    return report_html(result, context, command=words, again=again, diff=diff)
+    result = replace(
+        result_of(context, config.study_name, config.storage), confirmation=_kept(config, context, "promotion")
+    )
+    return report_html(result, context, command=words, again=again, diff=diff, tested=_kept(config, context, "test"))
+
+
+def _kept(config: RunConfig, context: Context, held: Held) -> Confirmation | None:
+    """What `llmhpo confirm` has found for what leads now."""
+    split = held if config.scoring is not None and held in config.scoring.splits else "search"
+    return kept_confirmation(str(config.storage), config.study_name, context, held, split)
 
 
 def report_html(
-    result: Result, context: Context, *, command: str = "", again: str = "", diff: Diff | None = None
+    result: Result,
+    context: Context,
+    *,
+    command: str = "",
+    again: str = "",
+    diff: Diff | None = None,
+    tested: Confirmation | None = None,
 ) -> str:
     """The report of a study as one HTML page.
 
     `command` is what a trial runs, `again` how the study is run on; both are quoted in the last section. `diff`: see `code_section`.
+    `tested` is what the sealed test split says, where it was opened.
     """
-    parts = [_head(result), *_sections(result, context, command, again, diff)]
+    parts = [_head(result), *_sections(result, context, command, again, diff, tested)]
     style = Markup(resources.files(__package__).joinpath("style.css").read_text(encoding="utf-8"))
     head = el(
         "head",
@@ -104,12 +120,15 @@ def _card(figure: str, words: str, class_: str | None = None) -> Markup:
     return el("div", el("b", figure, class_=class_), el("span", words), class_="card")
 
 
-def _sections(result: Result, context: Context, command: str, again: str, diff: Diff | None) -> Iterator[Markup]:
+def _sections(
+    result: Result, context: Context, command: str, again: str, diff: Diff | None, tested: Confirmation | None
+) -> Iterator[Markup]:
     best = result.best
     sensitivities = fit_screen(settled(context)).sensitivities()
     order = sorted(context.space.names, key=lambda name: -sensitivities.get(name, 0.0))
     if best is not None:
-        yield from _section("Best against default", _comparison(result, best), _confirmed(result.confirmation))
+        confirmed = [_confirmed(c) for c in (result.confirmation, tested)]
+        yield from _section("Best against default", _comparison(result, best), *confirmed)
     note = el("p", "Values far worse than the better half lie at the edge.", class_="quiet")
     yield from _section("What was learned", *_insights(context))
     yield from _section("History", history_chart(context), note, when=bool(context.finished))
@@ -166,18 +185,23 @@ def _comparison(result: Result, best: Trial) -> Markup:
 def _confirmed(c: Confirmation | None) -> Markup:
     if c is None:
         return Markup("")
-    rows = [["winner", _interval(c.best.interval)]]
+    rows = [[name, _interval(arm.interval)] for name, arm in _arms(c)]
     if c.default is not None:
-        rows += [
-            ["code as it stood" if c.code else "default", _interval(c.default.interval)],
-            ["difference", _interval(c.difference)],
-        ]
+        rows.append(["difference", _interval(c.difference)])
     verdict = c.verdict or line(c.note, 200)
     if c.code:
         verdict = f"not confirmed, {c.objection}" if c.objection else "confirmed"
-    return join(
-        [el("p", f"On {len(c.seeds)} new seeds: {verdict}."), table(["", "mean, with its 95 % interval"], rows)]
-    )
+    remarks = [
+        f"{arm.failed} run{'s' * (arm.failed != 1)} of the {name} failed" for name, arm in _arms(c) if arm.failed
+    ]
+    remarks += [SEEDLESS] if c.is_seedless else []
+    told = "; ".join([f"On {line(c.where, 60)}: {verdict}", *remarks])
+    return join([el("p", f"{told}."), table(["", f"mean, with its {LEVEL:.0%} interval"], rows)])
+
+
+def _arms(c: Confirmation) -> list[tuple[str, Reruns]]:
+    other = "code as it stood" if c.code else "default"
+    return [("winner", c.best), *([] if c.default is None else [(other, c.default)])]
 
 
 def _interval(interval: Interval | None) -> str:

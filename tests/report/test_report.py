@@ -8,16 +8,20 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmhpo.confirmation import Confirmation, Reruns
 from llmhpo.param import Param, param_from_dict
-from llmhpo.report.axes import Scale, param_ticks
+from llmhpo.report.axes import Frame, Scale, Tick, param_ticks
 from llmhpo.report.markup import Markup, el, line
 from llmhpo.report.page import report_html, write_report
 from llmhpo.result import result_of
@@ -218,6 +222,23 @@ def test_what_was_imported_is_marked_counted_apart_and_told_with_what_was_left_o
     assert "script" not in Tags(text).count
 
 
+def test_what_was_confirmed_stands_beside_the_default_with_its_intervals_and_its_failures() -> None:
+    context = study()
+    best, default = Reruns({}, (0.1, 0.2, 0.3), 0), Reruns({}, (0.8, None, 0.9), 1)
+    kept = [Confirmation(context.task, (1, 2, 3), 9, best, default, split=split) for split in ("search", "test")]
+    result = replace(result_of(context, "s", "sqlite:///x.db"), confirmation=kept[0])
+    text = report_html(result, context, tested=kept[1])
+    assert "On 3 new seeds: better; 1 run of the default failed." in text
+    assert "On 3 new seeds and the test split" in text
+    assert "0.2 (-0.048414 to 0.44841)" in text
+
+
+def test_no_label_below_a_chart_reaches_beyond_its_right_end() -> None:
+    drawn = "".join(Frame(52, 26, 332, 192).x_axis([Tick(0.0, "128"), Tick(1.0, "a_long_label")]))
+    middle = max(float(x) for x in re.findall(r'<text x="([\d.]+)"', drawn))
+    assert middle + len("a_long_label") * 3.6 <= 340
+
+
 def test_what_the_person_said_is_on_the_page() -> None:
     said = Steering((Note(f"smaller models {ATTACK}", 1),), {"lr": Limit(0.01, 0.1)}, budget=Budget(n_trials=30))
     text = page(replace(study(), steering=said))
@@ -234,14 +255,58 @@ in_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; CI i
 
 
 @functools.cache
-def browse(path: str, width: int = 1000) -> str:
+def browse(path: str, width: int = 1000, proxy: str = "") -> str:
     """The page's elements as the browser has them once it has run whatever it would run."""
     quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", "--no-sandbox"]  # fmt: skip
+    by = [f"--proxy-server={proxy}"] if proxy else []
     with tempfile.TemporaryDirectory() as profile:
-        command = [str(CHROMIUM), "--headless", *quiet, f"--user-data-dir={profile}", f"--window-size={width},800",
+        command = [str(CHROMIUM), "--headless", *quiet, *by, f"--user-data-dir={profile}", f"--window-size={width},800",
                    "--virtual-time-budget=2000", "--dump-dom", f"file://{path}"]  # fmt: skip
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.fixture
+def asked() -> Iterator[tuple[str, list[str]]]:
+    """The address of a proxy that every request of a browser goes through, and what was asked of it."""
+    seen: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.send_response(204)
+            self.end_headers()
+
+        do_CONNECT = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}", seen
+        server.shutdown()
+        thread.join()
+
+
+REACHING = (
+    '<img src="http://canary.invalid/a.png"><link rel="stylesheet" href="http://canary.invalid/b.css">'
+    "<style>body { background: url(http://canary.invalid/c.png) }</style>"
+)
+
+
+@in_browser
+@pytest.mark.parametrize("is_report", [True, False])
+def test_a_browser_asks_the_network_for_nothing_that_a_trial_said(
+    tmp_path: Path, asked: tuple[str, list[str]], is_report: bool
+) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(
+        page(study(text=REACHING)) if is_report else f"<!doctype html>{REACHING}"
+    )  # what a report must not do
+    browse(str(path), proxy=asked[0])
+    assert any("canary.invalid" in request for request in asked[1]) == (not is_report)
 
 
 @in_browser
