@@ -129,12 +129,12 @@ def prefill(engine: Engine, amount: Amount) -> list[Figure]:
     """The second request of a run, with more rows of history, against the same one cold."""
     more = amount.more_rows
     again = second_request(engine, prompt(amount.rows), prompt(amount.rows + more))
-    own = second_request(engine, question(amount.rows), question(amount.rows + 4))
+    own = questions_of_a_run(engine, [question(n) for n in range(4, 4 + amount.rows + more, 4)])
     return [
         Figure("prompt read cold", f"{again.tokens} tokens, {again.tokens / again.cold_s:.0f} tokens/s"),
         Figure("prompt without any trial", f"{len(engine.tokens(prompt(0)[0].content))} tokens"),
         Figure(f"second request, {more} rows more, against cold", str(again), "<= 0.35", again.share <= 0.35),
-        Figure("second question of a study, 4 trials more", str(own)),
+        Figure("the questions of a study, each 4 trials after the one before", str(own)),
     ]
 
 
@@ -167,6 +167,19 @@ def second_request(engine: Engine, first: tuple[Message, ...], second: tuple[Mes
         used, seconds = engine.timed(lambda: engine.ask(second, 1))
         warms.append(seconds)
     return Again(used.input_tokens, used.input_tokens - used.cached_tokens, min(warms), min(colds))
+
+
+def questions_of_a_run(engine: Engine, asked: Sequence[tuple[Message, ...]]) -> Again:
+    """All questions but the first in their order, and each of them cold."""
+    engine.model.release()
+    engine.ask(asked[0], 1)
+    warm = [engine.timed(partial(engine.ask, one, 1)) for one in asked[1:]]
+    cold_s = 0.0
+    for one in asked[1:]:
+        engine.model.release()
+        cold_s += engine.timed(partial(engine.ask, one, 1))[1]
+    used = sum((usage for usage, _ in warm), Usage())
+    return Again(used.input_tokens, used.input_tokens - used.cached_tokens, sum(s for _, s in warm), cold_s)
 
 
 def writing(engine: Engine, amount: Amount) -> list[Figure]:

@@ -22,7 +22,7 @@ def test_one_command_prints_every_figure_and_what_does_not_depend_on_speed_holds
         "on cpu",
         "transformers",
         "second request",
-        "second question",
+        "questions of a study",
         "generate",
         "memory bandwidth",
         "side by side",

@@ -109,7 +109,7 @@ class Loaded:
             more["attention_mask"] = self._masks(sees, at, places)
             more["position_ids"] = torch.from_numpy(at)[None].to(self.device)
         with torch.inference_mode():
-            keep = torch.tensor(list(wanted), device=self.device)
+            keep = torch.tensor(list(wanted), dtype=torch.long, device=self.device)
             if self._narrow:
                 more["logits_to_keep"] = keep
             tokens = torch.tensor([list(ids)], device=self.device)

@@ -88,7 +88,8 @@ class Prefixes:
         while (start := len(prefix.ids)) < len(ids):
             end = min(len(ids), start // piece * piece + piece)
             clock.check(f"after reading {start} of {len(ids)} tokens")
-            logits = self._loaded.forward(ids[start:end], prefix.cache, [end - start - 1])
+            wanted = [end - start - 1] if end == len(ids) else []  # the vocabulary is a large part of a small model
+            logits = self._loaded.forward(ids[start:end], prefix.cache, wanted)
             prefix.ids = ids[:end]
             if self._loaded.exact or end % piece == 0:
                 prefix.whole = end
