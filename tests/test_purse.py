@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+import llmhpo
 from llmhpo.errors import BudgetError, LLMUnavailableError
+from llmhpo.llm.scripted import ScriptedModel
 from llmhpo.store.purse import Purse
 from llmhpo.usage import Caps, Usage
 
@@ -89,6 +91,18 @@ def test_a_request_that_was_left_is_paid_for_in_full(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), Purse(tmp_path).reserved(Caps(max_requests=1), Usage(), ONE, 0.0):
         raise KeyboardInterrupt
     assert json.loads((tmp_path / "purse.json").read_text())["paid"]["output_tokens"] == ONE.output_tokens
+
+
+def test_a_run_keeps_back_what_a_talk_may_be_spending(tmp_path: Path) -> None:
+    folder, model = tmp_path / "runs" / "s", ScriptedModel(["{}"])
+    with Purse(folder).reserved(Caps(max_requests=1), Usage(), ONE, time.monotonic()) as paid:
+        llmhpo.optimize(
+            lambda params: float(params["x"]), {"x": {"type": "float", "low": 0.0, "high": 1.0}}, n_trials=2, llm=model,
+            max_requests=1, deadline_s=0.2, study_name="s", cwd=tmp_path, n_workers=1,
+        )  # fmt: skip
+        paid(ONE)
+    kinds = {json.loads(line)["kind"] for line in (folder / "events.jsonl").read_text().splitlines()}
+    assert ("consulted" in kinds, "request" in kinds) == (True, False)
 
 
 def test_without_a_cap_nothing_is_written(tmp_path: Path) -> None:

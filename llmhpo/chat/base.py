@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["reads", "changes", "spends", "leaves"]
 _LIGHT = ("helping",)  # modules whose commands answer while the heavy ones are still being imported
-_DRAFTS = re.compile(
-    r"""\s*("[^"]*"|'[^']*'|\S+)\s+\S+\s+(minimize|maximize)(\s|$)"""
-)  # a script, a metric and its direction
+_DRAFTS = re.compile(r"""\s*("[^"]*"|'[^']*'|\S+)\s+(\S+)\s+(minimize|maximize)(?:\s+(.*))?$""", re.DOTALL)
 _importing = threading.RLock()
 
 
@@ -109,14 +107,15 @@ COMMANDS: dict[str, Command] = {
 def parse(line: str) -> tuple[Command, list[str]]:
     """The command of a line that begins with a slash, and its words; quotes hold words together.
 
-    The text of a note, and of a task that is not drafted, is one word, as it stands. Raises: ConfigError.
+    The text of a note, and the words for a task, are one word, as they stand. Raises: ConfigError.
     """
     name, _, rest = line.strip().removeprefix("/").partition(" ")
     command = COMMANDS.get(name.lower())
     if command is None:
         raise ConfigError(f"{'/' + name[:40]!r} is no command{_hint(name)}")
-    is_prose = command.name == "note" or (command.name == "task" and not _DRAFTS.match(rest))
-    if is_prose:
+    if command.name == "task" and (drafts := _DRAFTS.match(rest)):
+        return command, [word.strip().strip("\"'") for word in drafts.groups("") if word]
+    if command.name in ("note", "task"):
         return command, [rest.strip()] if rest.strip() else []
     try:
         return command, shlex.split(rest)

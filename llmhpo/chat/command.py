@@ -11,7 +11,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from llmhpo.chat.screen import Screen
     from llmhpo.chat.talk import Talk
     from llmhpo.operations import StudyFile
-    from llmhpo.trial import Context, Trial
+    from llmhpo.trial import Context
 
 _WORDS = 200  # characters of a task that the greeting shows
+_MOST_TOLD = 5  # trials that have ended since the last look
 _LOOK_S, _SHARE = 1.0, 0.25  # the watcher looks once a second, and takes a quarter of a core for it at most
 
 
@@ -170,44 +171,58 @@ def _greeting(path: Path) -> str:
 
 
 def _watch(session: Session, screen: Screen) -> None:
-    """Keep the status line, and tell of trials that end."""
-    headline: Callable[[StudyFile, Context], str] = heavy("chat.looking").headline
-    seen: int | None = None
-    stamp: object = None
-    study: StudyFile | None = None
+    """Keep the status line, and tell of trials and runs that end."""
+    look = _Look(session, screen)
     while True:
         start = time.thread_time()
         try:
-            study = session.study() if study is None or not session.path.exists() else study
-            now = (study.stamp, _mtime(session.path))
-            if now != stamp or study.stamp is None:
-                study = session.study()
-                context = study.context()
-                screen.status, screen.names = headline(study, context), context.space.names
-                seen = _tell_ended(screen, context, seen)
-                stamp = now
-            else:
-                screen.status = headline(study, context)
+            look.once()
         except LLMHPOError as error:
             screen.status = " ".join(str(error).split())[:200]
-            stamp = None
+            look.stamp = None
         except Exception as error:  # noqa: BLE001 - the status line must not end the session
             screen.status = f"the study cannot be read now: {type(error).__name__}"
-            stamp = None
+            look.stamp = None
         time.sleep(max(_LOOK_S, (time.thread_time() - start) * (1 / _SHARE - 1)))
+
+
+class _Look:
+    """What the status line was last made of."""
+
+    def __init__(self, session: Session, screen: Screen) -> None:
+        self._session, self._screen = session, screen
+        self._looking: Any = heavy("chat.looking")
+        self._study: StudyFile | None = None
+        self._context: Context | None = None
+        self._ended: int | None = None  # trials that the person knows of
+        self._runs = False
+        self.stamp: object = None
+
+    def once(self) -> None:
+        """Read what has changed. Raises: errors of llmhpo."""
+        study = self._study
+        if study is None or not self._session.path.exists():
+            study = self._study = self._session.study()
+        stamp = (study.stamp, _mtime(self._session.path))
+        if self._context is None or stamp != self.stamp or study.stamp is None:
+            study = self._study = self._session.study()
+            self._context, self.stamp = study.context(), stamp
+            self._screen.names = self._context.space.names
+            self._tell_ended(self._context)
+        running = study.running()
+        self._screen.status = self._looking.headline(study, self._context, running)
+        if self._runs and running is None:
+            words = self._looking.last_words(study)
+            self._screen.say(f"the run has ended: {words}" if words else "the run has ended")
+        self._runs = running is not None
+
+    def _tell_ended(self, context: Context) -> None:
+        ended = [t for t in context.trials if t.outcome is not None]
+        for trial in [] if self._ended is None else ended[self._ended :][-_MOST_TOLD:]:
+            best = context.best is not None and context.best.number == trial.number
+            self._screen.say(self._looking.ended(trial) + (" (best so far)" if best else ""))
+        self._ended = len(ended)
 
 
 def _mtime(path: Path) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
-
-
-def _tell_ended(screen: Screen, context: Context, seen: int | None) -> int:
-    """Say which trials have ended since the last look; how many have now."""
-    value_text: Callable[[Trial], str] = heavy("progress").value_text
-    ended = [t for t in context.trials if t.outcome is not None]
-    if seen is not None:
-        best = context.best
-        for trial in ended[seen:][-5:]:
-            mark = " (best so far)" if best is not None and best.number == trial.number else ""
-            screen.say(f"trial {trial.number}: {value_text(trial)}{mark}")
-    return len(ended)

@@ -15,8 +15,8 @@ def help(session: Session, words: list[str]) -> str:
         return f"{usage(command)}\n  {command.help}. {does}".rstrip()
     rows = [f"  /{c.name:<7}  {c.help}" for c in COMMANDS.values()]
     ends = (
-        "/help COMMAND says more. Other words go to the model, which asks you before it changes\n"
-        "or spends anything. Alt-Enter begins a new line."
+        "/help COMMAND says more. Other words go to the model, which asks you before it changes or spends anything. "
+        "Alt-Enter begins a new line."
     )
     return "\n".join([*rows, ends])
 

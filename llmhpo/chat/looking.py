@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,15 @@ from llmhpo.operations import StudyFile, trial_of
 from llmhpo.progress import source_text, usage_text, value_text
 from llmhpo.prompts import as_data, as_line
 from llmhpo.steering import MOST_TASK_CHARS
+from llmhpo.store.lease import Running
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Context, Direction, Trial
 from llmhpo.view import View
 
 _LATEST = 8
-_LINE = 200
+_LINE, _REASON = 200, 100
+_FRESH_S = 60.0  # an older log is of an earlier run
 
 
 def task(session: Session, words: list[str]) -> str:
@@ -99,12 +102,14 @@ def status(session: Session, words: list[str]) -> str:
         raise wrong_use("status", words)
     study = session.study()
     context = study.context()
-    lines = [headline(study, context)]
+    lines = [headline(study, context, study.running())]
     for t in context.trials[-_LATEST:]:
         seconds = "" if t.outcome is None else f"{t.outcome.seconds:.1f} s"
         cells = (as_line(source_text(t), 26), _shortened(as_line(one_line(t.params), 500)))
         lines.append(f"{t.number:>5} {value_text(t):>10} {seconds:>9}  {cells[0]:<9} {cells[1]}")
     lines.append(f"model: {usage_text(context.usage)}")
+    if context.batches and context.batches[-1].error:
+        lines.append(f"the model gave nothing last time: {as_line(context.batches[-1].error, _LINE)}")
     lines += [f"note: {as_line(n.text, _LINE)}" for n in context.steering.notes[-3:]]
     return "\n".join(lines)
 
@@ -115,8 +120,8 @@ def _shortened(text: str) -> str:
     return text if len(text) <= room else text[: room - 3] + "..."
 
 
-def headline(study: StudyFile, context: Context) -> str:
-    """The study in one line: how far it is, the best value, who runs it."""
+def headline(study: StudyFile, context: Context, now: Running | None) -> str:
+    """The study in one line: how far it is, the best value, and that it is run `now`."""
     ended = sum(t.outcome is not None for t in context.own)
     parts = [f"{as_line(study.config.study_name, 40)}: {ended}/{study.n_trials(context)} trials"]
     if context.failed:
@@ -124,12 +129,25 @@ def headline(study: StudyFile, context: Context) -> str:
     best = incumbent(context) if context.task.noisy else context.best
     if best is not None and best.value is not None:
         parts.append(f"best {as_line(context.task.metric, 30)} {show_number(best.value)} (trial {best.number})")
-    now = study.running()
     if now is None:
         parts.append("not running" if ended < study.n_trials(context) else "done")
     else:
         parts.append(f"{len(context.pending)} running ({now.holder})")
     return ", ".join(parts)
+
+
+def ended(trial: Trial) -> str:
+    """How a trial has ended, in one line."""
+    message = "" if trial.outcome is None or trial.value is not None else as_line(trial.outcome.message, _REASON)
+    return f"trial {trial.number}: {value_text(trial)}" + (f", {message}" if message else "")
+
+
+def last_words(study: StudyFile) -> str:
+    """Why a run in the background has just ended; "" where it was not one in the background."""
+    if not study.log.exists() or time.time() - study.log.stat().st_mtime > _FRESH_S:
+        return ""
+    found = [line for line in study.log_tail().splitlines() if line.startswith(("stopped: ", "error: "))]
+    return as_line(found[-1].removeprefix("stopped: "), _LINE) if found else "it was cut off; /resume goes on"
 
 
 def trial(session: Session, words: list[str]) -> str:

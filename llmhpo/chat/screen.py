@@ -37,6 +37,7 @@ _GATHER_S = 0.05  # what is said within it is written at once: each time, the li
 _READ_S = 0.4  # a question is not answered by what is typed sooner after it can be read
 _YES, _NO = ("y", "yes"), ("n", "no")
 _STATUS_LINES = 3
+_FIRST_COLUMN = re.compile(r" *(?:\S+ {2,})?")
 _LONG_PASTE = 20  # lines, from which on a paste is shown as its size
 _NAMED = ("narrow", "widen", "freeze", "plot")
 
@@ -319,13 +320,16 @@ def _columns() -> int:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """Text in lines of at most `width` columns, broken between words and indented as they were; a longer word is left whole."""
+    """Text in lines of at most `width` columns, broken between words; a longer word is left whole.
+
+    What goes on in the next line stands below where it began: behind the first column, where there are columns.
+    """
     lines: list[str] = []
     for line in text.split("\n"):
         if get_cwidth(line) <= width:
             lines.append(line)
             continue
-        indent = line[: len(line) - len(line.lstrip(" "))][: width // 2]
+        indent = " " * min(_FIRST_COLUMN.match(line).end(), width // 2)  # type: ignore[union-attr]  # it matches anything
         now = ""
         for piece in re.findall(r"\s*\S+|\s+$", line):
             if now.strip() and get_cwidth(now + piece.rstrip()) > width:

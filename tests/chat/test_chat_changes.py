@@ -61,6 +61,16 @@ def test_the_task_is_said_in_other_words_and_undo_goes_back_to_those_of_the_file
     assert session.study().context().task.text == "find the bottom of a bowl"
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("/task train.py loss minimize it's small", ["train.py", "loss", "minimize", "it's small"]),
+     ("/task 'my train.py' loss maximize", ["my train.py", "loss", "maximize"]),
+     ("/task we train a small net", ["we train a small net"]), ("/task", [])],
+)  # fmt: skip
+def test_a_task_is_drafted_from_a_script_or_said_in_words_as_they_stand(line: str, words: list[str]) -> None:
+    assert parse(line)[1] == words
+
+
 def test_freezing_again_moves_the_value(session: Session) -> None:
     assert do(session, "/freeze x 0.2", "/freeze x 0.3").limits == {"x": Limit(values=(0.3,))}
 

@@ -25,6 +25,8 @@ from llmhpo.chat.talk import Talk
 from llmhpo.config import read_study_file
 from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.operations import StudyFile
+from llmhpo.store.purse import Purse
+from llmhpo.usage import Caps, Usage
 
 
 def says(say: str, command: str = "", arguments: str = "") -> Fault:
@@ -200,6 +202,17 @@ def test_a_cap_stops_the_talk_before_it_costs_more(chat: Chat) -> None:
     chat.hear("one", says("1."))
     with pytest.raises(LLMHPOError, match="max_requests=1 is spent"):
         chat.hear("two")
+
+
+def test_what_the_run_may_be_spending_is_kept_back_from_the_talk(chat: Chat) -> None:
+    text = (chat.folder / "study.toml").read_text()
+    (chat.folder / "study.toml").write_text(f"max_requests = 1\ndeadline_s = 0.2\n{text}")
+    with (
+        Purse(chat.study.config.directory).reserved(Caps(max_requests=1), Usage(), Usage(calls=1), time.monotonic()),
+        pytest.raises(LLMHPOError, match="max_requests=1 is spent"),
+    ):
+        chat.hear("two")
+    assert chat.service.seen == []
 
 
 def test_a_later_session_goes_on_with_the_talk(chat: Chat) -> None:
