@@ -26,8 +26,9 @@ class Templates:
     """The files that questions are asked with: for most models, and for those that need a short one (`needs_short`).
 
     Their fixed part comes first and the trials in order, so that a request that follows another costs its new rows.
-    `evals prompts` compares versions. On SmolLM2 no difference between propose.v1 and v2 was shown, and the compact ones proposed
-    worse batches, so they are not in use; of larger models nothing is known yet.
+    `evals prompts` compares versions. On SmolLM2 propose-plain.v1 was a little better than the best-first propose.v1, no difference
+    between propose.v1 and v2 was shown, and the compact ones proposed worse batches, so they are not in use; of larger models nothing
+    is known yet.
     """
 
     warmstart: str = "warmstart.v3"
