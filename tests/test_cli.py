@@ -178,9 +178,11 @@ def test_a_missing_package_ends_the_run_early_and_a_mended_one_goes_on(folder: P
     assert llmhpo(folder, "run", "--n-trials", "8").returncode == 0
 
 
-def test_a_parameter_that_the_command_does_not_pass_is_noted(folder: Path) -> None:
-    (folder / "study.toml").write_text(STUDY.replace("{x} {k}", "{x} c"))
-    assert "does not pass k" in llmhpo(folder, "run", "--n-trials", "2").stderr
+def test_a_parameter_that_the_command_does_not_pass_and_a_word_to_fill_in_are_noted(folder: Path) -> None:
+    (folder / "study.toml").write_text(STUDY.replace("{x} {k}", "{x} <data>"))
+    said = llmhpo(folder, "run", "--n-trials", "2").stderr
+    assert "does not pass k" in said
+    assert "the command holds <data>: what llmhpo init left for you to fill in" in said
 
 
 def test_a_signal_ends_the_run_and_the_next_goes_on(folder: Path) -> None:

@@ -107,7 +107,16 @@ def demo(
 
 def _run(config: RunConfig, *, plain: bool) -> Result:
     assert config.command is not None
-    unused = CommandTemplate(config.command, config.space, config.cwd).unused
+    template = CommandTemplate(config.command, config.space, config.cwd)
+    unused = template.unused
+    if template.blanks:
+        names = " and ".join(template.blanks)
+        errors.print(
+            Text(
+                f"note: the command holds {names}: what llmhpo init left for you to fill in; trials fail until you do"
+            ),
+            soft_wrap=True,
+        )
     if unused and not Drawing.of(config.command, config.cwd, None).written:
         names = ", ".join(unused)
         errors.print(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RESERVED = ("params_file", "result_file", "report_file", "trial", "seed", "python")
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
+_BLANK = re.compile(r"<[A-Za-z_][\w.-]*>")
 _SHELL_WORDS = frozenset({"|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "2>&1", "&>"})
 
 
@@ -104,6 +105,12 @@ class CommandTemplate:
         """
         used = self.placeholders
         return () if "params_file" in used else tuple(n for n in self._names if n not in used)
+
+    @property
+    def blanks(self) -> tuple[str, ...]:
+        """Words such as <data>, which `llmhpo init` leaves to be filled in; a job may also mean one as it stands."""
+        words = ("".join(p.text for p in word) for word in self._words if not any(p.is_placeholder for p in word))
+        return tuple(dict.fromkeys(word for word in words if _BLANK.fullmatch(word)))
 
     def render(
         self,

@@ -184,6 +184,11 @@ def test_python_stands_for_this_interpreter_in_an_environment_that_is_not_activa
         assert CommandTemplate("python x", None, tmp_path).render({}, trial=0, seed=0, **files)[0] == program
 
 
+def test_words_that_are_left_to_be_filled_in_are_listed():
+    template = CommandTemplate("true <data> --out=<dir> --tag <x>{lr} <data> '<two words>'", SPACE, HERE)
+    assert template.blanks == ("<data>",)
+
+
 def test_parameters_that_the_command_does_not_pass_are_listed():
     assert CommandTemplate("true {lr} {opt}", SPACE, HERE).unused == ("layers", "nesterov", "decay")
     assert CommandTemplate("true {params_file}", SPACE, HERE).unused == ()
