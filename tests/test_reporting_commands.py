@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmhpo.cards import formulas
+from llmhpo.store.wishes import Wishes
 
 STUDY = """
 command = ["{python}", "-c", "import json, os; json.dump({{'loss': {x}}}, open(os.environ['LLMHPO_RESULT'], 'w'))"]
@@ -82,6 +83,9 @@ def test_what_was_learned_is_told_with_its_statistic_and_a_models_wrong_words_ar
         assert (text in worded.stdout) == is_kept
         assert ("the model's wording was dropped" in worded.stdout) != is_kept
         assert "1 request" in worded.stderr
+    said = Wishes(tmp_path / "runs" / tmp_path.name).last
+    assert said is not None
+    assert said.talk.calls == 2  # in the study's bill
 
 
 def test_of_few_trials_nothing_is_said_to_be_learned(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from llmhpo.agents.conversation import Conversation
 from llmhpo.errors import BudgetError, LLMError
 from llmhpo.llm.base import LLM, JSONSchema, Message
 from llmhpo.prompts import as_data, as_line, load
+from llmhpo.store.purse import Purse
 from llmhpo.surrogates.claims import Claim, claims
 from llmhpo.trial import Context
 from llmhpo.usage import Caps, Usage
@@ -72,9 +73,17 @@ class _Reply(BaseModel):
 
 
 def reflect(
-    context: Context, llm: LLM | None = None, caps: Caps | None = None, *, deadline_s: float = 60.0
+    context: Context,
+    llm: LLM | None = None,
+    caps: Caps | None = None,
+    *,
+    deadline_s: float = 60.0,
+    purse: Purse | None = None,
 ) -> Reflection:
-    """What the trials of `context` show, in at most eight sentences; without a model in plain wording. Never raises."""
+    """What the trials of `context` show, in at most eight sentences; without a model in plain wording. Never raises.
+
+    `purse` is that of a study whose run may ask its model at the same time.
+    """
     found = claims(context)[:_MOST]
     plain = tuple(Insight(claim.text, claim) for claim in found)
     if llm is None or not found:
@@ -87,7 +96,8 @@ def reflect(
         ),
     )
     messages = [Message("system", load("system.v1").render()), Message("user", user)]
-    talk = Conversation(llm, caps or Caps(), context.usage, time.monotonic() + deadline_s, messages)
+    end = time.monotonic() + deadline_s
+    talk = Conversation(llm, caps or Caps(), context.usage, end, messages, lost=context.lost, purse=purse)
     try:
         completion = talk.ask(_TOKENS_SPARE + _TOKENS_EACH * len(found), _schema(len(found)))
     except (LLMError, BudgetError) as error:

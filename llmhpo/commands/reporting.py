@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,9 @@ from llmhpo.llm import make_llm
 from llmhpo.progress import usage_text
 from llmhpo.report.page import study_report, write_report
 from llmhpo.store import load_study
+from llmhpo.store.purse import Purse
+from llmhpo.store.wishes import Wishes
+from llmhpo.usage import Usage
 
 SUGGEST_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -65,7 +69,10 @@ def learned(
     context = load_study(str(config.storage), config.study_name)
     model = make_llm(llm, base_url=config.base_url, price=config.price)
     try:
-        found = reflect(context, model, config.caps, deadline_s=config.deadline_s)
+        caps = context.steering.budget.over(config.caps)
+        found = reflect(context, model, caps, deadline_s=config.deadline_s, purse=Purse(config.directory))
+        if found.usage != Usage():
+            Wishes(config.directory).add("", lambda now: replace(now, talk=now.talk + found.usage), context.steering)
     finally:
         if model is not None:
             model.close()
