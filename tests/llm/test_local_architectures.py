@@ -24,6 +24,7 @@ from transformers import (
 
 from llmhpo.errors import LLMRequestError
 from llmhpo.llm import smollm2
+from llmhpo.llm.local import attention
 from llmhpo.llm.local.attention import PRODUCTS
 from llmhpo.llm.local.branches import ROOT, Packed, Separate, branch
 from llmhpo.llm.local.clock import Clock
@@ -147,3 +148,22 @@ def test_in_bfloat16_attention_by_products_is_that_of_transformers(name: str, to
 
 def test_in_float32_whole_pieces_are_reused(tokenizer: Any) -> None:
     assert not Loaded(weights(CONFIGS["llama"]()), tokenizer, "cpu").exact
+
+
+@pytest.mark.parametrize("scores", [1, 1 << 19])
+def test_products_give_the_same_whatever_is_worked_on_at_a_time(scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value = (torch.randn(1, n, m, 8) for n, m in ((6, 5), (2, 9), (2, 9)))
+    mask = torch.zeros(1, 1, 5, 12).masked_fill_(~torch.ones(5, 12, dtype=torch.bool).tril(4), -1e30)
+    monkeypatch.setattr(attention, "_SCORES", scores)
+    found, _ = attention.attend(torch.nn.Module(), query, key, value, mask)
+    wide = torch.nn.functional.scaled_dot_product_attention(
+        query, key.repeat_interleave(3, 1), value.repeat_interleave(3, 1), attn_mask=mask[..., :9]
+    )
+    torch.testing.assert_close(found, wide.transpose(1, 2))
+
+
+def test_attention_without_a_mask_of_numbers_is_left_to_transformers() -> None:
+    query, key, value = (torch.randn(1, 2, 5, 8) for _ in range(3))
+    found, _ = attention.attend(torch.nn.Module(), query, key, value, None)
+    causal = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+    torch.testing.assert_close(found, causal.transpose(1, 2))
