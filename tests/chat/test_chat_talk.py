@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("prompt_toolkit")
 pytest.importorskip("pyte")
 
-from loopback import Fault, Service, hang, send, serving
+from loopback import Fault, Service, send, serving
 from terminal import Terminal, write_study
 
 from llmhpo.chat.base import COMMANDS, Session
@@ -40,6 +40,16 @@ def writes(text: str) -> Fault:
         send(handler, 200, replace(service, text=text).reply(service.asked))
 
     return answer
+
+
+def waiting(gate: threading.Event, answer: Fault) -> Fault:
+    """An answer that comes when the gate is open."""
+
+    def answer_then(handler: BaseHTTPRequestHandler, service: Service) -> None:
+        gate.wait(110)
+        answer(handler, service)
+
+    return answer_then
 
 
 REPLY = json.dumps({"say": 'Try "small" steps first.\nThen more.', "command": "", "arguments": ""})
@@ -260,7 +270,8 @@ def test_a_conversation_in_the_terminal_asks_before_it_changes_anything(chat: Ch
 
 
 def test_while_a_model_does_not_answer_commands_do_and_ctrl_c_stops_it(chat: Chat) -> None:
-    chat.service.faults[:] = [hang]
+    gate = threading.Event()
+    chat.service.faults[:] = [waiting(gate, says("Too late."))]
     terminal = Terminal(chat.folder, OPENAI_API_KEY="sk-x")
     terminal.enter("hello")
     terminal.wait("the model answers (Ctrl-C stops it)")
@@ -274,16 +285,12 @@ def test_while_a_model_does_not_answer_commands_do_and_ctrl_c_stops_it(chat: Cha
     terminal.enter("ne of words")
     terminal.wait("> half a line of words")
     terminal.kill()
+    gate.set()
 
 
 def test_what_was_typed_before_a_question_could_be_read_is_no_answer(chat: Chat) -> None:
     gate = threading.Event()
-
-    def narrows(handler: BaseHTTPRequestHandler, service: Service) -> None:
-        gate.wait(60)
-        says("I narrow x.", "narrow", "x 0 0.4")(handler, service)
-
-    chat.service.faults[:] = [narrows]
+    chat.service.faults[:] = [waiting(gate, says("I narrow x.", "narrow", "x 0 0.4"))]
     terminal = Terminal(chat.folder, OPENAI_API_KEY="sk-x")
     terminal.enter("go on")
     while not chat.service.seen:
