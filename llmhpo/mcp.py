@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llmhpo import __version__
-from llmhpo.commands.telling import export_text
 from llmhpo.config import RunConfig, read_study_file
 from llmhpo.draft import study_toml, with_metric
 from llmhpo.errors import ConfigError, LLMHPOError, MissingExtraError, StoreError
@@ -32,6 +31,7 @@ from llmhpo.spec import Item, Origin, draft_spec
 from llmhpo.store.journal import journal_path
 from llmhpo.study import Study
 from llmhpo.surrogates.screen import fit_screen
+from llmhpo.telling import export_text
 from llmhpo.trial import Context, Direction
 
 try:

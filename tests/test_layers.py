@@ -17,7 +17,7 @@ LAYERS = [
     {"store", "llm", "reading", "code", "sandbox", "scoring"},
     {"surrogates", "executors", "agents", "spec"},
     {"aside", "attempts", "audit", "loop", "confirmation", "discovery", "drawn", "editing", "rules"},
-    {"config", "execution", "result", "session", "api", "report", "study", "sampler", "sklearn", "mcp", "operations", "chat", "progress", "stopping", "draft", "commands", "cli", "__main__"},
+    {"config", "execution", "result", "session", "api", "report", "study", "sampler", "sklearn", "mcp", "operations", "telling", "chat", "progress", "stopping", "draft", "commands", "cli", "__main__"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from llmhpo.chat.base import Session, whole_number, wrong_use
 from llmhpo.code.lineage import Lineage
-from llmhpo.commands.telling import FORMS, chosen_trial, export_text, trial_text
 from llmhpo.editing import REPOSITORY
 from llmhpo.errors import ConfigError, StoreError
 from llmhpo.history import one_line, show_number, show_value
@@ -21,6 +20,7 @@ from llmhpo.steering import MOST_TASK_CHARS
 from llmhpo.store.lease import Running
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.surrogates.screen import fit_screen
+from llmhpo.telling import FORMS, chosen_trial, export_text, trial_text
 from llmhpo.trial import Context, Direction, Trial
 from llmhpo.view import View
 

@@ -16,7 +16,6 @@ from llmhpo.agents.quality import qualities
 from llmhpo.commands.base import StudyFile, console, errors, study_file
 from llmhpo.commands.quality import print_qualities
 from llmhpo.commands.summary import print_summary
-from llmhpo.commands.telling import chosen_trial, export_text, template_of, trial_text
 from llmhpo.config import read_study_file
 from llmhpo.errors import ConfigError
 from llmhpo.history import one_line
@@ -24,6 +23,7 @@ from llmhpo.progress import source_text, value_text
 from llmhpo.prompts import as_line
 from llmhpo.result import result_of
 from llmhpo.store import load_study
+from llmhpo.telling import chosen_trial, export_text, template_of, trial_text
 from llmhpo.trial import Trial
 
 
