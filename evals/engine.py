@@ -37,7 +37,6 @@ T = TypeVar("T")
 GOOD = {"learning_rate": 0.0031, "hidden_units": 64, "dropout": 0.12}
 _EXACT = ("100 %", "0 %", "<= 1e-4")  # bars that hold whatever the size and the machine
 _LONG_S = 3600.0
-_TIMES = 3
 _TEMPLATE_TOKENS = 12  # around a message, and what a row overshoots
 SCHEMA: JSONSchema = {
     "type": "object",
@@ -85,10 +84,20 @@ class Amount:
     alone: int = 4  # candidates that are scored without cache; the time of all is extrapolated from these
     batches: int = 20  # on each space
     spaces: int = len(SPACES)
+    times: int = 3  # that reading is measured: neighbours on the machine slow some down
 
 
 SMALL = Amount(
-    rows=4, more_rows=4, reply_tokens=12, samples=2, candidates=4, prefix_tokens=150, alone=2, batches=2, spaces=2
+    rows=4,
+    more_rows=4,
+    reply_tokens=12,
+    samples=2,
+    candidates=4,
+    prefix_tokens=150,
+    alone=2,
+    batches=2,
+    spaces=2,
+    times=1,
 )
 
 
@@ -128,7 +137,7 @@ class Engine:
 def prefill(engine: Engine, amount: Amount) -> list[Figure]:
     """The second request of a run, with more rows of history, against the same one cold."""
     more = amount.more_rows
-    again = second_request(engine, prompt(amount.rows), prompt(amount.rows + more))
+    again = second_request(engine, prompt(amount.rows), prompt(amount.rows + more), amount.times)
     own = questions_of_a_run(engine, [question(n) for n in range(4, 4 + amount.rows + more, 4)])
     return [
         Figure("prompt read cold", f"{again.tokens} tokens, {again.tokens / again.cold_s:.0f} tokens/s"),
@@ -156,10 +165,10 @@ class Again(NamedTuple):
         return f"{self.share:.2f} ({self.new} of {self.tokens} tokens are read)"
 
 
-def second_request(engine: Engine, first: tuple[Message, ...], second: tuple[Message, ...]) -> Again:
-    """Measure `second` after `first`, and cold; the best of each, since neighbours on the machine slow some down."""
+def second_request(engine: Engine, first: tuple[Message, ...], second: tuple[Message, ...], times: int) -> Again:
+    """Measure `second` after `first`, and cold; the best of each."""
     colds, warms, used = [], [], Usage()
-    for _ in range(_TIMES):
+    for _ in range(times):
         engine.model.release()
         colds.append(engine.timed(lambda: engine.ask(second, 1))[1])
         engine.model.release()
