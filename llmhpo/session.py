@@ -185,7 +185,7 @@ def _note_changed_space(config: RunConfig, steering: Steering) -> None:
     now = steered(config.space, steering)
     if changed := [name for name in steering.params if name not in config.space or now[name] != config.space[name]]:
         _log.warning(
-            "study %r: %s as changed in a chat since; the rest of its space as it began",
+            "study %r has %s as last changed in a chat; study.toml need not say so",
             config.study_name,
             ", ".join(changed),
         )

@@ -5,6 +5,7 @@ The line to type on is there before the study is read, which takes longer: every
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -35,7 +36,8 @@ def chat_command(
 ) -> None:
     """Talk about a study while it runs: commands with a slash, and plain words where there is a model."""
     path = study / "study.toml" if study.is_dir() else study
-    if sys.stdin.isatty() and sys.stdout.isatty():
+    draws = os.environ.get("TERM", "dumb") not in ("dumb", "unknown")  # Emacs' shell and the like do not
+    if draws and sys.stdin.isatty() and sys.stdout.isatty():
         try:
             from llmhpo.chat.screen import Screen
         except ImportError:
@@ -144,7 +146,11 @@ def _line_by_line(path: Path) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    session = Session(path, lambda text: write(text.rstrip("\n") + "\n"), lambda _: False, write)
+    def refuse(question: str) -> bool:
+        write(f"{question} nobody can agree without a terminal; type the command to have it\n")
+        return False
+
+    session = Session(path, lambda text: write(text.rstrip("\n") + "\n"), refuse, write)
     talks = _Talks(session)
     for raw in sys.stdin.buffer:
         line = raw.decode("utf-8", "replace").rstrip("\r\n")
