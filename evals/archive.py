@@ -32,7 +32,7 @@ def unpack(path: Path) -> list[Run]:
         lines = gzip.decompress(path.read_bytes()).decode().splitlines()
         return [_whole(Run.from_line(line)) for line in lines]
     except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path}: is no archive of runs ({error}); fetch it anew, or use --fresh") from error
+        raise ValueError(f"{path}: is no archive of runs ({error}); restore it with git checkout") from error
 
 
 def _whole(run: Run) -> Run:

@@ -33,9 +33,9 @@ class Key:
 class Run:
     """One line. Lists hold one entry a trial; `values` and `incumbents` are None where there is none yet.
 
-    `repeat`: the arm asked for a configuration that it had been told of, or for the same one twice in a batch. `seen`: what
-    was evaluated had been before, because another configuration snapped to the same row. `failed`: no value. `seconds`:
-    what asking took, model included.
+    `repeat`: the arm asked for a configuration that it had been told of, or had asked for (where that snapped to another row,
+    it was told of the row only). `seen`: what was evaluated had been before, because another configuration snapped to the
+    same row. `failed`: no value. `seconds`: what asking took, model included.
     """
 
     key: Key
