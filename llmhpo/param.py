@@ -150,27 +150,30 @@ class Param:
 
     def check(self, value: object) -> str | None:
         """What is wrong with `value`, in one line; None where it fits."""
+        fault = self._fault(value)
+        return f"{self.name} = {_show(value)} is {fault}; it takes {self.describe_range()}" if fault else None
+
+    def _fault(self, value: object) -> str:
         d = self.distribution
-        given, takes = f"{self.name} = {_show(value)}", f"it takes {self.describe_range()}"
         if isinstance(d, CategoricalDistribution):
             # Python holds True and 1 for equal, a space does not
             fits = any(c == value and isinstance(c, bool) == isinstance(value, bool) for c in self.choices)
-            return None if fits else f"{given} is not one of its choices; {takes}"
+            return "" if fits else "not one of its choices"
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"{given} is not a number; {takes}"
+            return "not a number"
         if isinstance(value, float) and not math.isfinite(value):
-            return f"{given} is not finite; {takes}"
+            return "not finite"
         number = cast("FloatDistribution | IntDistribution", d)
         if isinstance(d, IntDistribution) and value != int(value):
-            return f"{given} is not an integer; {takes}"
+            return "not an integer"
         if not number.low <= value <= number.high:
-            return f"{given} is out of range; {takes}"
+            return "out of range"
         if isinstance(d, IntDistribution):
             on_grid = (int(value) - d.low) % d.step == 0
         else:
             steps = 0.0 if self._step is None else (value - self._low) / self._step
             on_grid = abs(steps - round(steps)) <= _GRID_TOLERANCE
-        return None if on_grid else f"{given} is not on its grid; {takes}"
+        return "" if on_grid else "not on its grid"
 
     def cast(self, value: object) -> ParamValue:
         """A value that passed `check`, with the exact type of the space."""
