@@ -188,7 +188,8 @@ def read_study_file(
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; give the path of a study.toml") from None
     except ValueError as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
-    raw |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    raw |= given
     try:
         parsed = _StudyFile.model_validate(raw)
     except ValidationError as error:
@@ -196,7 +197,9 @@ def read_study_file(
     try:
         return _to_config(path, parsed, tell)
     except LLMHPOError as error:
-        raise type(error)(f"{path}: {error}") from None
+        name = str(error).partition("=")[0]
+        place = f"--{name.replace('_', '-')}" if name in given else path
+        raise type(error)(f"{place}: {error}") from None
 
 
 def _to_config(path: Path, parsed: _StudyFile, tell: Tell | None) -> RunConfig:

@@ -144,3 +144,12 @@ def test_limits_and_shares_of_gpus_are_read(tmp_path: Path) -> None:
 def test_limits_that_cannot_be_kept_are_refused_by_name(tmp_path: Path, line: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_study_file(write(tmp_path, f"{line}\n{GOOD}"))
+
+
+def test_a_wrong_option_is_blamed_on_the_option_and_a_wrong_key_on_the_file(tmp_path: Path) -> None:
+    study = write(tmp_path, GOOD)
+    with pytest.raises(ConfigError, match=r"^--n-trials: n_trials=0"):
+        read_study_file(study, {"n_trials": 0, "seed": None})
+    study.write_text(GOOD.replace("n_trials = 7", "n_trials = 0"))
+    with pytest.raises(ConfigError, match=r"study\.toml: n_trials=0"):
+        read_study_file(study, {"seed": 3})
