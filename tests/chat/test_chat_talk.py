@@ -280,6 +280,9 @@ def test_while_a_model_does_not_answer_commands_do_and_ctrl_c_stops_it(chat: Cha
     terminal.enter("/help undo")
     terminal.wait("take back the last note")
     terminal.type("half a li")
+    terminal.see(
+        "> half a li"
+    )  # while text is being put above, the terminal itself takes Ctrl-C, and drops what is unread
     terminal.process.sendintr()
     terminal.wait("(stopped)")
     terminal.enter("ne of words")
