@@ -64,7 +64,8 @@ class Command:
 
     def kind_of(self, words: list[str]) -> Kind:
         """What it does with these arguments."""
-        return "changes" if self.kind == "reads" and len(words) >= self.writes_with else self.kind
+        writes = len(words) >= self.writes_with or any(word.lower().endswith(".png") for word in words)
+        return "changes" if self.kind == "reads" and writes else self.kind
 
     def __call__(self, session: Session, words: list[str]) -> str:
         """Do it; what is to be shown. Raises: errors of llmhpo, which name value, place and remedy."""
@@ -93,7 +94,7 @@ COMMANDS: dict[str, Command] = {
         Command("add", "NAME TYPE LOW HIGH [log] default=V [flag=--x] | NAME categorical CHOICE ... default=V", "tune one more parameter", "changes", "changing"),
         Command("budget", "[trials|usd|tokens|requests|wall N]", "limits of the study, or another one", "changes", "changing"),
         Command("diff", "N", "what a trial's code changed", "reads", "looking"),
-        Command("plot", "[history|NAME] [FILE.png]", "draw the values over the trials, or over a parameter", "reads", "plotting", 2),
+        Command("plot", "[history|NAME] [FILE.png]", "draw the values over the trials, or over a parameter", "reads", "plotting"),
         Command("report", "[FILE]", "write the report, one HTML page", "changes", "looking"),
         Command("export", "[json|toml|command] [FILE]", "the best configuration, to keep", "reads", "looking", 2),
         Command("undo", "", "take back the last note, limit, parameter or budget", "changes", "changing"),

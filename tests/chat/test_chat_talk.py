@@ -143,7 +143,8 @@ def test_a_change_that_the_person_allows_is_made_once(chat: Chat) -> None:
 @pytest.mark.parametrize(
     ("command", "arguments"),
     [("run", "1000"), ("resume", ""), ("note", "x"), ("add", "w float 0 1 default=0"), ("budget", "usd 100"), ("undo", ""),
-     ("pause", "now"), ("report", ""), ("export", "json /tmp/x.json"), ("plot", "x /tmp/x.png"), ("task", "a b minimize")],
+     ("pause", "now"), ("report", ""), ("export", "json /tmp/x.json"), ("plot", "x /tmp/x.png"),
+     ("plot", "/tmp/x.png"), ("plot", "/tmp/X.PNG"), ("task", "a b minimize")],
 )  # fmt: skip
 def test_nothing_that_spends_changes_or_writes_is_done_without_a_yes(chat: Chat, command: str, arguments: str) -> None:
     chat.hear("hm", says("", command, arguments), says("Fine."))
