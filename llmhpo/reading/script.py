@@ -24,6 +24,7 @@ from llmhpo.reading.imports import sources_of
 from llmhpo.reading.keywords import read_keywords
 from llmhpo.reading.names import Verdict, judge
 from llmhpo.reading.options import read_options
+from llmhpo.reading.ranges import suggest
 from llmhpo.reading.shell import SUFFIXES as SHELL_SUFFIXES
 from llmhpo.reading.shell import Call, Variable, fill, read_calls, read_shell
 from llmhpo.reading.signatures import json_cli, read_kept_defaults, read_signatures
@@ -118,8 +119,8 @@ def _python(source: Source, given: Path | None) -> Reading:
     found = [f for reader in _FROM_OUTSIDE for f in reader(source)]
     if not any(judge(f).is_tunable for f in found):
         found += _from_imports(source)
-    if not any(f.passing in _PARSED for f in found):
-        found += read_argv(source)
+    words = [] if any(f.passing in _PARSED for f in found) else read_argv(source)
+    found += words
     found, subcommand = _one_subcommand(found)
     config, flag = _config_of(source, found) if given is None else (given, _config_flag(found))
     if config is not None:
@@ -130,7 +131,8 @@ def _python(source: Source, given: Path | None) -> Reading:
             found = [f for f in found if f.name not in {k.name for k in keys}]
         found += keys
     outside = [f for f in found if f.passing not in IN_CODE]
-    if any(judge(f).is_tunable for f in outside):
+    # what stands in the code stays tunable behind a word of sys.argv that has no range
+    if any(judge(f).is_tunable and (f not in words or suggest(f).param is not None) for f in outside):
         uses = any(f.passing == "key" for f in outside)
         return _reading(source.path, outside, config=config if uses else None, config_flag=flag, subcommand=subcommand)
     found += [f for reader in _FROM_CODE for f in reader(source)]
