@@ -66,7 +66,8 @@ def _needed(reading: Reading, found: Sequence[Found], blanks: list[str]) -> Iter
         elif f.default is UNSET and not f.is_computed:
             yield _blank(f, blanks)
         elif at < last:  # only its place makes the one behind it what it is
-            yield _blank(f, blanks) if f.default is None or f.is_computed else str(f.default)
+            is_word = f.default is not None and not f.is_computed and not str(f.default).startswith("-")
+            yield _literal(str(f.default)) if is_word else _blank(f, blanks)
     for f, _ in reading.items:
         if (
             f.passing == "flag" and f.kind != "list" and f not in found and f.default is UNSET and not f.is_computed
@@ -91,7 +92,7 @@ def _shell_words(reading: Reading, found: Sequence[Found]) -> list[str]:
     words: list[str] = []
     for word in _without(reading.call.words, tuned):
         if (filled := fill(word, variables)) is not None:
-            words.append(filled)
+            words.append(_literal(filled))
         elif words and words[-1].startswith("-"):  # a value that only a running shell knows
             words.pop()
     return words
@@ -147,5 +148,10 @@ def _blank(f: Found, blanks: list[str]) -> str:
     return f"<{f.name}>"
 
 
+def _literal(word: str) -> str:
+    """A word for the template that has no placeholder, whatever braces it holds."""
+    return word.replace("{", "{{").replace("}", "}}")
+
+
 def _quote(word: str) -> str:
-    return word if all(c.isalnum() or c in "-_./={}:?<>,+@" for c in word) else shlex.quote(word)
+    return word if word and all(c.isalnum() or c in "-_./={}:?<>,+@" for c in word) else shlex.quote(word)

@@ -15,8 +15,10 @@ SUFFIXES = (".sh", ".bash", ".zsh", ".slurm", ".sbatch")
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _DECLARES = ("export", "declare", "local", "readonly", "typeset", "-x", "-r", "-gx")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*|\d)(?::?[-=]([^${}]*))?\}|\$([A-Za-z_]\w*|\d)")
-_HERE = re.compile(  # "$(dirname "$0")", "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)": the script's own folder
-    r'\$\(\s*cd\s+(?:--\s+)?"?\$\(dirname\s+[^()]*(?:\$0|BASH_SOURCE)[^()]*\)[^()]*\)|\$\(dirname\s+[^()]*(?:\$0|BASH_SOURCE)[^()]*\)'
+_DIRNAME = r"\$\(dirname\s+[^()]*(?:\$0|BASH_SOURCE)[^()]*\)"
+_HERE = re.compile(  # "$(dirname "$0")": the script's own folder; "$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)": one beside it
+    rf"""\$\(\s*cd\s+(?:--\s+)?"?{_DIRNAME}"?(?P<beside>(?:/[\w.-]+)*)/?"?"""
+    rf"""\s*(?:(?:[12&]?>\s*(?:/dev/null|&[12])\s*)*(?:&&|;)\s*pwd(?:\s+-[LP])?\s*)?\)|{_DIRNAME}"""
 )
 _PYTHON = re.compile(r"(.*/)?(python[\d.]*|torchrun|deepspeed|accelerate)")
 
@@ -101,7 +103,7 @@ def _commands(text: str) -> Iterator[tuple[int, str]]:
         if (here := re.search(r"<<-?\s*['\"]?(\w+)", command)) is not None:
             while at + 1 < len(lines) and lines[at + 1].strip() != here[1]:
                 at += 1
-        yield first + 1, _HERE.sub(".", command.strip())
+        yield first + 1, _HERE.sub(lambda m: f".{m['beside'] or ''}", command.strip())
         at += 1
 
 

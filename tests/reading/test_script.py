@@ -319,6 +319,29 @@ def test_a_positional_default_before_a_tuned_argument_keeps_its_place(read_text:
     assert command_of(reading, [suggest(f) for f in reading.tunable]).text == "python train.py digits {lr}"
 
 
+@pytest.mark.parametrize(
+    "default, word",
+    [("my {data}.csv", "'my {{data}}.csv'"), ("", "''"), ("-", "<data>"), ("--all", "<data>")],
+)
+def test_a_positional_default_before_a_tuned_argument_is_no_placeholder_and_no_flag(
+    read_text: Read, default: str, word: str
+) -> None:
+    code = f"""
+        import argparse
+        p = argparse.ArgumentParser()
+        p.add_argument("data", nargs="?", default={default!r})
+        p.add_argument("lr", type=float, nargs="?", default=0.1)
+    """
+    reading = read_text(code)
+    assert command_of(reading, [suggest(f) for f in reading.tunable]).text == f"python train.py {word} {{lr}}"
+
+
+def test_braces_in_a_shell_scripts_command_are_no_placeholders(read_text: Read) -> None:
+    reading = read_text("python train.py --format '{epoch}.pt' --lr 0.1\n", "go.sh")
+    text = command_of(reading, [suggest(f) for f in reading.tunable if f.name == "lr"]).text
+    assert text == "python train.py --format {{epoch}}.pt --lr={lr}"
+
+
 def test_a_config_file_takes_the_place_of_the_argument_that_names_it(read_text: Read, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("lr: 0.1\n")
     read_text("import sys, yaml\nc = yaml.safe_load(open(sys.argv[1]))\n")
@@ -360,6 +383,30 @@ def test_a_shell_script_passes_on_what_the_environment_sets_and_says_what_it_set
     assert [(f.name, reason) for f, reason in reading.fixed] == [
         ("dropout", "the shell script sets it itself: write DROPOUT=${DROPOUT:-0.3} there to tune it")
     ]
+
+
+@pytest.mark.parametrize(
+    "root, folder",
+    [
+        ('"$(dirname "$0")"', "scripts"),
+        ('"$(dirname "$0")/.."', "."),
+        ('"$(cd "$(dirname "$0")" && pwd)"', "scripts"),
+        ('"$(cd "$(dirname "$0")/.." && pwd)"', "."),
+        ('"$(cd "$(dirname "$0")"/.. ; pwd -P)"', "."),
+        ('$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../src/" >/dev/null 2>&1 && pwd)', "src"),
+        ('"$(cd "$(dirname "$0")/.." && git rev-parse --show-toplevel)"', None),
+        ('"$(cd "$(dirname "$0")/$PART" && pwd)"', None),
+    ],
+)
+def test_a_folder_named_from_the_shell_scripts_own_is_that_folder_or_not_known(
+    tmp_path: Path, root: str, folder: str | None
+) -> None:
+    for name in ("scripts", ".", "src"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "train.py").write_text(f'{ARGPARSE}parser.add_argument("--where", default={name!r})\n')
+    (tmp_path / "scripts" / "go.sh").write_text(f"ROOT={root}\npython $ROOT/train.py --lr 0.1\n")
+    found = {f.name: f.default for f, _ in read(tmp_path / "scripts" / "go.sh").items}
+    assert found == {"lr": 0.1} | ({} if folder is None else {"where": folder})
 
 
 def test_a_help_text_is_read(read_text: Read) -> None:
