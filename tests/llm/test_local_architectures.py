@@ -130,8 +130,22 @@ def test_in_bfloat16_a_prompt_read_on_from_any_token_leaves_the_same_bits(name: 
         prefixes.read(text[:shared] + other[:60], clock())
         warm, kept = prefixes.read(text, clock())
         if loaded.exact:
-            assert kept == min(shared, len(text) - LEAST_PIECE)
+            assert kept == {511: 512 - LEAST_PIECE, 699: len(text) - LEAST_PIECE}.get(shared, shared)
         assert torch.equal(warm.logits, cold.logits)
+
+
+@pytest.mark.parametrize(
+    ("length", "shared", "reused"), [(600, 250, 240), (600, 255, 240), (257, 257, 256), (600, 257, 257)]
+)
+def test_no_token_is_reused_or_read_on_in_a_shorter_piece_than_was_tried(
+    length: int, shared: int, reused: int, tokenizer: Any
+) -> None:
+    loaded = Loaded(weights(CONFIGS["llama"](), torch.bfloat16), tokenizer, "cpu")
+    loaded.exact, loaded.sizes.piece = True, 256
+    text, other = (np.random.default_rng(k).integers(10, 40_000, 700).tolist() for k in (3, 4))
+    prefixes = Prefixes(loaded)
+    prefixes.read((text[:shared] + other)[:length], clock())
+    assert prefixes.read(text, clock())[1] == reused
 
 
 @pytest.mark.parametrize("name", PACKED)

@@ -70,7 +70,12 @@ class Prefixes:
         best, kept = None, 0
         for prefix in reversed(self._kept):
             shared = min(shared_length(ids, prefix.ids), prefix.whole, len(ids) - 1)
-            shared = min(shared, len(ids) - LEAST_PIECE) if self._loaded.exact else shared // piece * piece
+            if self._loaded.exact:
+                shared = min(shared, len(ids) - LEAST_PIECE)
+                gap = -shared % piece
+                shared -= LEAST_PIECE - gap if 0 < gap < LEAST_PIECE else 0
+            else:
+                shared = shared // piece * piece
             if shared > kept:
                 best, kept = prefix, shared
         if best is None or not self._loaded.keeps:
@@ -91,7 +96,7 @@ class Prefixes:
             wanted = [end - start - 1] if end == len(ids) else []  # the vocabulary is a large part of a small model
             logits = self._loaded.forward(ids[start:end], prefix.cache, wanted)
             prefix.ids = ids[:end]
-            if self._loaded.exact or end % piece == 0:
+            if end % piece == 0 or (self._loaded.exact and end - start >= LEAST_PIECE):
                 prefix.whole = end
         assert logits is not None  # at least the last token was read
         prefix.logits = logits[0]
