@@ -228,7 +228,7 @@ class Part:
     """What one model of several gave to a consultation.
 
     `name` is the model's spec; its requests have the numbers from `first` to before `first + usage.calls`, by which its proposals
-    are known. `error` is set where no reply came of it.
+    are known. `error` is set where no reply came of it. `seconds` is what it took, 0 where that was not noted.
     """
 
     name: str
@@ -236,6 +236,7 @@ class Part:
     usage: Usage
     tally: Tally | None = None
     error: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

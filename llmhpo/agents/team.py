@@ -165,8 +165,10 @@ def _own(context: Context, name: str) -> Context:
     """As if only this model's replies were known: how it is asked follows from what it can do, not from what the others can."""
     batches = []
     for batch in context.batches:
-        part = next((part for part in batch.parts if part.name == name), Part(name, 0, Usage()))
-        batches.append(replace(batch, tally=part.tally, usage=part.usage))
+        silent = Part(name, 0, Usage(), error="another model was asked" if batch.parts else batch.error)
+        part = next((part for part in batch.parts if part.name == name), silent)
+        own = replace(batch, tally=part.tally, usage=part.usage, error=part.error, seconds=part.seconds)
+        batches.append(own)
     return replace(context, batches=tuple(batches))
 
 
@@ -180,7 +182,7 @@ def _joined(given: Sequence[tuple[str, int, Batch]], at: int, n: int, seconds: f
     errors = [f"{name}: {batch.error}" for name, _, batch in given if batch.error]
     answered = any(not batch.error for batch in batches)
     in_turn = zip_longest(*(batch.proposals for batch in batches))
-    parts = tuple(Part(name, first, batch.usage, batch.tally, batch.error) for name, first, batch in given)
+    parts = tuple(Part(name, first, b.usage, b.tally, b.error, b.seconds) for name, first, b in given)
     return Batch(
         kind=batches[0].kind if batches else "failed",
         at=at,

@@ -262,7 +262,14 @@ def batch_from_dict(raw: Mapping[str, Any]) -> Batch:
         "prior": prior,
         "revisions": tuple(Revision.from_dict(r) for r in raw.get("revisions", ())),
         "parts": tuple(
-            Part(p["name"], p["first"], Usage(**p["usage"]), _tally_from_dict(p["tally"]), p["error"])
+            Part(
+                p["name"],
+                p["first"],
+                Usage(**p["usage"]),
+                _tally_from_dict(p["tally"]),
+                p["error"],
+                p.get("seconds", 0.0),
+            )
             for p in raw.get("parts", ())
         ),
     }

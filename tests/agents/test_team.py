@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import llmhpo
-from llmhpo.agents.quality import qualities
-from llmhpo.agents.team import records, shared_out
+from llmhpo.agents.quality import needs_short, qualities
+from llmhpo.agents.team import _own, records, shared_out
 from llmhpo.errors import ConfigError, LLMRequestError, LLMUnavailableError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import Completion, Request
@@ -19,7 +19,7 @@ from llmhpo.llm.ensemble import Ensemble
 from llmhpo.space import SearchSpace
 from llmhpo.store import load_study
 from llmhpo.store.ledger import batch_from_dict, batch_record
-from llmhpo.trial import Batch, Context, Outcome, Part, Proposal, Provenance, Task, Trial
+from llmhpo.trial import Batch, Context, Outcome, Part, Proposal, Provenance, Tally, Task, Trial
 from llmhpo.usage import Price, Usage
 
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
@@ -170,6 +170,21 @@ def test_how_a_model_is_asked_follows_from_its_own_replies() -> None:
     run(wrong, able, n_trials=40)
     assert len(able.forms) > 2
     assert all(able.forms)  # with reasons, as one that can give them
+
+
+def test_a_fast_model_is_not_slow_beside_a_slow_one_and_one_that_failed_has_not_answered() -> None:
+    tally = Tally("fast", "propose.v1", asked=4, offered=4, inside=4, valid=4)
+    parts = (
+        Part("fast", 0, Usage(1, 10, output_tokens=400), tally, seconds=4.0),
+        Part("down", 1, Usage(1), error="no reply", seconds=60.0),
+    )
+    batches = (
+        Batch("propose", 0, 4, seconds=64.0, usage=Usage(2, 10, output_tokens=400), tally=tally, parts=parts),
+    ) * 3
+    context = Context(Task("", "v", "minimize"), SearchSpace.from_dict(SPACE), (), batches=batches)
+    assert not needs_short(_own(context, "fast"), compact=True)
+    assert all(batch.error for batch in _own(context, "down").batches)
+    assert all(batch.error for batch in _own(context, "never asked").batches)
 
 
 # Pay-off
