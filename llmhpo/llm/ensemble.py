@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llmhpo.errors import ConfigError, LLMError, LLMUnavailableError
+from llmhpo.errors import ConfigError, LLMError, LLMReplyError, LLMUnavailableError
 from llmhpo.llm.base import LLM, Completion, Request
 from llmhpo.llm.health import Health, health_of
 from llmhpo.usage import Price
@@ -37,14 +37,16 @@ class Ensemble:
         self.price = _highest([member.price for member in self.members])
         self.health = _joint([health_of(member) for member in self.members])
         self._told: set[str] = set()
+        self._order = self.members
 
     def complete(self, request: Request) -> Completion:
         """The answer of the first model that gives one.
 
-        One that is down, refuses its key or talks nonsense is passed over. Raises: the last model's error where none answers.
+        One that is down or refuses its key is passed over. One that talks nonsense ends the request, which may be on the bill, and is asked
+        last from then on. Raises: the error of that one, or the last one's where none answers.
         """
         end = time.monotonic() + request.deadline_s
-        able = [m for m in self.members if (health := health_of(m)) is None or health.may_ask] or list(self.members)
+        able = [m for m in self._order if (health := health_of(m)) is None or health.may_ask] or list(self._order)
         for member in able[:-1]:
             try:
                 return member.complete(request)
@@ -52,6 +54,9 @@ class Ensemble:
                 if isinstance(error, LLMUnavailableError) and error.was_cut_off:  # paid for, and the deadline is over
                     raise
                 self._tell(member.name, error)
+                if isinstance(error, LLMReplyError):
+                    self._order = (*(m for m in self._order if m is not member), member)
+                    raise
             request = replace(request, deadline_s=max(1.0, end - time.monotonic()))
         return able[-1].complete(request)
 

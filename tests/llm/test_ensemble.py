@@ -37,8 +37,11 @@ ERRORS: list[Callable[[], LLMError]] = [
     lambda: LLMUnavailableError("nothing listens there"),
     lambda: LLMRequestError("refuses the key"),
     lambda: LLMPromptError("the prompt is too long"),
-    lambda: LLMReplyError("answered with HTML"),
 ]
+
+
+def html() -> LLMError:
+    return LLMReplyError("answered with HTML")
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e()).__name__)
@@ -48,7 +51,17 @@ def test_the_next_model_answers_for_one_that_cannot(error: Callable[[], LLMError
 
 def test_where_none_answers_the_error_is_the_last_models() -> None:
     with pytest.raises(LLMReplyError, match="HTML"):
-        Ensemble([Clerk("a", ERRORS[1]), Clerk("b", ERRORS[3])]).complete(ASK)
+        Ensemble([Clerk("a", ERRORS[1]), Clerk("b", html)]).complete(ASK)
+
+
+def test_one_that_talks_nonsense_costs_its_request_and_is_asked_last_from_then_on() -> None:
+    first, second = Clerk("a", html), Clerk("b")
+    ensemble = Ensemble([first, second])
+    with pytest.raises(LLMReplyError, match="HTML"):
+        ensemble.complete(ASK)
+    assert second.asked == []  # one request was allowed, and may be on the bill
+    assert ensemble.complete(ASK).text == "b"
+    assert len(first.asked) == 1
 
 
 def test_a_request_that_was_cut_off_is_not_put_to_the_next_which_would_cost_it_twice() -> None:
