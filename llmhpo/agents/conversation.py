@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 from llmhpo.errors import LLMError, LLMUnavailableError
@@ -63,12 +64,12 @@ class Conversation:
         Raises: LLMError, BudgetError before a request that could pass a cap.
         """
         most = most_it_costs(self.llm, self.messages, max_tokens)
-        request = self._request(max_tokens, schema, temperature, top_logprobs)
+        request = partial(self._request, max_tokens, schema, temperature, top_logprobs)
         llm = self.llm
         if on_text is not None and isinstance(llm, Streaming):
-            completion = self._charged(most, lambda: llm.stream(request, lambda text: on_text(self.redact(text))))
+            completion = self._charged(most, request, lambda r: llm.stream(r, lambda text: on_text(self.redact(text))))
         else:
-            completion = self._charged(most, lambda: llm.complete(request))
+            completion = self._charged(most, request, llm.complete)
         completion = replace(completion, text=self.redact(completion.text), model=self.redact(completion.model))
         self.messages.append(Message("assistant", completion.text[:_QUOTED_CHARS]))
         return completion
@@ -82,9 +83,9 @@ class Conversation:
         """
         llm, asked = self.llm, len(self.messages)
         if isinstance(llm, Sampler):
-            request = self._request(max_tokens, schema, temperature)
+            request = partial(self._request, max_tokens, schema, temperature)
             most = most_it_costs(llm, self.messages, n * max_tokens)
-            return [self.redact(text) for text in self._charged(most, lambda: llm.complete_many(request, n)).texts]
+            return [self.redact(text) for text in self._charged(most, request, lambda r: llm.complete_many(r, n)).texts]
         texts = []
         for _ in range(n):
             texts.append(self.ask(max_tokens, schema, temperature=temperature).text)
@@ -100,11 +101,12 @@ class Conversation:
         if not isinstance(llm, Scorer):
             return None
         said = (*self.messages, Message("assistant", opening))
-        request = replace(self._request(1), messages=tuple(replace(m, content=self.redact(m.content)) for m in said))
+        messages = tuple(replace(m, content=self.redact(m.content)) for m in said)
         each = sum(llm.count_tokens(text) for text in candidates)
         most = most_it_costs(llm, said, 0)
         most = replace(most, input_tokens=most.input_tokens + each)
-        return self._charged(most, lambda: llm.score(request, candidates)).logprobs
+        request = partial(self._request, 1, messages=messages)
+        return self._charged(most, request, lambda r: llm.score(r, candidates)).logprobs
 
     def _request(
         self,
@@ -112,12 +114,13 @@ class Conversation:
         schema: JSONSchema | None = None,
         temperature: float | None = None,
         top_logprobs: int = 0,
+        messages: tuple[Message, ...] | None = None,
     ) -> Request:
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise LLMUnavailableError("the time for this consultation is over; raise deadline_s to let it go on")
         return Request(
-            messages=tuple(replace(m, content=self.redact(m.content)) for m in self.messages),
+            messages=messages or tuple(replace(m, content=self.redact(m.content)) for m in self.messages),
             schema=schema,
             number=self.number,
             max_tokens=max_tokens,
@@ -126,11 +129,19 @@ class Conversation:
             top_logprobs=top_logprobs,
         )
 
-    def _charged(self, most: Usage, send: Callable[[], _Answer]) -> _Answer:
-        """What `send` gives, its cost on the bill, checked before against the caps."""
+    def _charged(self, most: Usage, request: Callable[[], Request], send: Callable[[Request], _Answer]) -> _Answer:
+        """What `send` gives, its cost on the bill, checked before against the caps.
+
+        The request is made when it may be sent: it says how much time is left.
+        """
         with self._reserved(most) as paid:
             try:
-                answer = send()
+                timely = request()
+            except LLMUnavailableError:
+                paid(Usage())
+                raise
+            try:
+                answer = send(timely)
             except LLMError as error:
                 # Asked for and not answered: it counts as a request. One that was cut off in the midst is paid for, unknown how dearly.
                 cut_off = isinstance(error, LLMUnavailableError) and error.was_cut_off

@@ -22,4 +22,10 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("ab") as lock:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            if (
+                fcntl is not None
+            ):  # said, and not left to the closing: a child that was forked meanwhile has the file open, too
+                fcntl.flock(lock, fcntl.LOCK_UN)

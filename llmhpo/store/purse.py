@@ -33,6 +33,7 @@ class Purse:
     def __init__(self, folder: Path) -> None:
         self._path, self._lock = folder / _FILE, folder / _LOCK
         self._me = asdict(Holder.this_process())
+        self._left: dict[str, Usage] = {}  # what requests that are over have cost, as long as it is not written
 
     @contextlib.contextmanager
     def reserved(self, caps: Caps, spent: Usage, most: Usage, deadline: float) -> Iterator[Paid]:
@@ -42,7 +43,7 @@ class Purse:
         under way, where these alone stand against this one. Without any cap nothing is kept. What is left without the function
         being told counts as spent; so does what a process held back that has died since.
 
-        Raises: BudgetError; LLMUnavailableError where the purse cannot be written.
+        Raises: BudgetError; LLMUnavailableError where the purse cannot be written, or others held the rest until the deadline.
         """
         if caps == Caps():
             yield lambda _: None
@@ -50,7 +51,9 @@ class Purse:
         key = uuid.uuid4().hex
         while (waits := self._enter(key, caps, spent, most)) is not None:
             if time.monotonic() > deadline:
-                raise waits
+                raise LLMUnavailableError(
+                    f"requests under way hold the rest of the cap ({waits}); another try later may work"
+                )
             time.sleep(_LOOK_S)
         cost: list[Usage] = []
         try:
@@ -64,13 +67,24 @@ class Purse:
             under_way = self._count_ended(kept)
             paid = _larger(_usage(kept["paid"]), spent)
             kept["paid"] = asdict(paid)
-            caps.check(paid, most)
+            self._check(caps, paid, most, spent)
             try:
                 caps.check(paid + under_way, most)
             except BudgetError as error:
                 return error
             kept["asked"][key] = {"most": asdict(most), "by": self._me}
         return None
+
+    def _check(self, caps: Caps, paid: Usage, most: Usage, spent: Usage) -> None:
+        """Raises: BudgetError."""
+        caps.check(spent, most)
+        try:
+            caps.check(paid, most)
+        except BudgetError as error:
+            raise BudgetError(
+                f"{error}; {str(self._path)!r} tells of more than the study's own record: talk, what was cut off, or a study "
+                "that stood here before, in which case remove it"
+            ) from None
 
     def _count_ended(self, kept: dict[str, Any]) -> Usage:
         """Count as paid what was held back by processes that live no more, or not in sight; what the others hold back."""
@@ -84,10 +98,12 @@ class Purse:
         return under_way
 
     def _leave(self, key: str, cost: Usage) -> None:
-        # Where that cannot be written, the entry stands until this process has ended, and is counted then.
-        with contextlib.suppress(LLMUnavailableError), self._opened() as kept:
-            if kept["asked"].pop(key, None) is not None:
-                kept["paid"] = asdict(_usage(kept["paid"]) + cost)
+        self._left[key] = cost
+        with (
+            contextlib.suppress(LLMUnavailableError),
+            self._opened(),
+        ):  # where it cannot be written, the next opening does it
+            pass
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[dict[str, Any]]:
@@ -96,9 +112,15 @@ class Purse:
             with locked(self._lock):
                 kept = self._read()
                 before = json.dumps(kept)
+                left = dict(self._left)
+                for key, cost in left.items():
+                    if kept["asked"].pop(key, None) is not None:
+                        kept["paid"] = asdict(_usage(kept["paid"]) + cost)
                 yield kept
                 if (now := json.dumps(kept)) != before:
                     write_durably(self._path, now)
+                for key in left:
+                    self._left.pop(key, None)
         except OSError as error:
             raise LLMUnavailableError(
                 f"{str(self._path)!r} cannot be written ({error.strerror}), and without it the caps on the model's bill cannot "
@@ -109,10 +131,10 @@ class Purse:
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             raw = json.loads(self._path.read_text(encoding="utf-8"))
             asked = {
-                key: {"most": asdict(_usage(e["most"])), "by": asdict(Holder(**e["by"]))}
+                key: {"most": asdict(_usage(e["most"]) + Usage()), "by": asdict(Holder(**e["by"]))}
                 for key, e in raw["asked"].items()
             }
-            return {"paid": asdict(_usage(raw["paid"])), "asked": asked}
+            return {"paid": asdict(_usage(raw["paid"]) + Usage()), "asked": asked}
         return {"paid": asdict(Usage()), "asked": {}}
 
 
