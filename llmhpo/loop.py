@@ -175,8 +175,7 @@ class Loop:
         """Whether the person has given more to spend to a model that is not asked any more in this session."""
         batches, budget = self.store.batches, self.store.steering.budget
         caps = (budget.max_tokens, budget.max_usd, budget.max_requests)
-        before, self._caps = self._caps, caps
-        return caps != before and bool(batches) and batches[-1].fatal
+        return caps != self._caps and bool(batches) and batches[-1].fatal
 
     def _log_session(self) -> None:
         """What a replay must know of this session besides the store."""
@@ -311,6 +310,8 @@ class Loop:
             self._declined = {"declined": {"service": service}}
         if n:
             self.store.ask(context, n, service)
+            budget = context.steering.budget
+            self._caps = (budget.max_tokens, budget.max_usd, budget.max_requests)
             self._consultation = self._aside.consult(context)
             yield Consulting(n)
 
