@@ -7,7 +7,9 @@ owner any more: the next process that makes one removes it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import platform
 import shutil
 import tempfile
 import weakref
@@ -17,7 +19,8 @@ from types import TracebackType
 if os.name == "posix":  # elsewhere nothing is locked, and nothing swept
     import fcntl
 
-_PREFIX = "llmhpo.scratch-"
+# Of this machine: where nodes share a folder for temporary files, a lock may be seen on one of them only.
+_PREFIX = f"llmhpo.{hashlib.sha256(platform.node().encode()).hexdigest()[:6]}-"
 _swept = set[Path]()
 
 
