@@ -75,12 +75,13 @@ class Terminal:
         self._screen.write_process_input = self._answer  # the program asks where the cursor is
 
     def wait(self, words: str, timeout: float = WAIT_S) -> str:
-        """Until the words are printed, or stand in the status line; what came up to them since the last wait.
+        """Until the words are printed, folded or not, or stand in the status line; what came up to them since the last wait.
 
         The status line is drawn by what changes in it, so it takes a terminal to read it.
         """
         end = time.monotonic() + timeout
-        while words not in (plain := _CONTROL.sub(b"", self.seen).decode(errors="replace")):
+        sought = re.compile(r"\s+".join(re.escape(word) for word in words.split(" ")))
+        while not (found := sought.search(plain := _CONTROL.sub(b"", self.seen).decode(errors="replace"))):
             if words in self.status:
                 return self.status
             if time.monotonic() > end:
@@ -88,9 +89,8 @@ class Terminal:
                     f"{words!r} did not come in {timeout} s; the screen:\n" + "\n".join(self._screen.display)
                 )
             self._pump(words)
-        place = plain.index(words) + len(words)
-        self.seen = plain[place:].encode()
-        return plain[:place]
+        self.seen = plain[found.end() :].encode()
+        return plain[: found.end()]
 
     def see(self, line: str) -> None:
         """Until a line of the screen is this one: what is typed is drawn letter by letter."""
