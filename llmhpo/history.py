@@ -19,6 +19,7 @@ _NOTE_TOKENS = 12  # of the line that says how many rows are left out
 _LEAST_VALUE = 6  # tokens of a choice in a row
 _BEST = 4  # trials that are named as the best
 _RUNNING = 4  # that are shown
+_FEW = 12  # rows: fewer of them in order say less than the best ones would
 
 
 class _Detail(NamedTuple):
@@ -143,11 +144,13 @@ def summary(context: Context) -> str:
 def history_table(context: Context, *, max_tokens: int, sensitivities: Mapping[str, float] | None = None) -> str:
     """The trials that matter, the best first, a row each under one header, in about `max_tokens` tokens.
 
-    Templates of old show it; a better trial changes it from its first row on, and what follows is read anew. In order of claim to the room: the best 3, the running ones, the last 2 failures, the next best, the latest. What is
-    left out is said. `sensitivities` (share of each parameter in the surrogate's eyes) add a line.
+    A better trial changes it from its first row on, and what follows is read anew: it is for where there is no room for
+    `trial_rows`. In order of claim to the room: the best 3, the running ones, the last 2 failures, the next best, the latest.
+    What is left out is said. `sensitivities` (share of each parameter in the surrogate's eyes) add a line. Of a noisy task it
+    is given the trials as `settled`.
     """
     space = context.space
-    head, ranked = ", ".join(_head(space)), _ranked(context)
+    head, ranked = ",".join(_head(space, "expected value" if context.task.noisy else "value")), _ranked(context)
     latest = sorted(ranked[3:], key=lambda t: -t.number)[:3]
     wanted = [*ranked[:3], *context.pending[-4:], *context.failed[-2:], *ranked[3:6], *latest, *ranked[6:10]]
     note = _sensitivity_line(sensitivities or {})
@@ -155,7 +158,7 @@ def history_table(context: Context, *, max_tokens: int, sensitivities: Mapping[s
     value_tokens = max(_LEAST_VALUE, room // (4 * len(space)))
     chosen: dict[int, str] = {}
     for trial in wanted:
-        row = ", ".join(_row(trial, space, value_tokens))
+        row = ",".join(_row(trial, space, value_tokens))
         cost = rough_tokens(row) + 1
         if trial.number not in chosen and (room >= cost or not chosen):
             chosen[trial.number] = row
@@ -163,7 +166,8 @@ def history_table(context: Context, *, max_tokens: int, sensitivities: Mapping[s
     order = [*ranked, *context.pending, *context.failed]
     rows = [chosen[t.number] for t in order if t.number in chosen]
     left_out = len(context.trials) - len(rows)
-    more = [f"({left_out} more trials not shown)"] if left_out else []
+    what = "configurations" if context.task.noisy else "trials"
+    more = [f"({left_out} more {what} not shown)"] if left_out else []
     return "\n".join([head, *rows, *more, *([note] if note else [])])
 
 
@@ -175,21 +179,46 @@ class Rows(NamedTuple):
     value_tokens: int
 
 
+class Best(NamedTuple):
+    """A trial that stands for a configuration among the best, what that one is worth, and after how many runs of it."""
+
+    trial: Trial
+    value: float
+    runs: int = 1
+
+
+def rows_suffice(context: Context, *, max_tokens: int) -> bool:
+    """Whether `trial_rows` show enough in so many tokens: all the trials, or so many that the latest of them tell something.
+
+    The first trials decide, so that a study that has come to the other table keeps to it.
+    """
+    first = [t for t in context.trials if t.outcome is not None][:_FEW]
+    _, room, value_tokens = _layout(context.space, max_tokens)
+    return sum(rough_tokens(_numbered(t, context.space, value_tokens)) + 1 for t in first) <= room
+
+
 def trial_rows(context: Context, *, max_tokens: int) -> Rows:
     """The trials that have ended, by number, a row each under one header: text that grows at its end alone.
 
     A model that keeps what it has read, and a service that charges less for it, then read the new rows only. Where the rows would
-    pass `max_tokens`, so many go from the front at once that half of the room is free, and the next ones are again only added.
-    A trial that ends after later ones takes its place by number, and what follows it is read anew.
+    pass `max_tokens`, so many go from the front at once that half of the room is free, or a quarter where a dozen rows need the
+    rest, and the next ones are again only added. A trial that ends after later ones takes its place by number, and what follows it
+    is read anew. One that repeats another of the rows names that one, where this is shorter than its parameters.
     """
     space, ended = context.space, [t for t in context.trials if t.outcome is not None]
-    head = ",".join(["trial", *_head(space)])
-    room = max(0, max_tokens - rough_tokens(head) - _NOTE_TOKENS)
-    value_tokens = max(_LEAST_VALUE, room // (3 * len(space)))
+    head, room, value_tokens = _layout(space, max_tokens)
     rows = [_numbered(trial, space, value_tokens) for trial in ended]
     begin = _first_shown([rough_tokens(row) + 1 for row in rows], room)
     note = [f"({begin} earlier trial{'s' * (begin > 1)} left out)"] if begin else []
-    return Rows("\n".join([head, *note, *rows[begin:]]), frozenset(t.number for t in ended[begin:]), value_tokens)
+    shown = _without_repeats(ended[begin:], rows[begin:], space)
+    return Rows("\n".join([head, *note, *shown]), frozenset(t.number for t in ended[begin:]), value_tokens)
+
+
+def _layout(space: SearchSpace, max_tokens: int) -> tuple[str, int, int]:
+    """The header of the rows, the tokens that it leaves to them, and those of a choice in a row."""
+    head = ",".join(["trial", *_head(space)])
+    room = max(0, max_tokens - rough_tokens(head) - _NOTE_TOKENS)
+    return head, room, max(_LEAST_VALUE, room // (3 * len(space)))
 
 
 def _first_shown(costs: Sequence[int], room: int) -> int:
@@ -198,25 +227,54 @@ def _first_shown(costs: Sequence[int], room: int) -> int:
     for last, cost in enumerate(costs):
         taken += cost
         if taken > room:
-            while taken > (room // 2 if begin < last else room):
+            while taken > _kept(last + 1 - begin, room):
                 taken -= costs[begin]
                 begin += 1
     return begin
 
 
-def standing(context: Context, rows: Rows, *, max_tokens: int, sensitivities: Mapping[str, float] | None = None) -> str:
+def _kept(rows: int, room: int) -> int:
+    """Tokens that so many rows may keep where rows have to go."""
+    if rows == 1:
+        return room
+    return room // 2 if rows > _FEW else room * 3 // 4
+
+
+def _without_repeats(trials: Sequence[Trial], rows: Sequence[str], space: SearchSpace) -> list[str]:
+    """The `rows` of `trials`; the first one of a configuration alone has its parameters."""
+    first: dict[str, int] = {}
+    shown = []
+    for trial, row in zip(trials, rows, strict=True):
+        same = first.setdefault(space.key(trial.params), trial.number)
+        short = f"{trial.number},{_result(trial)},=trial {same}"
+        shown.append(short if same != trial.number and rough_tokens(short) < rough_tokens(row) else row)
+    return shown
+
+
+def standing(
+    context: Context,
+    rows: Rows,
+    *,
+    max_tokens: int,
+    best: Sequence[Best] | None = None,
+    sensitivities: Mapping[str, float] | None = None,
+) -> str:
     """What changes with every trial, to stand behind the `rows`: counts, which trials are the best, what runs.
 
     The best that have no row there get one here, and so do the running ones, as far as `max_tokens` go; the very best has one
-    in any case. `sensitivities` (share of each parameter in the surrogate's eyes) add a line.
+    in any case. `best` are those of a noisy task, the best expected value first; of any other task the values say it.
+    `sensitivities` (share of each parameter in the surrogate's eyes) add a line.
     """
-    ranked = _ranked(context)[:_BEST]
-    best = ranked[0] if ranked else None
-    named = ", ".join(f"trial {t.number} ({show_number(t.value)})" for t in ranked if t.value is not None)
-    lines = [f"So far {summary(context)}." + (f" Best first: {named}" if named else "")]
+    if best is None:
+        best = [Best(t, t.value) for t in _ranked(context) if t.value is not None]
+    best = best[:_BEST]
+    named = ", ".join(f"trial {b.trial.number} ({_worth(b)})" for b in best)
+    title = "Best by expected value (runs differ by chance)" if context.task.noisy else "Best first"
+    lines = [f"So far {summary(context)}." + (f" {title}: {named}" if named else "")]
     note = _sensitivity_line(sensitivities or {})
     room = max_tokens - rough_tokens(lines[0]) - rough_tokens(note)
-    gone = [t for t in ranked if t.number not in rows.numbers]
+    gone = [b.trial for b in best if b.trial.number not in rows.numbers]
+    kept = best[0].trial if best else None
     for title, trials in (
         ("Rows of the best that are left out above:", gone),
         ("Still running:", context.pending[-_RUNNING:]),
@@ -225,11 +283,15 @@ def standing(context: Context, rows: Rows, *, max_tokens: int, sensitivities: Ma
         for trial in trials:
             row = _numbered(trial, context.space, rows.value_tokens)
             cost = rough_tokens(row) + 1 + (0 if found else rough_tokens(title))
-            if room >= cost or trial is best:
+            if room >= cost or trial is kept:
                 found.append(row)
                 room -= cost
         lines += [title, *found] if found else []
     return "\n".join([*lines, *([note] if note else [])])
+
+
+def _worth(best: Best) -> str:
+    return show_number(best.value) + (f" over {best.runs} runs" if best.runs > 1 else "")
 
 
 def _ranked(context: Context) -> list[Trial]:
@@ -237,28 +299,36 @@ def _ranked(context: Context) -> list[Trial]:
     return sorted(context.finished, key=lambda t: context.task.loss(t.value if t.value is not None else math.inf))
 
 
-def _head(space: SearchSpace) -> list[str]:
+def _head(space: SearchSpace, value: str = "value") -> list[str]:
     """The names of the columns; those of the parameters only where they are short."""
     fits = names_fit(space.names)
-    return ["value", *(map(escape, space.names) if fits else ["then the parameters in the order above"])]
+    return [value, *(map(_column, space.names) if fits else ["then the parameters in the order above"])]
+
+
+def _column(name: str) -> str:
+    """A name as one column of the header: quoted where it would read as several."""
+    return as_json(name) if "," in name else escape(name)
 
 
 def _numbered(trial: Trial, space: SearchSpace, value_tokens: int) -> str:
-    """A row without blanks, each of which would be a token."""
+    """A row that begins with the number of its trial."""
     return ",".join([str(trial.number), *_row(trial, space, value_tokens)])
 
 
 def _row(trial: Trial, space: SearchSpace, value_tokens: int) -> list[str]:
-    """Value and parameters of a trial."""
-    if trial.outcome is None:
-        value = "running"
-    elif trial.outcome.value is not None:
-        value = show_number(trial.outcome.value)
-    else:
-        reason = as_line(trial.outcome.message, _REASON_CHARS, _REASON_TOKENS)
-        value = trial.outcome.status.upper() + (f" ({reason})" if reason else "")
+    """Value and parameters of a trial; to be joined without blanks, each of which would be a token before a digit."""
     cells = (_cell(p, trial.params[p.name], value_tokens) if p.name in trial.params else "-" for p in space.params)
-    return [value, *cells]
+    return [_result(trial), *cells]
+
+
+def _result(trial: Trial) -> str:
+    """What came of a trial; no comma in it, which would shift the columns behind it."""
+    if trial.outcome is None:
+        return "running"
+    if trial.outcome.value is not None:
+        return show_number(trial.outcome.value)
+    reason = as_line(trial.outcome.message, _REASON_CHARS, _REASON_TOKENS).replace(",", ";")
+    return trial.outcome.status.upper() + (f" ({reason})" if reason else "")
 
 
 def _cell(param: Param, value: ParamValue, max_tokens: int) -> str:

@@ -1,13 +1,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhpo.history import Rows, history_table, one_line, show_number, space_card, standing, summary, trial_rows
+from llmhpo.history import (
+    Best,
+    Rows,
+    history_table,
+    one_line,
+    rows_suffice,
+    show_number,
+    space_card,
+    standing,
+    summary,
+    trial_rows,
+)
 from llmhpo.prompts import as_data, as_json, rough_tokens
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Context, Outcome, Proposal, Task, Trial
@@ -46,13 +58,13 @@ def test_numbers_keep_four_significant_digits(number: float) -> None:
 def test_the_best_stand_first_in_either_direction() -> None:
     for direction, first in (("minimize", "1"), ("maximize", "3")):
         table = history_table(context([2.0, 1.0, 3.0], direction), max_tokens=500)
-        assert table.splitlines()[1].split(", ")[0] == first
+        assert table.splitlines()[1].split(",")[0] == first
 
 
 def test_failures_and_running_trials_are_shown() -> None:
     table = history_table(context([1.0, "out of memory", None]), max_tokens=500)
-    assert "FAILED (out of memory), 0.001" in table
-    assert "running, 0.002" in table
+    assert "FAILED (out of memory),0.001" in table
+    assert "running,0.002" in table
 
 
 def test_a_long_history_takes_no_more_room_than_a_short_one() -> None:
@@ -102,6 +114,21 @@ def test_a_row_is_only_added_but_where_many_make_room_at_once() -> None:
     assert all(len(text.splitlines()) > 10 for text in texts[10:])
 
 
+@pytest.mark.parametrize("max_tokens", range(220, 340, 15))
+def test_where_there_is_room_for_a_dozen_rows_or_so_few_of_them_go(max_tokens: int) -> None:
+    values: list[float | str | None] = [0.1234] * 60
+    assert rows_suffice(context(values), max_tokens=max_tokens)
+    shown = [len(trial_rows(context(values[:n]), max_tokens=max_tokens).numbers) for n in range(1, 61)]
+    assert min(shown[8:]) >= 9
+    assert max(one - other for one, other in pairwise(shown)) >= 2
+
+
+def test_less_room_than_for_a_dozen_rows_suffices_for_as_many_trials_alone() -> None:
+    results = [rows_suffice(context([0.1234] * n), max_tokens=100) for n in range(1, 30)]
+    assert results == sorted(results, reverse=True)
+    assert 3 < sum(results) < 12
+
+
 def test_how_many_rows_are_left_out_is_said() -> None:
     text = rows([float(i) for i in range(100)])
     left_out = 100 - (len(text.splitlines()) - 2)
@@ -115,6 +142,58 @@ def test_a_running_trial_has_no_row_until_it_ends() -> None:
 
 def test_a_row_that_has_no_room_at_all_is_left_out() -> None:
     assert rows([1.0], max_tokens=0).splitlines() == ["trial,value,x", "(1 earlier trial left out)"]
+
+
+WIDE = SearchSpace.from_dict({f"x{i}": {"type": "float", "low": 0.0, "high": 1.0} for i in range(5)})
+
+
+def repeated(configurations: list[int], max_tokens: int = 400) -> list[str]:
+    """Rows of trials, equal numbers being equal configurations."""
+    tried = [Proposal(dict.fromkeys(WIDE.names, k / 1000), "tpe") for k in configurations]
+    trials = tuple(Trial(i, proposal, Outcome("ok", 0.5)) for i, proposal in enumerate(tried))
+    return trial_rows(Context(Task("t", "loss"), WIDE, trials), max_tokens=max_tokens).text.splitlines()
+
+
+def test_a_repeat_names_the_trial_that_it_repeats() -> None:
+    assert repeated([0, 7, 7, 8, 7])[2:] == [
+        "1,0.5,0.007,0.007,0.007,0.007,0.007",
+        "2,0.5,=trial 1",
+        "3,0.5,0.008,0.008,0.008,0.008,0.008",
+        "4,0.5,=trial 1",
+    ]
+
+
+def test_a_repeat_names_no_trial_whose_row_is_left_out() -> None:
+    shown = repeated([i % 2 for i in range(100)])[2:]
+    first = int(shown[0].split(",")[0])
+    assert first > 0
+    assert all("=" not in row for row in shown[:2])
+    assert all(int(row.rpartition(" ")[2]) in (first, first + 1) for row in shown[2:])
+
+
+def test_no_comma_of_a_reason_or_a_name_shifts_the_columns() -> None:
+    space = SearchSpace.from_dict({name: {"type": "float", "low": 0.0, "high": 1.0} for name in ("a,b", "c")})
+    trial = Trial(0, Proposal({"a,b": 0.1, "c": 0.2}, "tpe"), Outcome("failed", message="a, b, c"))
+    shown = Context(Task("t", "loss"), space, (trial,))
+    assert trial_rows(shown, max_tokens=300).text == 'trial,value,"a,b",c\n0,FAILED (a; b; c),0.1,0.2'
+    assert history_table(shown, max_tokens=300) == 'value,"a,b",c\nFAILED (a; b; c),0.1,0.2'
+
+
+def test_what_a_noisy_configuration_is_worth_is_said_with_its_runs() -> None:
+    about = context([3.0, 1.0, 2.0])
+    noisy = replace(about, task=replace(about.task, noisy=True))
+    best = [Best(about.trials[2], 1.75, 2), Best(about.trials[0], 3.0)]
+    text = standing(noisy, Rows("", frozenset(range(3)), 6), max_tokens=200, best=best)
+    named = "trial 2 (1.75 over 2 runs), trial 0 (3)"
+    assert text == f"So far 3 finished. Best by expected value (runs differ by chance): {named}"
+
+
+def test_the_table_of_a_noisy_task_says_that_its_values_are_expected_ones() -> None:
+    about = context([float(i) for i in range(40)])
+    noisy = replace(about, task=replace(about.task, noisy=True))
+    table = history_table(noisy, max_tokens=150).splitlines()
+    assert table[0] == "expected value,x"
+    assert table[-1].endswith("more configurations not shown)")
 
 
 def stands(
@@ -142,6 +221,10 @@ def test_what_runs_is_shown() -> None:
 
 def test_the_very_best_is_shown_whatever_the_room() -> None:
     assert stands([1.0, *[5.0] * 50], shown=0, max_tokens=10).endswith("\n0,1,0")
+
+
+def test_what_runs_is_left_out_where_there_is_no_room_for_it() -> None:
+    assert stands([None], max_tokens=0) == "So far 0 finished, 1 running."
 
 
 def test_nothing_is_best_while_nothing_has_ended() -> None:
@@ -175,14 +258,14 @@ def test_choices_stand_in_the_card_as_json_that_reads_back() -> None:
 def test_choices_stand_in_the_table_as_json_that_reads_back() -> None:
     trials = tuple(Trial(i, Proposal({"c": c}, "tpe"), Outcome("ok", i)) for i, c in enumerate(ODD_CHOICES))
     rows = history_table(Context(Task("t", "loss"), ODD, trials), max_tokens=500).splitlines()[1:]
-    assert [json.loads(row.split(", ")[1]) for row in rows] == ODD_CHOICES
+    assert [json.loads(row.split(",")[1]) for row in rows] == ODD_CHOICES
 
 
 def test_a_choice_too_long_for_a_row_stands_there_by_its_position() -> None:
     space = SearchSpace.from_dict({"c": {"type": "categorical", "choices": ["a", "long words " * 100]}})
     trial = Trial(0, Proposal({"c": "long words " * 100}, "tpe"), Outcome("ok", 1.0))
     table = history_table(Context(Task("t", "loss"), space, (trial,)), max_tokens=200)
-    assert table.splitlines()[1] == "1, choice 2"
+    assert table.splitlines()[1] == "1,choice 2"
 
 
 def test_choices_that_do_not_fit_the_card_are_counted() -> None:

@@ -11,13 +11,16 @@ from llmhpo.agents.beliefs import beliefs_form, beliefs_schema
 from llmhpo.agents.outlook import Outlook, outlook_text
 from llmhpo.agents.reply import reply_form, reply_keys
 from llmhpo.cards import knowledge
-from llmhpo.history import goal, history_table, names_fit, space_card, standing, summary, trial_rows
+from llmhpo.history import Best, goal, history_table, names_fit, rows_suffice, space_card, standing, summary, trial_rows
 from llmhpo.prompts import Prompt, as_data, load, rough_tokens
-from llmhpo.surrogates.incumbent import settled
+from llmhpo.surrogates.incumbent import estimates, settled
 from llmhpo.trial import Context
 
 _BRIEF_TOKENS = 80
 _LEAST_PART = 40  # tokens: a part that has less room is left out
+_IN_ORDER = "Trials in the order of their numbers:"
+_BY_VALUE = "Trials, the best first:"
+_BY_EXPECTED = "Configurations by the value expected of all their runs, which differ by chance, the best first:"
 _LONG_NUMBER = "10"  # of configurations: so long may it be without changing the room of what stands before it
 
 
@@ -25,7 +28,8 @@ _LONG_NUMBER = "10"  # of configurations: so long may it be without changing the
 class Templates:
     """The files that questions are asked with: for most models, and for those that need a short one (`needs_short`).
 
-    Their fixed part comes first and the trials in order, so that a request that follows another costs its new rows.
+    Their fixed part comes first and the trials in order, so that a request that follows another costs its new rows; where a
+    space has so many parameters that there is room for a few rows alone, these are the best ones.
     `evals prompts` compares versions. On SmolLM2 propose-plain.v1 was a little better than the best-first propose.v1, no difference
     between propose.v1 and v2 was shown, and the compact ones proposed worse batches, so they are not in use; of larger models nothing
     is known yet.
@@ -44,14 +48,14 @@ class _Sizes(NamedTuple):
     task_chars: int
     task: int
     space: tuple[int, int, int]  # at least, for each parameter, and more where names are not listed again
-    history: tuple[int, int]  # it gets what the rest leaves, within these
+    history: tuple[int, int]  # it gets what the rest leaves, within these; a few rows of many parameters may be longer
     kept: int  # for the history, before outlook and background have any
-    standing: int  # of the history's room where its rows are in order, and at most a third of it
+    standing: int  # of the history's room where its rows are in order, at most a third of it: counts and the best four
     outlook: int
     background: int
 
 
-_FULL = _Sizes(1490, 900, 220, (560, 45, 120), (200, 800), 300, 180, 200, 240)
+_FULL = _Sizes(1490, 900, 220, (560, 45, 120), (200, 800), 300, 250, 200, 240)
 _SHORT = _Sizes(800, 300, 80, (280, 25, 60), (120, 320), 160, 100, 120, 100)
 
 
@@ -82,45 +86,62 @@ def propose(
 ) -> Question:
     """Ask for `n` configurations that follow from the trials so far, and from the `view` of the numeric side.
 
-    Where values are noisy, the best are those by `settled`. A `brief` question shows the very best trials alone.
+    Where values are noisy, the best are those by `estimates`. A `brief` question shows the very best trials alone.
     """
     templates = templates or Templates()
     prompt = load(templates.propose if reasons else templates.short_propose)
     values = _values(prompt, context, n, reasons)
-    build = _in_order if prompt.takes("trials") else _best_first
+    build = _with_trials if prompt.takes("trials") else _of_old
     return _question("propose", prompt, values | build(prompt, values, context, view, brief=brief), n, reasons)
 
 
-def _in_order(
+def _with_trials(
     prompt: Prompt, values: Mapping[str, str], context: Context, view: Outlook | None, *, brief: bool
 ) -> dict[str, str]:
     """The parts of a prompt to which the next one adds rows: nothing before these depends on a trial, nor does their room."""
-    shown, sizes = settled(context), _sizes(prompt)
     if brief:
-        rows = trial_rows(context, max_tokens=0)
-        return {"trials": rows.text, "standing": standing(shown, rows, max_tokens=_BRIEF_TOKENS)}
-    whole = _room(prompt, {**values, "n": _LONG_NUMBER})
+        return _best_first(context, _BRIEF_TOKENS, {})
+    sizes = _sizes(prompt)
+    whole = _room(prompt, {**values, "n": _LONG_NUMBER, "trials": _IN_ORDER})
     spare = max(0, whole - sizes.kept)
     told = min(spare, sizes.outlook) if prompt.takes("outlook") else 0
     known = background(context, min(spare - told, sizes.background)) if prompt.takes("background") else ""
     low, high = sizes.history
-    room = min(high, max(low, whole - told - rough_tokens(known)))
-    aside = min(room // 3, sizes.standing)
-    rows = trial_rows(context, max_tokens=room - aside)
+    room = max(low, whole - told - rough_tokens(known))
     effects = {} if view is None or told else view.effects
-    return {
-        "background": _part(known),
-        "trials": rows.text,
-        "standing": standing(shown, rows, max_tokens=aside, sensitivities=effects),
-        "outlook": "" if view is None else _part(outlook_text(view, context, told)),
-    }
+    seen = "" if view is None else _part(outlook_text(view, context, told))
+    parts = {"background": _part(known), "outlook": seen}
+    return parts | (
+        _in_order(context, min(high, room), sizes.standing, effects)
+        or _best_first(context, room + told - rough_tokens(seen), effects)
+    )
 
 
-def _best_first(
+def _in_order(context: Context, room: int, most_aside: int, effects: Mapping[str, float]) -> dict[str, str]:
+    """The trials by number, and how things stand; empty where there is room for too few."""
+    aside = min(room // 3, most_aside)
+    if not rows_suffice(context, max_tokens=room - aside):
+        return {}
+    rows = trial_rows(context, max_tokens=room - aside)
+    best = [Best(e.trial, e.value, e.n) for e in estimates(context)] if context.task.noisy else None
+    stands = standing(context, rows, max_tokens=aside, best=best, sensitivities=effects)
+    return {"trials": f"{_IN_ORDER}\n{rows.text}", "standing": stands}
+
+
+def _best_first(context: Context, room: int, effects: Mapping[str, float]) -> dict[str, str]:
+    """The trials by value in the place of those by number: of few rows, little is read again."""
+    title = _BY_EXPECTED if context.task.noisy else _BY_VALUE
+    counts = f"So far {summary(context)}."
+    left = room - rough_tokens(title) + rough_tokens(_IN_ORDER) - rough_tokens(counts)
+    table = history_table(settled(context), max_tokens=left, sensitivities=effects)
+    return {"trials": f"{title}\n{table}", "standing": counts}
+
+
+def _of_old(
     prompt: Prompt, values: Mapping[str, str], context: Context, view: Outlook | None, *, brief: bool
 ) -> dict[str, str]:
     """The parts of a prompt of old."""
-    context, sizes = settled(context), _sizes(prompt)
+    sizes = _sizes(prompt)
     parts = {"summary": summary(context)}
     low, high = sizes.history
     room, effects = _room(prompt, {**values, **parts}) - sizes.kept, {}
@@ -134,7 +155,7 @@ def _best_first(
         room -= rough_tokens(parts.get("outlook", ""))
         parts["background"] = _part(background(context, min(room, sizes.background)))
     left = _room(prompt, {**values, **parts}) if not brief else low
-    table = history_table(context, max_tokens=min(high, max(low, left)), sensitivities=effects)
+    table = history_table(settled(context), max_tokens=min(high, max(low, left)), sensitivities=effects)
     return parts | {"history": table}
 
 

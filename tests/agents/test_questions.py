@@ -218,6 +218,60 @@ def test_a_job_that_no_card_is_about_gets_none() -> None:
     assert "literature" not in questions.warmstart(job, 4, reasons=True, templates=NEW).user
 
 
+def wide(k: int, n: int, *, noisy: bool = False) -> Context:
+    """Of `k` parameters, the last trial but one the best, the first one next to it."""
+    space = SearchSpace.from_dict({f"rate_{i}": {"type": "float", "low": 0.0, "high": 1.0} for i in range(k)})
+    values = [0.98, *np.random.default_rng(2).uniform(0, 0.9, n - 3), 0.99, 0.1]
+    trials = [
+        Trial(
+            i, Proposal(p, "gp"), Outcome("failed", message="out, of memory") if i % 10 == 9 else Outcome("ok", value)
+        )
+        for i, (p, value) in enumerate(zip(space.sample(np.random.default_rng(1), n), values, strict=True))
+    ]
+    return Context(Task("t", "accuracy", "maximize", noisy=noisy), space, tuple(trials))
+
+
+def table_of(question: Question) -> list[list[str]]:
+    """The rows of the trials, each in its cells."""
+    shown = question.user.split("<data>")[2].split("</data>")[0]
+    return [row.split(",") for row in shown.splitlines() if re.match(r"([\d.]+|FAILED.*?),\d", row)]
+
+
+@pytest.mark.parametrize("k, least", [(5, 11), (8, 13), (20, 4), (30, 3)])
+@pytest.mark.parametrize("n", [41, 42, 43, 44])
+def test_the_best_are_shown_however_many_parameters_there_are(k: int, least: int, n: int) -> None:
+    about = wide(k, n)
+    ranked = sorted((t for t in about.finished if t.value is not None), key=lambda t: -(t.value or 0))
+    rows = table_of(questions.propose(about, 4, reasons=True, view=view_of(about.space)))
+    assert len(rows) >= least
+    for trial in ranked[:3]:
+        assert any([f"{trial.value:.4g}", *(f"{x:.3g}" for x in trial.params.values())] in (r, r[1:]) for r in rows)
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("k", [6, 12, 40])
+def test_many_parameters_make_a_prompt_no_longer(tokens: LocalModel, k: int, noisy: bool) -> None:
+    about = wide(k, 60, noisy=noisy)
+    question = questions.propose(about, 4, reasons=True, view=view_of(about.space))
+    assert tokens.count_tokens(question.system) + tokens.count_tokens(question.user) <= 1500
+
+
+@pytest.mark.parametrize("k", [3, 10])
+def test_ten_thousand_trials_make_a_prompt_no_longer(tokens: LocalModel, k: int) -> None:
+    question = questions.propose(wide(k, 10_000), 4, reasons=True, view=view_of(wide(k, 5).space))
+    assert "9000 finished, 1000 failed" in question.user
+    assert tokens.count_tokens(question.system) + tokens.count_tokens(question.user) <= 1500
+
+
+def test_few_rows_of_a_noisy_task_are_of_configurations_while_all_runs_are_counted() -> None:
+    about = wide(12, 30, noisy=True)
+    again = [Trial(30 + i, Proposal(about.trials[0].params, "repeat"), Outcome("ok", 0.9)) for i in range(6)]
+    question = questions.propose(replace(about, trials=(*about.trials, *again)), 4, reasons=True)
+    assert "Configurations by the value expected of all their runs" in question.user
+    assert "So far 33 finished, 3 failed." in question.user
+    assert len({tuple(row[1:]) for row in table_of(question)}) == len(table_of(question))
+
+
 def after(n: int, *, k: int = 4, reasons: bool = True, view: Outlook | None = None) -> str:
     """What is asked in one and the same study when `n` trials have ended."""
     whole = context(90, SMALL, "")
@@ -245,7 +299,10 @@ def test_noisy_trials_are_shown_as_they_came_and_the_best_as_expected() -> None:
     space = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
     user = questions.propose(Context(Task("t", "loss", noisy=True), space, tuple(trials)), 2, reasons=True).user
     assert "\n0,1,0.5\n1,0.2,0.5\n2,1,0.5\n3,1,0.9\n" in user
-    assert re.search(r"Best first: trial 0 \(0\.\d+\), trial 3 ", user)
+    assert "So far 4 finished." in user
+    assert re.search(
+        r"Best by expected value \(runs differ by chance\): trial 0 \(0\.\d+ over 3 runs\), trial 3 \(0\.\d+\)\n", user
+    )
 
 
 def test_a_brief_question_leaves_out_what_others_have_found() -> None:
@@ -310,8 +367,8 @@ def test_a_long_task_is_cut_in_the_middle_and_says_so() -> None:
         ("propose.v1", "196dec7cd11e"),
         ("warmstart.v3", "a4d2631f11bb"),
         ("propose.v2", "72f5898f92f0"),
-        ("propose.v3", "a5069d605254"),
-        ("propose-plain.v1", "7fe6c9b08f99"),
+        ("propose.v3", "e392fdb73b7e"),
+        ("propose-plain.v1", "472917b22ee5"),
         ("warmstart-compact.v1", "65eb849b6b78"),
         ("propose-compact.v1", "afb8fafb474a"),
         ("llambo-warmstart.v1", "72715eb7c87f"),
