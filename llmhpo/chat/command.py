@@ -100,6 +100,8 @@ class _Front:
     def stop(self) -> bool:
         """Stop the model's answer, else leave the command that is under way; whether there was any."""
         what = self._answers.stop()
+        if not what and self._screen.asks:
+            what = "the question"  # of an answer that was stopped just before it asked
         if what:
             self._screen.refuse()
             self._screen.end_line()

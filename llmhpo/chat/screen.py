@@ -211,7 +211,9 @@ class Screen:
         """
         question = _Question()
         self.say(text)
-        self._question = question
+        with self._lock:
+            self.refuse()  # of a thread that was stopped just before it asked: nobody waits for that answer
+            self._question = question
         self._soon(self._prompt.app.invalidate)
         question.done.wait()
         return question.agreed
@@ -223,7 +225,8 @@ class Screen:
 
     def refuse(self) -> None:
         """Answer the question that stands, if any, with no."""
-        question, self._question = self._question, None
+        with self._lock:
+            question, self._question = self._question, None
         if question is not None:
             question.done.set()
 
