@@ -6,6 +6,7 @@ script that it names. Tools that start training or change a study say so in thei
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import subprocess
@@ -146,11 +147,21 @@ class Studies:
     def stop(self, study: str) -> Json:
         """End the run of a study, whoever has started it: what has ended is kept, run goes on from there."""
         found = self._study(study)
+        if found.running() is None and self._is_running(study):
+            return self._stop_confirming(study)
         holder = found.pause("now").holder
         end = time.monotonic() + _STOP_S
         while (running := found.running() is not None) and time.monotonic() < end:
             time.sleep(0.1)
         return {"study": study, "was_run_by": holder, "running": running}
+
+    def _stop_confirming(self, study: str) -> Json:
+        """End a run of this server that holds its study no more: it confirms the best, and hears no wishes."""
+        process = self._runs[study]
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_S)
+        return {"study": study, "was_run_by": f"pid {process.pid}", "running": self._is_running(study)}
 
     def close(self) -> None:
         """Leave the runs to themselves: they outlive the server."""
@@ -258,7 +269,8 @@ class Studies:
             c.space, task=c.task.text, metric=c.task.metric, direction=c.task.direction, n_trials=c.n_trials,
             noisy=c.task.noisy, llm=c.llm, storage=c.storage, study_name=c.study_name, seed=c.seed,
             max_tokens=c.caps.max_tokens, max_usd=c.caps.max_usd, max_requests=c.caps.max_requests, base_url=c.base_url,
-            price=c.price, deadline_s=c.deadline_s, advice=c.advice, warm_start=c.warm_start, **asdict(c.rules),
+            price=c.price, deadline_s=c.deadline_s, advice=c.advice, warm_start=c.warm_start,
+            **asdict(c.rules), _directory=c.directory,
         )  # fmt: skip
 
     def _is_running(self, study: str) -> bool:

@@ -71,6 +71,7 @@ class Study:
         edits: Mapping[str, object] | None = None,
         data: Sequence[str | Path] = (),
         cwd: str | Path = ".",
+        _directory: Path | None = None,
     ) -> None:
         self.space = as_space(space)
         self.study_name = study_name or f"study-{self.space.revision}"
@@ -79,7 +80,7 @@ class Study:
         self.storage, self.n_trials = storage, n_trials
         caps = Caps(max_tokens, max_usd, max_requests)
         self._rules = StopRules(stop_at, stop_stale, stop_gain, max_wall_s)
-        folder = _folder(storage, self.study_name)
+        folder = _directory or _folder(storage, self.study_name)
         purse = None if storage is None else Purse(folder)
         portfolio = make_portfolio(
             llm, base_url=base_url, price=price, caps=caps, deadline_s=deadline_s, advice=advice, purse=purse

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ mcp = pytest.importorskip("mcp")
 
 from llmhpo.mcp import Studies, make_server  # noqa: E402
 from llmhpo.operations import StudyFile  # noqa: E402
+from llmhpo.steering import Budget  # noqa: E402
+from llmhpo.store.lease import who_runs  # noqa: E402
 
 JOB = f"{sys.executable} -c \"import json, os; json.dump({{{{'loss': ({{x}} - 0.3) ** 2}}}}, open(os.environ['LLMHPO_RESULT'], 'w'))\""
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
-STUDY = {"name": "bowl", "words": "find the bottom", "metric": "loss", "direction": "minimize", "command": JOB,
+STUDY: dict[str, Any] = {"name": "bowl", "words": "find the bottom", "metric": "loss", "direction": "minimize", "command": JOB,
          "space": SPACE, "n_trials": 6, "llm": "none"}  # fmt: skip
 Talk = Callable[[Any], Awaitable[Any]]
 
@@ -216,6 +219,32 @@ def test_a_run_is_stopped_by_another_server_than_the_one_that_started_it(server:
     later = Studies(tmp_path / "studies")
     assert talk(make_server(later), lambda c: call(c, "stop", study="bowl"))["running"] is False
     assert talk(make_server(later), lambda c: call(c, "status", study="bowl"))["open"] == [0]
+
+
+def test_a_run_that_confirms_is_stopped(tmp_path: Path) -> None:
+    studies = Studies(tmp_path)
+    studies.create_study(**(STUDY | {"command": "sleep 60 {x}"}))
+    for begun in studies.ask("bowl", 2)["trials"]:
+        studies.tell("bowl", begun["trial"], -begun["trial"])
+    found = StudyFile.read(tmp_path / "bowl" / "study.toml")
+    confirms = [sys.executable, "-m", "llmhpo", "confirm", str(found.path)]  # what a run does last
+    process = studies._runs["bowl"] = subprocess.Popen(confirms, start_new_session=True)
+    try:
+        while who_runs(str(found.config.storage), "bowl:confirm") is None and process.poll() is None:
+            time.sleep(0.1)
+        assert process.poll() is None
+        assert studies.stop("bowl")["running"] is False
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_a_chat_asks_for_reaches_an_agent_where_the_storage_lies_elsewhere(tmp_path: Path) -> None:
+    studies = Studies(tmp_path / "studies")
+    path = Path(studies.create_study(**STUDY)["file"])
+    path.write_text(f'storage = "sqlite:///{tmp_path}/all.db"\n{path.read_text()}')
+    StudyFile.read(path).change("budget trials 2", lambda now: replace(now, budget=Budget(n_trials=2)))
+    assert studies.ask("bowl")["n_left"] == 1
 
 
 def test_a_run_that_cannot_start_says_why(server: Any) -> None:
