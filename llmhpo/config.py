@@ -93,7 +93,8 @@ class RunConfig:
             )
 
 
-_ARGUMENT = re.compile(r"\S+ \{([^{}]+)\}")
+# Words up to a placeholder, which goes on to the next blank; at the end, what follows the last one.
+_ARGUMENT = re.compile(r"(?=\S).*?(?<!\{)\{([^{}]+)\}\S*|\S.*", re.DOTALL)
 
 
 def steered_config(config: RunConfig, steering: Steering) -> RunConfig:
@@ -103,7 +104,8 @@ def steered_config(config: RunConfig, steering: Steering) -> RunConfig:
     command = config.command
     text = command if isinstance(command, str) else " ".join(command or ())
     # The person may have written into their file what they had said in a chat.
-    missing = [found[0] for found in _ARGUMENT.finditer(steering.arguments) if f"{{{found[1]}}}" not in text]
+    words = _ARGUMENT.finditer(steering.arguments)
+    missing = [found[0] for found in words if found[1] is None or f"{{{found[1]}}}" not in text]
     if missing and isinstance(command, str):
         command = " ".join((command, *missing))
     elif missing and command is not None:

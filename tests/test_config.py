@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from llmhpo.config import read_study_file
+from llmhpo.config import read_study_file, steered_config
 from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.executors.limits import Limits
+from llmhpo.steering import Steering
 from llmhpo.usage import Price
 
 GOOD = """
@@ -153,3 +155,17 @@ def test_a_wrong_option_is_blamed_on_the_option_and_a_wrong_key_on_the_file(tmp_
     study.write_text(GOOD.replace("n_trials = 7", "n_trials = 0"))
     with pytest.raises(ConfigError, match=r"study\.toml: n_trials=0"):
         read_study_file(study, {"seed": 3})
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "joined"),
+    [("t {lr}", "--opt x {x}", "t {lr} --opt x {x}"), ("t {lr}", "{x}", "t {lr} {x}"), ("t {x}", "{x}  {lr}", "t {x} {lr}"),
+     ("t {lr}", "--x  {x}.0 --fast", "t {lr} --x  {x}.0 --fast"), ("t {lr} {x}", "--opt x {x} --fast", "t {lr} {x} --fast"),
+     ("t {lr}", "--set {{a}} {x}", "t {lr} --set {{a}} {x}")],
+)  # fmt: skip
+def test_what_was_added_to_the_command_comes_whole_and_once(
+    tmp_path: Path, command: str, arguments: str, joined: str
+) -> None:
+    config = replace(read_study_file(write(tmp_path, GOOD)), command=command)
+    added = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.5}}
+    assert steered_config(config, Steering(params=added, added=("x",), arguments=arguments)).command == joined
