@@ -17,15 +17,18 @@ class Seen:
 
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.all_done, self.gate, self.begun = threading.Event(), threading.Event(), threading.Event()
+        self.gate, self.begun = threading.Event(), threading.Event()
+        self.waited, self.all_done = threading.Event(), threading.Event()
         self.background = Background(Session(Path("study.toml"), self.said.append, lambda _: True), "test")
 
     def wait(self, session: Session) -> None:
         """Work that lasts until the gate is opened."""
         self.begun.set()
         assert self.gate.wait(30)
-        session.say("waited")
-        self.all_done.set()
+        try:
+            session.say("waited")
+        finally:
+            self.waited.set()
 
     def end(self, _: Session) -> None:
         self.all_done.set()
@@ -46,7 +49,7 @@ def test_what_comes_meanwhile_is_done_afterwards(seen: Seen) -> None:
     assert not seen.background.put("second", lambda session: session.say("second"))
     assert seen.background.what == "first"
     seen.gate.set()
-    assert seen.finish()[:1] == ["waited"]
+    assert seen.finish() == ["waited", "second"]
 
 
 def test_what_was_left_says_nothing_more_and_what_waited_is_dropped(seen: Seen) -> None:
@@ -55,6 +58,7 @@ def test_what_was_left_says_nothing_more_and_what_waited_is_dropped(seen: Seen) 
     assert seen.begun.wait(30)
     assert seen.background.stop() == "first"
     seen.gate.set()
+    assert seen.waited.wait(30)
     assert seen.finish() == []
 
 
