@@ -36,7 +36,7 @@ def _spread(source: Source, call: ast.Call) -> ast.Call:
     """The call with the keywords of a table spelled out: `add_argument("--lr", **options)`."""
     keywords: list[ast.keyword] = []
     for one in call.keywords:
-        table = source.scope.bound.get(dotted(one.value)) if one.arg is None else None
+        table = source.scope.bound.get(dotted(one.value), one.value) if one.arg is None else None
         if isinstance(table, ast.Call) and dotted(table.func) == "dict":
             keywords += table.keywords
         elif isinstance(table, ast.Dict):
