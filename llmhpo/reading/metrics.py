@@ -65,7 +65,9 @@ def find_metric(shown: Sequence[Shown], name: str) -> Shown | None:
     """
     if (same := next((s for s in shown if same_name(s.name, name)), None)) is not None:
         return same
-    longer = {_plain(s.name): s for s in shown if not re.search("(?<![a-z])train", s.name.lower()) and _ending(s.name, name)}
+    longer = {
+        _plain(s.name): s for s in shown if not re.search("(?<![a-z])train", s.name.lower()) and _ending(s.name, name)
+    }
     return next(iter(longer.values())) if len(longer) == 1 else None
 
 
