@@ -26,7 +26,7 @@ from llmhpo.store import MOST_TOGETHER, Store
 from llmhpo.store.wishes import Wishes, take_in
 from llmhpo.surrogates.incumbent import incumbent
 from llmhpo.trial import Batch, Context, Outcome, Trial
-from llmhpo.usage import Usage
+from llmhpo.usage import Caps, Usage
 
 _PATIENCE_SHARE = 0.1  # of a trial's usual time: how long a free worker may wait for the model
 _PATIENCE_S = (2.0, 60.0)  # but at least and at most so long
@@ -82,8 +82,7 @@ class Loop:
         self._rules = rules or StopRules()
         self._watch = Stopwatch(self._rules.max_wall_s, store.wall_s, store.keep_wall)
         self._names = store.space.names  # that the executor was made for
-        budget = store.steering.budget
-        self._caps = (budget.max_tokens, budget.max_usd, budget.max_requests)  # as last said by the person
+        self._caps = store.steering.budget.over(Caps())  # as the person had said when the model was last asked
         self._stop: Stop | None = None  # why no more trials are begun, as far as is known now
         self._ended: list[str | None] = []  # of each trial that ended in this session: None if well, else why not
         self._best: Trial | None = None
@@ -173,8 +172,7 @@ class Loop:
 
     def _may_ask_again(self) -> bool:
         """Whether the person has given more to spend to a model that is not asked any more in this session."""
-        batches, budget = self.store.batches, self.store.steering.budget
-        caps = (budget.max_tokens, budget.max_usd, budget.max_requests)
+        batches, caps = self.store.batches, self.store.steering.budget.over(Caps())
         return caps != self._caps and bool(batches) and batches[-1].fatal
 
     def _log_session(self) -> None:
@@ -310,8 +308,7 @@ class Loop:
             self._declined = {"declined": {"service": service}}
         if n:
             self.store.ask(context, n, service)
-            budget = context.steering.budget
-            self._caps = (budget.max_tokens, budget.max_usd, budget.max_requests)
+            self._caps = context.steering.budget.over(Caps())
             self._consultation = self._aside.consult(context)
             yield Consulting(n)
 

@@ -64,8 +64,8 @@ class Steering:
     """The state of all that was said; the last one holds.
 
     `limits` narrow or freeze parameters by name. `params` are tables, as in study.toml, of parameters that were `added`, and of
-    those whose range is wider than at the beginning. `task` replaces the words that describe the task, where it is not empty. `arguments` go to the end of the command, for what was added. `talk` is what
-    the conversation with the model has cost.
+    those whose range is wider than at the beginning. `task` replaces the words that describe the task, where it is not empty.
+    `arguments` go to the end of the command, for what was added. `talk` is what the conversation with the model has cost.
     """
 
     notes: tuple[Note, ...] = ()

@@ -96,9 +96,8 @@ class Wishes:
         Raises: StoreError where the file cannot be written.
         """
         try:
-            with locked(
-                self._path.with_suffix(".lock")
-            ):  # each line is a whole state: two that began alike would lose one
+            # Each line is a whole state: of two that began alike, one would be lost.
+            with locked(self._path.with_suffix(".lock")):
                 steering = change(self.last or now)
                 at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
                 line = {"what": what, "at": at, "undoes": undoes, "steering": steering.to_dict()}
