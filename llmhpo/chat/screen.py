@@ -115,6 +115,8 @@ class Screen:
             reserve_space_for_menu=4,
             erase_when_done=True,
         )
+        # What is typed while lines are written is not to be echoed there: that would shift the line that is drawn after them.
+        self._prompt.app.input.cooked_mode = contextlib.nullcontext  # type: ignore[method-assign]
         self._prompt.default_buffer.on_text_changed += self._note_begin
         self._prompt.app.after_render += self._note_read
         self._lock = threading.RLock()

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pexpect
@@ -56,16 +57,16 @@ def write_study(folder: Path, **changes: str) -> Path:
 
 
 class Terminal:
-    """`llmhpo chat` in a terminal of 100 columns."""
+    """`llmhpo chat`, or another program of Python's, in a terminal of 100 columns."""
 
-    def __init__(self, folder: Path, **env: str) -> None:
+    def __init__(self, folder: Path, args: Sequence[str] = ("-m", "llmhpo", "chat"), **env: str) -> None:
         self.seen = self.raw = b""
         self._screen = pyte.Screen(100, 30)
         self._stream = pyte.ByteStream(self._screen)
         self.started = time.monotonic()
         self.process = pexpect.spawn(
             sys.executable,
-            ["-m", "llmhpo", "chat"],
+            list(args),
             cwd=str(folder),
             dimensions=(30, 100),
             timeout=WAIT_S,

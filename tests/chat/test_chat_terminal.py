@@ -150,6 +150,31 @@ def test_ctrl_c_clears_the_line_and_the_session_goes_on(screen: Terminal) -> Non
     screen.wait("from random: loss")
 
 
+SLOW_TO_WRITE = """
+import time
+from llmhpo.chat.screen import Screen
+
+class Slow(Screen):
+    def _write(self):
+        super()._write()
+        time.sleep(1)
+
+screen = Slow()
+screen.run(lambda line: screen.leave() if line == "/quit" else screen.say("a line for you"), lambda: False)
+"""
+
+
+def test_what_is_typed_while_lines_are_written_does_not_shift_the_line_that_is_typed(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, args=["-c", SLOW_TO_WRITE])
+    terminal.see(">")
+    terminal.enter("go")
+    terminal.wait("a line for you")
+    terminal.type("yes")
+    terminal.see("> yes")
+    terminal.type("\x15")
+    terminal.leave()
+
+
 def test_a_resized_terminal_is_drawn_anew(screen: Terminal) -> None:
     screen.process.setwinsize(12, 50)
     screen.enter("/best")
