@@ -39,15 +39,24 @@ def attend(
     shared = heads // groups  # that attend to one group of keys
     rows = (query * (size**-0.5 if scaling is None else scaling)).reshape(groups, shared * n, size)
     out = query.new_empty(groups, shared * n, value.shape[-1])
-    at_once = max(1, _SCORES // (n * m))  # heads
+    hidden = attention_mask[0, 0, :, (first := _seen_by_all(attention_mask[0, 0])) :]
+    at_once = min(max(1, _SCORES // (n * m)), heads)
+    held = query.new_empty(at_once * n * m)  # memory asked for anew each time costs more than the product
     for group in range(0, groups, wide := max(1, at_once // shared)):
-        some = slice(group, group + wide)
+        some = group if wide == 1 else slice(group, group + wide)  # a batch of one product is slower than the product
         for row in range(0, shared * n, long := min(at_once, shared) * n):
-            these = (some, slice(row, row + long))
-            scores = torch.matmul(rows[these], key[0, some].transpose(1, 2)).view(-1, n, m).add_(attention_mask[0])
-            shares = torch.softmax(scores, -1, out=scores).view(-1, rows[these].shape[1], m)
-            torch.matmul(shares, value[0, some], out=out[these])
+            these = rows[some, row : row + long]
+            scores = held[: these.numel() // size * m].view(*these.shape[:-1], m)
+            torch.matmul(these, key[0, some].mT, out=scores)
+            scores.view(-1, n, m)[..., first:].add_(hidden)
+            torch.softmax(scores, -1, out=scores)
+            torch.matmul(scores, value[0, some], out=out[some, row : row + long])
     return out.view(1, heads, n, -1).transpose(1, 2).contiguous(), None
+
+
+def _seen_by_all(mask: torch.Tensor) -> int:
+    """How many of the first columns hide nothing."""
+    return int(torch.cumprod(mask.amin(0) == 0, 0).sum())
 
 
 AttentionInterface.register(PRODUCTS, attend)
