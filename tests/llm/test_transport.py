@@ -13,6 +13,7 @@ from email.utils import formatdate
 import httpx2
 import openai
 import pytest
+import tenacity
 
 from llmhpo.errors import (
     ConfigError,
@@ -55,11 +56,19 @@ class Script:
         return step if isinstance(step, Answer) else step()
 
 
-def send(endpoint: Endpoint, script: Script, seconds: float = 5.0) -> Answer:
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What would be waited between attempts, in seconds: a clock cannot tell it from a busy machine's own pauses."""
+    found: list[float] = []
+    monkeypatch.setattr(tenacity.nap.time, "sleep", found.append)
+    return found
+
+
+def send(endpoint: Endpoint, script: Script, seconds: float = 60.0) -> Answer:
     return Transport(endpoint, openai.OpenAIError).send(script, Deadline(seconds))
 
 
-def error_of(endpoint: Endpoint, script: Script, seconds: float = 5.0) -> LLMError:
+def error_of(endpoint: Endpoint, script: Script, seconds: float = 60.0) -> LLMError:
     with pytest.raises(LLMError) as caught:
         send(endpoint, script, seconds)
     return caught.value
@@ -117,20 +126,19 @@ def test_tries_are_few(endpoint: Endpoint) -> None:
     ],
 )
 def test_a_long_wait_that_is_asked_for_is_reported_and_not_slept_through(
-    endpoint: Endpoint, headers: dict[str, str], low: float, high: float
+    endpoint: Endpoint, pauses: list[float], headers: dict[str, str], low: float, high: float
 ) -> None:
-    began = time.monotonic()
     error = error_of(endpoint, Script(status(429, headers=headers)))
-    assert time.monotonic() - began < 0.5
+    assert pauses == []
     assert isinstance(error, LLMUnavailableError)
     assert error.retry_after_s is not None
     assert low <= error.retry_after_s <= high
 
 
-def test_a_short_wait_that_is_asked_for_is_kept(endpoint: Endpoint) -> None:
-    began = time.monotonic()
+def test_a_short_wait_that_is_asked_for_is_kept(endpoint: Endpoint, pauses: list[float]) -> None:
     assert send(endpoint, Script(status(429, headers={"retry-after": "0.3"}), OK)) == OK
-    assert 0.3 <= time.monotonic() - began < 1.5
+    assert len(pauses) == 1
+    assert 0.3 <= pauses[0] < 1.5
 
 
 @pytest.mark.parametrize("said", ["soon", "", "-5", "nan", "inf", "99999999999999999999 GMT"])
@@ -150,7 +158,7 @@ def test_the_deadline_ends_a_call_that_does_not(endpoint: Endpoint) -> None:
         error = error_of(endpoint, Script(lambda: Answer(str(release.wait(20)).encode(), "")), seconds=0.2)
     finally:
         release.set()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10  # it would take 20
     assert isinstance(error, LLMUnavailableError)
     assert "deadline_s=0.2" in str(error)
 
@@ -167,7 +175,7 @@ def test_each_try_is_given_what_is_left(endpoint: Endpoint) -> None:
     first, second = (t.read for t in script.timeouts)
     assert first is not None
     assert second is not None
-    assert second <= first - 0.2 < 5
+    assert second <= first - 0.2 < 60
 
 
 def test_a_bug_of_ours_is_not_taken_for_a_fault_of_the_service(endpoint: Endpoint) -> None:
