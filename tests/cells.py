@@ -10,10 +10,12 @@ import pytest
 from jobs import Bench
 
 from llmhpo.errors import SandboxError
+from llmhpo.executors.limits import Limits
 from llmhpo.sandbox.choose import choose_sandbox
 from llmhpo.sandbox.landlock import find_landlock
 
 LEVELS = ("bwrap", "landlock")
+SMALL = Limits(memory_gb=0.3, processes=60, output_mb=5, disk_mb=10, files=200)
 
 
 # What bwrap needs of a machine, without anything of llmhpo's: where this works, our way of calling it must.
@@ -130,4 +132,18 @@ def tried(*attempts):
         else:
             return result(1)
     result(0)
+"""
+
+# A controller of its own, for one job in `code/job.py`.
+CONTROLLER = """
+import pathlib
+from llmhpo.executors.base import Job
+from llmhpo.executors.command import CommandTemplate
+from llmhpo.executors.local import LocalExecutor
+from llmhpo.sandbox.choose import choose_sandbox
+from llmhpo.trial import Task
+here = pathlib.Path({folder!r})
+command = CommandTemplate(["{{python}}", "job.py"], None, here / "code")
+executor = LocalExecutor(command, sandbox=choose_sandbox({level!r}), grace_s=0.2, env={{"TEST_TAG": {tag!r}}})
+outcome = executor.submit(Job(0, {{}}, Task(timeout_s=60), here / "trial0")).result()
 """

@@ -21,6 +21,26 @@ SPACE = SearchSpace.from_dict(
     }
 )
 PARAMS = {"lr": 0.001, "opt": "adam"}
+needs_proc = pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")
+# Ignores SIGTERM and starts a daemon that lives for a minute where nobody ends it; what is appended runs once it is there.
+DAEMON = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.closerange(0, 3)
+        open('daemon', 'w').close()
+        time.sleep(60)
+    os._exit(0)
+os.wait()
+while not os.path.exists('daemon'): time.sleep(0.01)
+"""
+
+
+def write(text):
+    """Source of a job that hands `text` in as its result."""
+    return f"import os\nwith open(os.environ['LLMHPO_RESULT'], 'w') as f: f.write({text!r})\n"
 
 
 class Bench:

@@ -46,7 +46,7 @@ tried by tests of their own, not here:
   a Ray node that is killed in the middle                       make clusters (tests/executors/test_ray.py)
   the store, its lease and its fence on a PostgreSQL server     tests/test_postgresql.py
   SIGTERM with jobs that ignore it, Ctrl-C once and twice       tests/test_stopping.py
-  1 GB of output, lines of 10 MB, invalid UTF-8, escapes        tests/executors/test_faults.py
+  1 GB of output, lines of 10 MB, invalid UTF-8, escapes        tests/executors/test_output.py
 """
 
 
