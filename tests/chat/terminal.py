@@ -139,8 +139,18 @@ class Terminal:
         if self.process.isalive():
             self.enter("/quit")
             self.process.expect(pexpect.EOF, timeout=WAIT_S)
-        self.process.close(force=True)
+            self.process.wait()
+        self.kill()
 
     def kill(self) -> None:
         """Close the terminal under it."""
-        self.process.close(force=True)
+        try:
+            self.process.close(force=True)
+        except pexpect.ExceptionPexpect:  # it was killed; pexpect waits a tenth of a second for the end of it
+            self.process.wait()
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds that the program's first thread has computed: by the clock, it also waits for others to have theirs."""
+        stat = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")

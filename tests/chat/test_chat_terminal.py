@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -113,12 +112,9 @@ def test_the_first_answer_takes_the_program_less_than_a_second(folder: Path) -> 
     terminal = Terminal(folder)
     terminal.enter("/help")
     terminal.wait("/undo     take back")
-    main = (
-        Path(f"/proc/{terminal.process.pid}/task/{terminal.process.pid}/stat").read_bytes().rpartition(b")")[2].split()
-    )
-    seconds = (int(main[11]) + int(main[12])) / os.sysconf("SC_CLK_TCK")
+    seconds = terminal.cpu_s
     terminal.kill()
-    assert seconds < 1.0  # of its first thread: by the clock, as long again as the machine has other things to do
+    assert seconds < 1.0
 
 
 def test_nothing_heavy_is_imported_before_the_first_answer() -> None:
@@ -135,10 +131,8 @@ def test_typing_goes_on_while_the_study_cannot_be_reached(tmp_path: Path) -> Non
         terminal = Terminal(folder)
         while not received:  # the status line's thread waits for an answer that never comes
             time.sleep(0.05)
-        begin = time.monotonic()
         terminal.enter("/help")
-        terminal.wait("/undo     take back")
-        assert time.monotonic() - begin < 1.0
+        terminal.wait("/undo     take back")  # long before the study answers, which it never does
         terminal.kill()
 
 
@@ -187,13 +181,13 @@ def test_a_resized_terminal_is_drawn_anew(screen: Terminal) -> None:
 def test_ten_thousand_pasted_lines_are_one_message_and_run_nothing(folder: Path) -> None:
     terminal = Terminal(folder)
     terminal.wait("0/4 trials")
-    begin = time.monotonic()
+    before = terminal.cpu_s
     terminal.type("\x1b[200~" + "/run 1000\r" * 10_000 + "\x1b[201~")
     terminal.wait("[paste 1: 10001 lines]")
     terminal.type("\x7f" * 30)
     terminal.enter("/help undo")
     terminal.wait("take back the last note")
-    assert time.monotonic() - begin < 10.0
+    assert terminal.cpu_s - before < 2.0
     assert not (folder / "runs").exists()
     terminal.leave()
 
