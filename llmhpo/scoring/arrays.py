@@ -186,8 +186,11 @@ def _is_name(name: object) -> bool:
 # --- what is in them --------------------------------------------------------------------------------------------------
 
 
-def check(array: Array, shape: Sequence[int | None] | None = None, rows: int | None = None) -> None:
-    """Check that all is finite, and the shape: `shape` as declared (None: any size), or as many `rows` as labels.
+def check(array: Array, shape: Sequence[int | None] | None = None, labels: tuple[int, ...] | None = None) -> None:
+    """Check that there are numbers, all finite, in the `shape` that was declared (None: any size), or else one for the `labels`.
+
+    That has a row a label, and is the labels' own where NumPy would stretch it onto theirs: with predictions (n, n) or (n, 0, n) of
+    n labels, `(predictions == labels).sum()` counts n times, and `abs(predictions - labels).sum()` nothing at all.
 
     Raises: UnreadableError.
     """
@@ -196,13 +199,34 @@ def check(array: Array, shape: Sequence[int | None] | None = None, rows: int | N
     ):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise UnreadableError(f"has the shape {array.shape}; ({wanted}) is asked for")
-    if shape is None and rows is not None and (array.shape[:1] or (0,)) != (rows,):
-        raise UnreadableError(f"has the shape {array.shape}; there are {rows} labels, so write {rows} rows")
+    if array.size == 0:
+        raise UnreadableError(f"has the shape {array.shape}, which holds no number")
+    if shape is None and labels is not None:
+        _check_rows(array.shape, labels)
     if array.dtype.kind == "f":
         bad = ~np.isfinite(array)
         if bad.any():
             place = tuple(int(i) for i in np.argwhere(bad)[0])
             raise UnreadableError(f"has {int(bad.sum())} values that are not finite, the first at {place}")
+
+
+def _check_rows(shape: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    if shape[:1] != labels[:1]:
+        raise UnreadableError(f"has the shape {shape}; there are {labels[0]} labels, so write {labels[0]} rows")
+    try:
+        np.broadcast_shapes(shape, labels)
+    except ValueError:
+        return
+    if shape != labels:
+        raise UnreadableError(
+            f"has the shape {shape}, and the labels {labels}, onto which NumPy would stretch it; write {labels}, or declare in the "
+            f"split that it shall be so: shape = {list(shape)}"
+        )
+
+
+def widened(array: Array) -> Array:
+    """Whole numbers as int64: in fewer bits, which a job could choose, a scorer's sums and squares come round to 0 again."""
+    return array.astype(np.int64, copy=False) if array.dtype.kind in "iu" and array.dtype.itemsize < 8 else array
 
 
 def is_constant(array: Array) -> bool:

@@ -23,7 +23,7 @@ class Split:
     """A part of the data. A job is shown `inputs`; the scorer alone reads `labels`.
 
     `shape` is that of the predictions, None for a dimension of any size; without it there are as many rows as labels,
-    where these are an array.
+    where these are an array, and no shape that NumPy would stretch onto theirs, such as (n, 1) for (n,).
     """
 
     inputs: Path | None = None
@@ -36,8 +36,8 @@ class Scoring:
     """How the metric comes about: a job writes `file`, and `function` of `script` reads it when the job's processes are gone.
 
     The function is called as `score(predictions, labels)` and returns the metric, or a mapping that holds it. It gets an array
-    of a `.npy` file and a dict of arrays of `.npz` and `.safetensors`, as predictions and as labels; labels of another kind
-    it gets as a path, and without labels None. It raises ValueError to refuse predictions. It is run by `python -I` and may import
+    of a `.npy` file (whole numbers as int64) and a dict of arrays of `.npz` and `.safetensors`, as predictions and as labels;
+    labels of another kind it gets as a path, and without labels None. It raises ValueError to refuse predictions. It is run by `python -I` and may import
     installed packages, but no file beside it. `max_mb` (10^6 bytes) bounds what is read of a job, unpacked; `timeout_s`
     and `memory_gb` bound the scorer itself.
     """

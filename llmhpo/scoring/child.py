@@ -25,7 +25,7 @@ if __name__ == "__main__":  # parts of llmhpo are found by their place; its __in
 import numpy as np
 
 from llmhpo.job import plain
-from llmhpo.scoring.arrays import Array, UnreadableError, check, is_constant, parse, read_file
+from llmhpo.scoring.arrays import Array, UnreadableError, check, is_constant, parse, read_file, widened
 from llmhpo.scoring.base import MAX_LINE, Order
 from llmhpo.scoring.fingerprint import fingerprint
 
@@ -59,7 +59,7 @@ def score(order: Order) -> dict[str, object]:
         "is_constant": not isinstance(found, dict) and is_constant(found),
     }
     try:
-        return {"result": plain(function(found, labels)), **about}
+        return {"result": plain(function(_plain_numbers(found), labels)), **about}
     except ValueError as error:
         raise FaultError("predictions", f"{Path(order.script).name} refuses them: {error}", _trace()) from None
     except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
@@ -73,7 +73,7 @@ def _check(arrays: dict[str, Array], shape: list[int | None] | None, labels: obj
             if name:
                 check(array)
             else:
-                check(array, shape, len(labels) if isinstance(labels, np.ndarray) and labels.ndim else None)
+                check(array, shape, labels.shape if isinstance(labels, np.ndarray) and labels.ndim else None)
         except UnreadableError as error:
             raise UnreadableError(f"{error} in {name!r}" if name else str(error)) from None
 
@@ -104,9 +104,14 @@ def _labels(order: Order) -> Array | dict[str, Array] | str | None:
         return order.labels or None
     try:
         data = bytearray(path.read_bytes())
-        return parse(data, path.suffix, max(order.max_bytes, 100 * len(data)))
+        return _plain_numbers(parse(data, path.suffix, max(order.max_bytes, 100 * len(data))))
     except (OSError, UnreadableError) as error:
         raise FaultError("scorer", f"the labels {str(path)!r} cannot be read: {error}") from None
+
+
+def _plain_numbers(found: Array | dict[str, Array]) -> Array | dict[str, Array]:
+    """One array in a width that no job has chosen; several (weights) as they are."""
+    return found if isinstance(found, dict) else widened(found)
 
 
 def _line(answer: dict[str, object]) -> str:

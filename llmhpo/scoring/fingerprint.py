@@ -21,7 +21,7 @@ def fingerprint(arrays: Mapping[str, npt.NDArray[np.generic]]) -> str:
         if array.dtype.kind == "f":
             digest.update(_rounded(array.astype(np.float64)).tobytes())
         else:
-            digest.update(array.astype(np.int64).tobytes())
+            digest.update(array.astype(np.int64, copy=False).tobytes())
     return digest.hexdigest()[:32]
 
 

@@ -276,26 +276,34 @@ def test_a_value_that_is_not_finite_is_refused_and_its_place_named(bad):
 
 
 @pytest.mark.parametrize(
-    "shape, declared, rows, good",
+    "shape, declared, labels, good",
     [
-        ((5,), None, 5, True),
-        ((5, 10), None, 5, True),
-        ((4,), None, 5, False),
-        ((), None, 5, False),
-        ((5, 10), (5, None), 5, True),
-        ((5, 10), (5, 9), 5, False),
-        ((5,), (5, None), 5, False),
-        ((7,), (7,), 5, True),
+        ((5,), None, (5,), True),
+        ((5, 10), None, (5,), True),
+        ((5, 3), None, (5, 3), True),
+        ((4,), None, (5,), False),
+        ((), None, (5,), False),
+        ((5, 1), None, (5,), False),
+        ((5, 5), None, (5,), False),
+        ((5,), None, (5, 1), False),
+        ((5, 0), None, (5,), False),
+        ((5, 1), (5, 1), (5,), True),
+        ((5, 10), (5, None), (5,), True),
+        ((5, 10), (5, 9), (5,), False),
+        ((5,), (5, None), (5,), False),
+        ((5, 0), (5, None), (5,), False),
+        ((7,), (7,), (5,), True),
         ((7,), None, None, True),
+        ((0,), None, None, False),
     ],
     ids=str,
 )
-def test_the_shape_is_the_declared_one_or_has_a_row_a_label(shape, declared, rows, good):
+def test_the_shape_is_the_declared_one_or_fits_the_labels_without_being_stretched(shape, declared, labels, good):
     if good:
-        check(np.zeros(shape), declared, rows)
+        check(np.ones(shape), declared, labels)
     else:
         with pytest.raises(UnreadableError, match="has the shape"):
-            check(np.zeros(shape), declared, rows)
+            check(np.ones(shape), declared, labels)
 
 
 @pytest.mark.parametrize(
