@@ -16,7 +16,7 @@ IGNORE_FILE = ".llmhpoignore"
 MAX_FILES = 20_000
 CODE_REMEDY = f"list what the job does not need in {IGNORE_FILE!r} or .gitignore, or name big data as `data`"
 _NEVER = (
-    ".git/", ".hg/", ".svn/", "__pycache__/", "*.pyc", ".venv*/", "venv/", "node_modules/", ".ipynb_checkpoints/",
+    ".git", ".hg/", ".svn/", "__pycache__/", "*.pyc", ".venv*/", "venv/", "node_modules/", ".ipynb_checkpoints/",
     ".mypy_cache/", ".ruff_cache/", ".pytest_cache/", ".tox/", "*.egg-info/", ".env", ".env.*", ".netrc", "*.pem",
     "/runs/", "/wandb/", "/mlruns/",
 )  # fmt: skip

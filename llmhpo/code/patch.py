@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from llmhpo.code.edit import Change, Edit, EditError
-from llmhpo.code.regions import MARKER, Editable, Region, Span, locate, path_problem, split_lines, text_problem
+from llmhpo.code.regions import BOM, MARKER, Editable, Region, Span, locate, path_problem, split_lines, text_problem
 from llmhpo.code.syntax import check_python, is_python, parse_python, skeleton
 from llmhpo.errors import ConfigError, SpaceError
 from llmhpo.space import SearchSpace
@@ -115,7 +115,8 @@ def _changed(path: str, old: str | None, changes: Sequence[Change], editable: Ed
         new_lines[cut.start : cut.stop] = cut.lines
     new = "\n".join(new_lines)
     _check_regions(path, old, new, [_moved(span, cuts) for span in spans], spans, editable)
-    return new.replace("\n", "\r\n") if "\r\n" in old else new
+    mark = BOM if old.startswith(BOM) else ""
+    return mark + (new.replace("\n", "\r\n") if "\r\n" in old else new)
 
 
 def _made(path: str, changes: Sequence[Change], editable: Editable) -> str:
@@ -278,7 +279,7 @@ def _check_regions(
 
 
 def _markers(text: str) -> list[str]:
-    return [line for line in text.splitlines() if MARKER.match(line)]
+    return [line for line in text.removeprefix(BOM).splitlines() if MARKER.match(line)]
 
 
 def _check_text(path: str, old: str, new: str, max_bytes: int) -> None:

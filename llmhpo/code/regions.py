@@ -10,6 +10,7 @@ A region is whole lines. All else is protected.
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections import Counter
@@ -20,6 +21,7 @@ from typing import NamedTuple, Self
 from llmhpo.code.syntax import definitions, is_python, lines_of, parse_python
 from llmhpo.errors import ConfigError
 
+BOM = "\ufeff"
 MARKER = re.compile(r"^\s*# *llmhpo: *(?:(begin) +(\S+)|(end))(?:\s.*)?$")
 
 
@@ -49,8 +51,11 @@ class Span(NamedTuple):
 
 
 def split_lines(text: str) -> list[str]:
-    r"""The lines of a text, with "\n" between them and nothing else: what Python, git and editors count alike."""
-    return text.replace("\r\n", "\n").split("\n")
+    r"""The lines of a text, with "\n" between them and nothing else: what Python, git and editors count alike.
+
+    A byte order mark before the first is none of it: nobody sees it who copies the line.
+    """
+    return text.removeprefix(BOM).replace("\r\n", "\n").split("\n")
 
 
 def path_problem(path: str) -> str:
@@ -97,10 +102,7 @@ class Editable:
         editable = cls(tuple(Region.of(spec) for spec in regions), tuple(globs))
         for region in editable.regions:
             if region.path not in files:
-                raise ConfigError(
-                    f"editable {str(region)!r}: the project has no text file {region.path!r} (a link, a binary file or an "
-                    "ignored one does not count); correct the path, or give a pattern where edits may make the file"
-                )
+                raise ConfigError(f"editable {str(region)!r}: {_absence(region.path, files)}")
         for path in editable.paths(files):
             if problem := text_problem(files[path]):
                 raise ConfigError(f"editable {path!r} {problem}")
@@ -210,6 +212,19 @@ def _defined(region: Region, text: str) -> list[Span]:
     if isinstance(tree, str):
         raise ConfigError(f"{region.path}: is not valid Python: {tree}; correct it")
     return [Span(region, *lines_of(node)) for name, node in definitions(tree) if name == region.name]
+
+
+def _absence(path: str, files: Iterable[str]) -> str:
+    """Why there is no text at `path`, and what to write instead."""
+    files = list(files)
+    if any(file.startswith(f"{path}/") for file in files):
+        return f"{path!r} is a folder; name files in it, or all of them: {f'{path}/**'!r}"
+    close = difflib.get_close_matches(path, files, 1)
+    hint = f"did you mean {close[0]!r}? Else " if close else ""
+    return (
+        f"the project has no text file {path!r} (a link, one that is not UTF-8, or an ignored one does not count); {hint}correct the "
+        "path, or give a pattern where edits may make the file"
+    )
 
 
 def _is_glob(spec: str) -> bool:
