@@ -87,13 +87,24 @@ class Bench:
         work = self.script(work) if isinstance(work, str) else work
         return self.keep(SlurmExecutor(work, folder=self.folder / "slurm", **settings))
 
-    def job(self, number=0, timeout_s=20.0, metric="value", **fields):
+    def job(self, number=0, timeout_s=60.0, metric="value", **fields):
         fields.setdefault("params", PARAMS)
         task = Task(metric=metric, timeout_s=timeout_s)
         return Job(number, task=task, directory=self.folder / f"trial{number}", **fields)
 
-    def run(self, code, timeout_s=20.0, metric="value", **settings):
-        return self.executor(code, **settings).submit(self.job(timeout_s=timeout_s, metric=metric)).result(40)
+    def run(self, code, timeout_s=60.0, metric="value", **settings):
+        return self.executor(code, **settings).submit(self.job(timeout_s=timeout_s, metric=metric)).result(100)
+
+    def run_to_its_limit(self, code, **settings):
+        """Run a job that makes the file `up` in its folder into a time limit that leaves it the time to do so.
+
+        A short one does, unless the machine is busy.
+        """
+        for timeout_s in (0.5, 5.0, 30.0):
+            outcome = self.run(code, timeout_s=timeout_s, **settings)
+            if (self.folder / "trial0" / "up").exists():
+                break
+        return outcome
 
     def living(self):
         """Processes that this test's jobs started and that still live."""
@@ -107,7 +118,7 @@ class Bench:
                 continue
         return found
 
-    def wait_for(self, condition, seconds=10.0):
+    def wait_for(self, condition, seconds=30.0):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"{condition} did not come true within {seconds} s"

@@ -13,8 +13,9 @@ from jobs import DAEMON, needs_proc, write
 
 
 def test_a_signal_to_all_processes_leaves_the_trial_open(
-    bench,
+    bench, monkeypatch
 ):  # as Slurm preempts: job and supervisor hear of it first
+    monkeypatch.setattr("llmhpo.executors.local._STOP_NEWS_S", 60.0)
     executor = bench.executor("import time; open('up', 'w').close(); time.sleep(60)")
     future = executor.submit(bench.job())
     bench.wait_for_file("up")
@@ -27,13 +28,13 @@ def test_a_signal_to_all_processes_leaves_the_trial_open(
 
 def test_a_hastened_executor_gives_no_more_grace(bench):
     code = "import signal, time\nsignal.signal(15, signal.SIG_IGN)\nopen('up', 'w').close()\nwhile True: time.sleep(1)"
-    executor = bench.executor(code, grace_s=30.0)
+    executor = bench.executor(code, grace_s=90.0)
     executor.submit(bench.job())
     bench.wait_for_file("up")
     threading.Timer(0.5, executor.hasten, [0.0]).start()  # while shutdown waits for the grace
     start = time.monotonic()
     executor.shutdown(kill=True)
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 45
     assert bench.living() == []
 
 
@@ -46,7 +47,7 @@ def test_killing_shutdown_is_prompt_and_ends_all_trees(bench):
     bench.wait_for_file("daemon1")
     start = time.monotonic()
     executor.shutdown(kill=True)
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 30  # they would go on for 60
     assert all(f.cancelled() for f in futures)
     assert wait(futures, timeout=0).not_done == set()
     assert bench.living() == []
@@ -59,7 +60,7 @@ def test_cancelling_a_running_job_ends_it_and_frees_its_worker(bench):
     first = executor.submit(bench.job(0))
     bench.wait_for_file("up")
     assert first.cancel()
-    assert executor.submit(bench.job(1)).result(10).status == "invalid"
+    assert executor.submit(bench.job(1)).result(100).status == "invalid"
     assert bench.living() == []
 
 
@@ -77,7 +78,7 @@ def test_jobs_die_with_a_controller_that_is_killed(bench):
     with subprocess.Popen([sys.executable, str(controller)], cwd=bench.folder, env=env) as process:
         bench.wait_for_file("daemon")
         process.send_signal(signal.SIGKILL)
-    bench.wait_for(lambda: bench.living() == [], 5)
+    bench.wait_for(lambda: bench.living() == [])
 
 
 def test_a_program_that_forgets_shutdown_does_not_hang_and_leaves_nothing(bench):
@@ -90,18 +91,19 @@ def test_a_program_that_forgets_shutdown_does_not_hang_and_leaves_nothing(bench)
         "executor.submit(Job(0, {}, Task(), here / 'trial0'))\nwhile not (here / 'up').exists(): time.sleep(0.01)\n"
     )
     env = os.environ | {"TEST_TAG": bench.tag}
-    subprocess.run([sys.executable, str(controller)], cwd=bench.folder, env=env, timeout=30, check=True)
-    bench.wait_for(lambda: bench.living() == [], 8)
+    subprocess.run([sys.executable, str(controller)], cwd=bench.folder, env=env, timeout=50, check=True)
+    bench.wait_for(lambda: bench.living() == [])
 
 
 def test_no_threads_or_descriptors_are_left_after_shutdown(bench):
     bench.run("pass")
     bench.executors[0].shutdown(kill=False)
-    threads, fds = threading.active_count(), len(list(Path("/dev/fd").iterdir()))
+    threads, fds = set(threading.enumerate()), len(list(Path("/dev/fd").iterdir()))
     for _ in range(3):
         bench.run("pass")
         bench.executors[-1].shutdown(kill=False)
-    assert (threading.active_count(), len(list(Path("/dev/fd").iterdir()))) == (threads, fds)
+    assert set(threading.enumerate()) <= threads  # one of an earlier test may have ended meanwhile
+    assert len(list(Path("/dev/fd").iterdir())) <= fds
 
 
 def test_a_job_that_waits_for_space_can_be_cancelled(bench, monkeypatch, caplog):

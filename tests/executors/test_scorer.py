@@ -31,7 +31,7 @@ def run(bench):
             change(bench.folder)
         executor = bench.executor(code, scorer=scorer)
         job = bench.job(split=split)
-        return executor.submit(job if task is None else replace(job, task=task)).result(40)
+        return executor.submit(job if task is None else replace(job, task=task)).result(100)
 
     return run
 
@@ -251,7 +251,7 @@ def test_a_scorer_that_never_ends_is_ended_with_its_children(run, bench):
     start = time.monotonic()
     outcome = run(GOOD, code, timeout_s=2.0)
     assert "was not done within 2 s" in outcome.message
-    assert time.monotonic() - start < 12
+    assert time.monotonic() - start < 60  # it would go on for 977
 
 
 def test_what_a_scorer_prints_is_not_its_answer(run):  # 33, 40
@@ -294,7 +294,7 @@ def test_cancelling_ends_the_scorer(bench):
     start = time.monotonic()
     executor.shutdown(kill=True)
     assert future.cancelled()
-    assert time.monotonic() - start < 8
+    assert time.monotonic() - start < 60  # it would go on for 977
 
 
 # --- in a sandbox -----------------------------------------------------------------------------------------------------

@@ -76,9 +76,9 @@ class Project:
         return self.bench.keep(CodeExecutor(inner, workspace, expect=expect))
 
     def run(self, model, job=None, **settings):
-        task = Task(metric="value", direction="maximize", timeout_s=20.0, bounds=(0, 1))
+        task = Task(metric="value", direction="maximize", timeout_s=60.0, bounds=(0, 1))
         job = replace(job or self.bench.job(), code=self.edit(model=model), task=task)
-        return self.executor(**settings).submit(job).result(60)
+        return self.executor(**settings).submit(job).result(110)
 
 
 def main(body):
