@@ -28,6 +28,11 @@ def test_a_key_inside_base64_leaves_no_more_than_its_ends(key: str, before: byte
     assert len(rest) <= -(-4 * (len(before) + len(after)) // 3) + 6
 
 
+@pytest.mark.parametrize(("key", "shown"), [("hunter22", "it is [key]"), ("hunter2", "it is hunter2")])
+def test_a_key_so_short_that_it_may_be_a_word_of_the_text_stays(key: str, shown: str) -> None:
+    assert Redactor([key])(f"it is {key}") == shown
+
+
 @pytest.mark.parametrize(
     "form",
     [
