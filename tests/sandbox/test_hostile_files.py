@@ -37,14 +37,14 @@ def test_many_files_in_memory_end_the_job(cell):  # 2, 9
         "def clear(*_):\n  for name in names: Path(name).unlink(missing_ok=True)\n"
         "signal.signal(15, lambda *_: (clear(), os._exit(1)))\n"
         "fds = []\nfor name in names:\n  fds.append(open(name, 'wb')); os.unlink(name); fds[-1].write(b'x' * 8_000_000); fds[-1].flush()\n"
-        "  time.sleep(0.02)\ntime.sleep(20)"
+        "  time.sleep(0.02)\ntime.sleep(60)"
     )
-    assert cell.says(code, limits=SMALL, timeout_s=15).status in ("oom", "failed")
+    assert cell.says(code, limits=SMALL).status in ("oom", "failed")
 
 
 @pytest.mark.parametrize("place", ["HERE", "Path(os.environ['TMPDIR'])"], ids=["own folder", "tmp"])
 def test_many_files_end_the_job(cell, place):  # 10
-    outcome = cell.says(f"for i in range(5000): ({place} / f'{{i}}').touch()\ntime.sleep(5)", limits=SMALL)
+    outcome = cell.says(f"for i in range(5000): ({place} / f'{{i}}').touch()\ntime.sleep(30)", limits=SMALL)
     assert outcome.status == "failed"
     assert "limits.files=200" in outcome.message
 
@@ -142,7 +142,7 @@ def test_a_result_that_is_a_link_is_not_read(cell):  # 20
 def test_a_result_that_is_no_file_is_invalid(cell, make):  # 21
     start = time.monotonic()
     assert cell.says(f"R = os.environ['LLMHPO_RESULT']\n{make}").status == "invalid"
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 50  # the job's own limit is 60
 
 
 def test_no_device_can_be_made(cell):  # 21
@@ -245,7 +245,7 @@ def test_a_zip_bomb_stays_small_for_the_controller(cell):  # 32
 def test_an_unpacked_zip_bomb_ends_the_job(cell):  # 32
     code = (
         "import io, zipfile\nb = io.BytesIO()\nwith zipfile.ZipFile(b, 'w', zipfile.ZIP_DEFLATED) as z:\n  for i in range(30): z.writestr(f'f{i}', b'0' * 2_000_000)\n"
-        "zipfile.ZipFile(b).extractall(HERE); time.sleep(5); result(1)"
+        "zipfile.ZipFile(b).extractall(HERE); time.sleep(30); result(1)"
     )
     assert cell.says(code, limits=SMALL).status == "failed"
 

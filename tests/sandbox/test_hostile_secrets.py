@@ -52,7 +52,7 @@ def test_what_is_passed_by_name_passes(cell, monkeypatch):
 
 
 def test_the_environment_of_other_processes_cannot_be_read(cell):  # 15
-    with subprocess.Popen(["sleep", "30"], env={"KEY": f"canary-{cell.tag}"}) as canary:
+    with subprocess.Popen(["sleep", "100"], env={"KEY": f"canary-{cell.tag}"}) as canary:
         code = (
             "found = 0\nfor p in Path('/proc').glob('[0-9]*/environ'):\n"
             f"  try: found += b'canary-{cell.tag}' in p.read_bytes()\n  except OSError: pass\nresult(found)"

@@ -27,7 +27,7 @@ from llmhpo.sandbox.choose import choose_sandbox
 from llmhpo.trial import Task
 here = Path(sys.argv[2], 'study')
 executor = LocalExecutor(CommandTemplate([sys.executable, "-I", "-S", "job.py"], None, here), sandbox=choose_sandbox({level!r}),
-                         limits=Limits(memory_gb=0.2), grace_s=5)
+                         limits=Limits(memory_gb=0.2), grace_s=30)
 outcome = executor.submit(Job(0, {{}}, Task(timeout_s={timeout_s}), here / "trial")).result()
 print(json.dumps([outcome.status, outcome.value, outcome.message, outcome.log_tail]))
 """
@@ -79,7 +79,7 @@ class Nobody:
 
     def run_job(self, code, level, timeout_s=30):
         study = self.home / "study"
-        study.mkdir()
+        study.mkdir(exist_ok=True)
         os.chown(study, NOBODY, NOBODY)
         (study / "job.py").write_text("import os, time, signal\n" + code)
         return self.run(JOB.format(level=level, timeout_s=timeout_s))
@@ -128,6 +128,12 @@ def test_a_hog_of_an_ordinary_user_is_ended(nobody, level):
 @pytest.mark.parametrize("level", LEVELS)
 def test_sigterm_reaches_a_job_of_an_ordinary_user(nobody, level):
     sandbox_or_skip(level)
-    code = "signal.signal(15, lambda *_: (print('last words', flush=True), os._exit(0)))\nwhile True: time.sleep(1)"
-    status, _, _, log = nobody.run_job(code, level, timeout_s=0.8)
+    code = (
+        "signal.signal(15, lambda *_: (print('last words', flush=True), os._exit(0)))\n"
+        "open(os.environ['LLMHPO_DIR'] + '/up', 'w').close()\nwhile True: time.sleep(1)"
+    )
+    for timeout_s in (0.8, 5.0, 30.0):  # a busy machine takes longer to come so far
+        status, _, _, log = nobody.run_job(code, level, timeout_s=timeout_s)
+        if (nobody.home / "study" / "trial" / "up").exists():
+            break
     assert (status, log.strip()) == ("timeout", "last words")
