@@ -380,6 +380,19 @@ def slow(seconds: float) -> Fault:
     return answer
 
 
+def waiting(gate: threading.Event, answer: Fault | None = None) -> Fault:
+    """A good reply, or `answer`, that comes when the gate is open."""
+
+    def answer_then(handler: BaseHTTPRequestHandler, service: Service) -> None:
+        gate.wait(110)
+        if answer is None:
+            send(handler, 200, service.reply(service.asked))
+        else:
+            answer(handler, service)
+
+    return answer_then
+
+
 def cut_stream(handler: BaseHTTPRequestHandler, service: Service) -> None:
     """Half of a body, then the end of the connection."""
     data = json.dumps(service.reply(service.asked)).encode()

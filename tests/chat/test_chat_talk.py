@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("prompt_toolkit")
 pytest.importorskip("pyte")
 
-from loopback import Fault, Service, send, serving
+from loopback import Fault, Service, send, serving, waiting
 from terminal import Terminal, write_study
 
 from llmhpo.chat.base import COMMANDS, Session
@@ -40,16 +40,6 @@ def writes(text: str) -> Fault:
         send(handler, 200, replace(service, text=text).reply(service.asked))
 
     return answer
-
-
-def waiting(gate: threading.Event, answer: Fault) -> Fault:
-    """An answer that comes when the gate is open."""
-
-    def answer_then(handler: BaseHTTPRequestHandler, service: Service) -> None:
-        gate.wait(110)
-        answer(handler, service)
-
-    return answer_then
 
 
 REPLY = json.dumps({"say": 'Try "small" steps first.\nThen more.', "command": "", "arguments": ""})
