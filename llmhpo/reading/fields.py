@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from llmhpo.param import UNSET, ParamValue
@@ -20,7 +22,6 @@ _DASHED = (
     "pyrallis.wrap",
     "draccus.parse",
     "draccus.wrap",
-    "simple_parsing.parse",
 )
 _NAMES = ("config", "args", "arguments", "params", "hparams", "hyperparameters", "hyperparams", "settings", "options")
 _DEEPEST = 5
@@ -31,6 +32,9 @@ class _Use(NamedTuple):
     dashes: bool = False
     prefix: str = ""
     switches: bool = False  # a boolean is a flag without value
+    dest: str | None = (
+        None  # simple_parsing's: a flag is named by as much of its path, from the end, as tells it from the others
+    )
 
 
 def read_fields(source: Source) -> list[Found]:
@@ -39,13 +43,43 @@ def read_fields(source: Source) -> list[Found]:
     uses = dict(_uses(source, classes))
     nested = {t for c in classes.values() for t, _ in _children(c, classes)}
     found: list[Found] = []
+    short: list[Found] = []
     for name, cls in classes.items():
         use = uses.get(name)
         if use is None and name not in nested and _is_settings(cls, classes):
             use = _own_use(source, cls, classes)
-        if use is not None:
+        if use is not None and use.dest is not None:
+            short += _class_fields(source, cls, classes, use, f"{use.dest}." if use.dest else "", 0)
+        elif use is not None:
             found += _class_fields(source, cls, classes, use, "", 0)
-    return found
+    return found + _shortened(short)
+
+
+def _shortened(found: list[Found]) -> list[Found]:
+    """Flags by the shortest end of their dotted path that no other one has; a whole path stays, whoever ends in it."""
+    ends = Counter(end for f in found for end in _ends(f.name))
+    names = [next((e for e in _ends(f.name) if ends[e] == 1), f.name) for f in found]
+    return [replace(f, name=name, spelling=f"--{name}") for f, name in zip(found, names, strict=True)]
+
+
+def _ends(path: str) -> list[str]:
+    """`c`, `b.c` and `a.b.c` of `a.b.c`."""
+    parts = path.split(".")
+    return [".".join(parts[at:]) for at in range(len(parts) - 1, -1, -1)]
+
+
+def record_flags(
+    source: Source, annotation: ast.expr | None, prefix: str, *, dashes: bool = False
+) -> list[Found] | None:
+    """The flags `--PREFIX.FIELD` of a parameter whose type is a dataclass or pydantic model of this file; None for any other type.
+
+    `dashes` are tyro's: `--PREFIX.weight-decay`, and `--PREFIX.no-FIELD` beside a boolean one.
+    """
+    classes = {n.name: n for n in ast.walk(source.tree) if isinstance(n, ast.ClassDef)}
+    cls = classes.get(dotted(annotation))
+    if cls is None or cls.name in source.scope.enums or not _is_record(cls, classes):
+        return None
+    return list(_class_fields(source, cls, classes, _Use("flag", dashes=dashes), f"{prefix}.", 0))
 
 
 def _uses(source: Source, classes: dict[str, ast.ClassDef]) -> Iterator[tuple[str, _Use]]:
@@ -56,10 +90,13 @@ def _uses(source: Source, classes: dict[str, ast.ClassDef]) -> Iterator[tuple[st
         named = [n for n in inside if n in classes]
         if func.rpartition(".")[2] in _FLAGGED:
             yield from ((n, _Use("flag")) for n in named)
+        elif func == "simple_parsing.parse" or (func == "parse" and "simple_parsing" in source.text):
+            yield from ((n, _Use("flag", dest="")) for n in named)
         elif func in _DASHED:
             yield from ((n, _Use("flag", dashes=func in ("tyro.cli", "cli"))) for n in named)
         elif func.endswith(".add_arguments"):
-            yield from ((n, _Use("flag")) for n in named)
+            dest = call.args[1] if len(call.args) > 1 else keyword(call, "dest")
+            yield from ((n, _Use("flag", dest=text(dest, source.scope))) for n in named)
         elif getattr(call.func, "attr", "") in ("store", "structured"):
             yield from ((n, _Use("override")) for n in named)
 
@@ -75,8 +112,12 @@ def _is_settings(cls: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> bool:
     bases = {dotted(b).rpartition(".")[2] for b in _lineage(cls, classes)}
     if bases & {"BaseSettings", "Tap"}:
         return True
-    is_record = bases & {"BaseModel", "NamedTuple"} or any("dataclass" in ast.unparse(d) for d in cls.decorator_list)
-    return bool(is_record) and lowered.endswith((*_NAMES, "cfg", "conf"))
+    return _is_record(cls, classes) and lowered.endswith((*_NAMES, "cfg", "conf"))
+
+
+def _is_record(cls: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> bool:
+    bases = {dotted(b).rpartition(".")[2] for b in _lineage(cls, classes)}
+    return bool(bases & {"BaseModel", "NamedTuple"}) or any("dataclass" in ast.unparse(d) for d in cls.decorator_list)
 
 
 def _lineage(cls: ast.ClassDef, classes: dict[str, ast.ClassDef], depth: int = 0) -> Iterator[ast.expr]:

@@ -83,12 +83,23 @@ def _table(source: Source, node: ast.expr, owner: str, depth: int = 0) -> Iterat
 
 
 def _entry(source: Source, name: str, node: ast.expr, spelling: str, owner: str) -> Iterator[Found]:
-    """One value written in place. A name (`lr=LR`) is found where it is bound; what is computed is left alone."""
-    value = UNKNOWN if isinstance(node, ast.Name | ast.Attribute) else source.scope.value(node)
+    """One value written in place. `lr=LR`, `lr=CONFIG["lr"]` and `lr=2 * LR` are found where the name is bound, and only there."""
+    value = (
+        UNKNOWN
+        if isinstance(node, ast.Name | ast.Attribute) or _is_elsewhere(source, node)
+        else source.scope.value(node)
+    )
     if scalar(value) is not UNSET or isinstance(value, tuple):
         yield Found(
             name, to_kind(value), source.place(node.lineno), "keyword", spelling, default=scalar(value), owner=owner
         )
+
+
+def _is_elsewhere(source: Source, node: ast.expr) -> bool:
+    """Whether an expression takes its value from a constant or a table that is read itself: filled in twice, one of both is dead."""
+    names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    bound = {name: source.scope.value(value) for name in names if (value := source.scope.bound.get(name)) is not None}
+    return any(scalar(v) is not UNSET or (isinstance(v, dict) and _TABLE.fullmatch(n)) for n, v in bound.items())
 
 
 def _named_apart(found: list[Found]) -> list[Found]:

@@ -1,15 +1,17 @@
-"""Parameters of functions and classes that a library turns into flags: fire, jsonargparse, Lightning's CLI; or that keep their defaults."""
+"""Parameters of functions and classes that a library turns into flags: fire, tyro, jsonargparse, Lightning's CLI; or that keep their defaults."""
 
 from __future__ import annotations
 
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from llmhpo.param import UNSET
 from llmhpo.reading.annotations import read_annotation
 from llmhpo.reading.base import Found, Passing, Source, fit, scalar, to_kind
+from llmhpo.reading.fields import record_flags
 from llmhpo.reading.options import imports
 from llmhpo.reading.values import UNKNOWN, dotted
 
@@ -32,13 +34,17 @@ class Parameter(NamedTuple):
 
 
 def read_signatures(source: Source) -> list[Found]:
-    """Flags that fire, jsonargparse and Lightning's CLI make of functions and classes, where the script imports these."""
+    """Flags that fire, tyro, jsonargparse and Lightning's CLI make of functions and classes, where the script imports these."""
     imported = imports(source.tree)
     found: list[Found] = []
     for call in (n for n in ast.walk(source.tree) if isinstance(n, ast.Call)):
         last = dotted(call.func).rpartition(".")[2]
         if last == "Fire" and "fire" in imported:
             found += _fire(source, call)
+        elif dotted(call.func) in ("tyro.cli", "cli") and "tyro" in imported and call.args:
+            functions = {n.name: n for n in source.tree.body if isinstance(n, _Function)}
+            if (function := functions.get(dotted(call.args[0]))) is not None:
+                found += _flags(source, function, "", "", "tyro")
         elif last in _CLI and imported & _JSON:
             found += _cli(source, call, is_lightning=last == "LightningCLI")
     return found
@@ -124,16 +130,23 @@ def _fire(source: Source, call: ast.Call) -> Iterator[Found]:
 
 def _flags(source: Source, function: _Function, prefix: str, owner: str, style: str) -> Iterator[Found]:
     for arg, default, doc in parameters(function):
+        is_tyro = style == "tyro"
+        record = record_flags(source, arg.annotation, f"{prefix}{arg.arg}", dashes=is_tyro) if style != "fire" else None
+        if record is not None:
+            yield from (replace(one, owner=owner) for one in record)
+            continue
         hint = read_annotation(arg.annotation, source.scope)
         raw = UNSET if default is None else source.scope.value(default)
         kind = to_kind(raw) if hint.kind == "unknown" else hint.kind
         name = f"{prefix}{arg.arg}"
-        passing: Passing = "pair" if kind == "bool" and style == "fire" else "flag"
+        passing: Passing = "pair" if kind == "bool" and style != "json" else "flag"
         if default is None and style == "fire":
             passing = "positional"
+        flag = name.replace("_", "-") if is_tyro else name
         yield Found(
-            name, kind, source.place(arg.lineno), passing, name if passing == "positional" else f"--{name}",
-            default=fit(kind, scalar(raw)), choices=hint.choices, doc=doc, off=f"--no{name}" if passing == "pair" else "",
+            name, kind, source.place(arg.lineno), passing, name if passing == "positional" else f"--{flag}",
+            default=fit(kind, scalar(raw)), choices=hint.choices, doc=doc,
+            off=f"--no{'-' if is_tyro else ''}{flag}" if passing == "pair" else "",
             owner=owner, is_computed=raw is UNKNOWN,
         )  # fmt: skip
 
