@@ -7,41 +7,27 @@ llm-katan, which nobody here wrote: it ignores schemas and makes its tool argume
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
+from dataclasses import dataclass
 
 import loopback
 import pytest
-from loopback import Body, Fault, Proxy, Service, raw, status
+from consulting import KEY, SPACE, WIRES, ask, consult
+from faults import changed
+from katan import katan_server
+from loopback import Body, Fault, Proxy, raw, status
 
-from llmhpo.agents.consult import Consultant
-from llmhpo.agents.questions import warmstart
 from llmhpo.errors import LLMError, LLMPromptError, LLMReplyError, LLMRequestError, LLMUnavailableError
 from llmhpo.llm import make_llm, smollm2
-from llmhpo.llm.base import LLM, Message, Request
+from llmhpo.llm.base import LLM
 from llmhpo.llm.scripted import ScriptedModel
 from llmhpo.llm.streaming import Streaming
-from llmhpo.space import InvalidParams, SearchSpace
-from llmhpo.trial import Batch, Context, Task
-from llmhpo.usage import Caps
+from llmhpo.space import InvalidParams
 
-KEY = "sk-" + secrets.token_urlsafe(24)
-SPACE = SearchSpace.from_dict(
-    {
-        "lr": {"type": "float", "low": 1e-3, "high": 1.0, "log": True, "default": 0.1},
-        "maximum": {"type": "int", "low": 1, "high": 8},
-    }
-)
+pytestmark = pytest.mark.usefixtures("keys")
 SCHEMA: dict[str, object] = {
     "type": "object",
     "properties": {
@@ -51,14 +37,8 @@ SCHEMA: dict[str, object] = {
     "required": ["lr", "maximum"],
     "additionalProperties": False,
 }
-WIRES = {"responses": "openai", "chat": "openai", "anthropic": "anthropic"}
 KATAN = [pytest.param(f"katan {wire}", marks=pytest.mark.katan) for wire in ("chat", "anthropic")]
 REMOTE = [*WIRES, *KATAN]
-
-
-def ask(**more: object) -> Request:
-    messages = (Message("system", "You tune."), Message("user", "Propose lr and maximum, as JSON."))
-    return Request(messages, **{"max_tokens": 12, "deadline_s": 100.0, **more})  # type: ignore[arg-type]
 
 
 @dataclass
@@ -69,68 +49,12 @@ class Backend:
     proxy: Proxy | None = None
     is_real: bool = False
     documents: bool = True
-    closing: ExitStack = field(default_factory=ExitStack)
 
 
 @pytest.fixture(scope="module")
 def katan() -> Iterator[str]:
-    """The address of llm-katan with SmolLM2."""
-    folder = os.environ.get("LLMHPO_KATAN")
-    if not folder:
-        pytest.skip("LLMHPO_KATAN names no folder with llm-katan; run: make katan")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    model = smollm2.install(print)
-    command = [
-        sys.executable,
-        "-c",
-        "from llm_katan.cli import main; main()",
-        "--model",
-        str(model),
-        "--name",
-        "smollm2",
-    ]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--no-quantize", "--providers", "openai,anthropic"]
-    environment = {**os.environ, "PYTHONPATH": folder, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            _wait_for(url, server)
-            _warm(url)
-            yield url
-        finally:
-            server.kill()
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + 110
-    while time.monotonic() < until:
-        assert server.poll() is None, "llm-katan does not start"
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=5).close()
-        except OSError:
-            time.sleep(0.3)
-        else:
-            return
-    pytest.fail("llm-katan is not there after 110 s")
-
-
-def _warm(url: str) -> None:
-    """The first request loads the model."""
-    asked = {"model": "smollm2", "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]}
-    request = urllib.request.Request(
-        f"{url}/v1/chat/completions",
-        json.dumps(asked).encode(),
-        {"content-type": "application/json", "authorization": "Bearer any"},
-    )
-    urllib.request.urlopen(request, timeout=110).close()
-
-
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI", "ANTHROPIC"):
-        monkeypatch.delenv(f"{name}_BASE_URL", raising=False)
-        monkeypatch.setenv(f"{name}_API_KEY", KEY)
+    with katan_server() as url:
+        yield url
 
 
 @pytest.fixture(params=["scripted", "local", *REMOTE])
@@ -262,11 +186,6 @@ def test_a_consultation_gives_only_configurations_of_the_space(backend: Backend)
     assert all(not isinstance(SPACE.coerce(p.params), InvalidParams) for p in batch.proposals)
 
 
-def consult(model: LLM, deadline_s: float = 100.0) -> Batch:
-    context = Context(Task("a small network", "loss", "minimize"), SPACE, budget_left=8)
-    return Consultant(model, caps=Caps(), deadline_s=deadline_s).consult(context, warmstart(context, 2, reasons=False))
-
-
 # Faults of the service, between client and server
 
 PASSING: dict[str, Fault] = {
@@ -316,17 +235,6 @@ def test_a_fault_that_stays_is_an_error_that_says_what_to_do_and_no_key(remote: 
     assert KEY not in str(caught.value) + repr(caught.value)
 
 
-def changed(change: Callable[[Body], None]) -> Fault:
-    """The server's reply with something in it changed."""
-
-    def answer(handler: BaseHTTPRequestHandler, service: Service) -> None:
-        body = service.reply(service.asked)
-        change(body)
-        loopback.send(handler, 200, body)
-
-    return answer
-
-
 @pytest.mark.parametrize("usage", [None, {}, {"input_tokens": -5, "prompt_tokens": -5, "output_tokens": "many"}])
 def test_missing_or_negative_usage_is_estimated(remote: Backend, usage: Body | None) -> None:
     assert remote.proxy is not None
@@ -334,125 +242,6 @@ def test_missing_or_negative_usage_is_estimated(remote: Backend, usage: Body | N
     counted = remote.model.complete(ask(max_tokens=4)).usage
     assert counted.input_tokens > 0
     assert counted.output_tokens >= 0
-
-
-# Faults of the reply itself
-
-GOOD = '{"why": "", "lr": 0.1, "maximum": 3}'
-REPLIES: dict[str, str] = {
-    "NaN": '{"configurations": [{"lr": NaN, "maximum": 3}]}',
-    "infinity": '{"configurations": [{"lr": Infinity, "maximum": 3}]}',
-    "twice the same key": '{"configurations": [{"lr": 0.1, "lr": 99, "maximum": 3}]}',
-    "numeric string": '{"configurations": [{"lr": "0.1", "maximum": "3"}]}',
-    "underscored": '{"configurations": [{"lr": 0.1, "maximum": "1_0"}]}',
-    "other digits": '{"configurations": [{"lr": 0.1, "maximum": "\u0663"}]}',
-    "out of range": '{"configurations": [{"lr": 7.0, "maximum": 99}]}',
-    "true for an int": '{"configurations": [{"lr": 0.1, "maximum": true}]}',
-    "huge int": '{"configurations": [{"lr": 0.1, "maximum": ' + "9" * 5000 + "}]}",
-    "nested": "[" * 100_000,
-    "huge": '{"configurations": [' + ", ".join([GOOD] * 20_000) + "]}",
-    "look-alike key": '{"configurations": [{"lr\u200b": 0.1, "m\u0430ximum": 3}]}',
-    "lone surrogate": '{"configurations": [{"why": "\\ud800", "lr": 0.1, "maximum": 3}]}',
-    "unknown and missing": '{"configurations": [{"rate": 0.1}]}',
-    "twice the same": f'{{"configurations": [{GOOD}, {GOOD}]}}',
-    "prose and fences": f'Sure!\n```json\n{{"configurations": [{GOOD}]}}\n```\nGood luck.',
-    "two objects": f'Sure!\n```json\n{{"configurations": [{GOOD}]}}\n```\nand\n```json\n{{"configurations": []}}\n```',
-    "refusal": "I cannot help with that.",
-    "empty": "",
-    "cut": '{"configurations": [{"why": "be',
-}
-
-
-def says(text: str) -> Fault:
-    """The server's reply with another text, whichever protocol it is of."""
-
-    def change(body: Body) -> None:
-        if "choices" in body:
-            message = body["choices"][0]["message"]
-            message |= {"content": text, "tool_calls": None}
-        elif "output" in body:
-            piece = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-            body["output"] = [
-                {"type": "message", "id": "m", "role": "assistant", "status": "completed", "content": [piece]}
-            ]
-        else:
-            body |= {"content": [{"type": "text", "text": text}], "stop_reason": "end_turn"}
-
-    return changed(change)
-
-
-@pytest.mark.parametrize("kind", ["scripted", *WIRES])
-@pytest.mark.parametrize("reply", REPLIES)
-def test_no_reply_brings_anything_but_configurations_of_the_space(reply: str, kind: str) -> None:
-    with ExitStack() as closing:
-        if kind == "scripted":
-            model: LLM | None = ScriptedModel([REPLIES[reply]] * 4)
-        else:
-            server = closing.enter_context(loopback.serving(WIRES[kind]))
-            server.has_responses = kind == "responses"
-            proxy = closing.enter_context(loopback.proxying(WIRES[kind], server.url))
-            proxy.faults = [says(REPLIES[reply])] * 4
-            model = make_llm(f"{WIRES[kind]}:m", base_url=proxy.url)
-        assert model is not None
-        batch = consult(model)
-        model.close()
-    assert all(not isinstance(SPACE.coerce(p.params), InvalidParams) for p in batch.proposals)
-    assert batch.proposals or batch.problems or batch.error
-    assert not batch.fatal
-
-
-def test_the_harmless_of_these_replies_are_of_use() -> None:
-    kept = {name for name, reply in REPLIES.items() if consult(ScriptedModel([reply] * 4)).proposals}
-    assert {"prose and fences", "twice the same", "lone surrogate"} <= kept
-    assert not kept & {"NaN", "infinity", "refusal", "empty", "cut", "nested", "unknown and missing", "look-alike key"}
-
-
-# Limits on requests
-
-
-def test_requests_wait_for_the_minute_to_pass_or_say_so() -> None:
-    with loopback.serving("openai") as service:
-        model = make_llm({"model": f"openai:{secrets.token_hex(4)}", "base_url": service.url, "requests_per_minute": 2})
-        assert model is not None
-        for number in range(2):
-            model.complete(ask(number=number, deadline_s=40.0))
-        with pytest.raises(LLMUnavailableError, match="requests_per_minute") as caught:
-            model.complete(ask(number=2, deadline_s=40.0))
-        model.close()
-    assert 50 < (caught.value.retry_after_s or 0) <= 60
-    assert len(service.seen) == 2
-
-
-def test_several_studies_share_the_limits_of_one_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    with loopback.serving("openai") as service:
-        spec = {"model": f"openai:{secrets.token_hex(4)}", "base_url": service.url, "requests_per_minute": 2}
-        first, second = make_llm(spec), make_llm(spec)
-        monkeypatch.setenv("OPENAI_API_KEY", "another-key")
-        other = make_llm(spec)
-        assert first is not None
-        assert second is not None
-        assert other is not None
-        first.complete(ask(deadline_s=40.0))
-        second.complete(ask(deadline_s=40.0))
-        for model in (first, second):
-            with pytest.raises(LLMUnavailableError, match="requests_per_minute"):
-                model.complete(ask(number=1, deadline_s=40.0))
-        assert other.complete(ask(deadline_s=40.0)).text
-        for model in (first, second, other):
-            model.close()
-    assert len(service.seen) == 3
-
-
-def test_what_is_sent_again_after_a_fault_counts_as_a_request() -> None:
-    with loopback.serving("openai") as service:
-        model = make_llm({"model": f"openai:{secrets.token_hex(4)}", "base_url": service.url, "requests_per_minute": 2})
-        assert model is not None
-        service.faults = [status(500, headers={"Retry-After": "0"})]
-        model.complete(ask(deadline_s=40.0))
-        with pytest.raises(LLMUnavailableError, match="requests_per_minute"):
-            model.complete(ask(number=1, deadline_s=40.0))
-        model.close()
-    assert len(service.seen) == 2
 
 
 # Last, because llm-katan writes on where a client gives up, and takes one request at a time

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-
 import pytest
 
 from llmhpo.errors import LLMError
@@ -13,7 +11,6 @@ from llmhpo.llm.client import HostedModel
 from llmhpo.llm.openai_api import openai_model
 from llmhpo.usage import Price
 
-KEY = "sk-" + secrets.token_urlsafe(24) + "/+a"
 SCHEMA: dict[str, object] = {
     "type": "object",
     "properties": {
@@ -24,7 +21,6 @@ SCHEMA: dict[str, object] = {
     "additionalProperties": False,
 }
 MESSAGES = (Message("system", "You tune."), Message("user", "Propose one configuration, as JSON."))
-PROVIDER = {"responses": "openai", "chat": "openai", "anthropic": "anthropic"}
 
 
 def ask(schema: dict[str, object] | None = SCHEMA, **more: object) -> Request:

@@ -7,27 +7,26 @@ from collections.abc import Iterator
 import loopback as servers
 import pytest
 import tenacity
-from asking import KEY, PROVIDER, make
+from asking import make
+from consulting import WIRES
 from loopback import Service
 
 from llmhpo.llm.client import HostedModel
 
 
-@pytest.fixture(params=list(PROVIDER))
+@pytest.fixture(params=list(WIRES))
 def style(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI", "ANTHROPIC"):
-        monkeypatch.delenv(f"{name}_BASE_URL", raising=False)
-        monkeypatch.setenv(f"{name}_API_KEY", KEY)
+def _keys(keys: None) -> None:
+    """All of these tests ask with a key."""
 
 
 @pytest.fixture
 def service(style: str) -> Iterator[Service]:
-    with servers.serving(PROVIDER[style]) as service:
+    with servers.serving(WIRES[style]) as service:
         service.has_responses = style == "responses"
         yield service
 

@@ -7,7 +7,8 @@ import time
 
 import loopback as servers
 import pytest
-from asking import PROVIDER, ask, error_of, make
+from asking import ask, error_of, make
+from consulting import WIRES
 from loopback import Fault, Service, raw, status
 
 from llmhpo.errors import LLMError, LLMPromptError, LLMReplyError, LLMRequestError, LLMUnavailableError
@@ -133,7 +134,7 @@ def test_an_error_names_what_to_do_and_is_not_tried_again(
 
 
 def test_a_server_that_is_not_there_is_unavailable_at_once(style: str, pauses: list[float]) -> None:
-    with servers.serving(PROVIDER[style]) as gone:
+    with servers.serving(WIRES[style]) as gone:
         pass
     error = error_of(make(style, gone.url))
     assert isinstance(error, LLMUnavailableError)

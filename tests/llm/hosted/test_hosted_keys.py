@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import loopback as servers
 import pytest
-from asking import KEY, PROVIDER, ask, error_of, make
+from asking import ask, error_of, make
+from consulting import KEY, WIRES
 from loopback import Service, raw, status
 
 from llmhpo.errors import ConfigError
@@ -57,19 +58,19 @@ def test_a_password_in_base_url_is_not_shown(style: str, service: Service) -> No
 
 
 def test_the_hosted_service_needs_a_key(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = f"{PROVIDER[style].upper()}_API_KEY"
+    name = f"{WIRES[style].upper()}_API_KEY"
     monkeypatch.delenv(name)
     with pytest.raises(ConfigError, match=name):
         make(style, None)
 
 
 def test_another_server_needs_no_key(style: str, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(f"{PROVIDER[style].upper()}_API_KEY")
+    monkeypatch.delenv(f"{WIRES[style].upper()}_API_KEY")
     assert make(style, service.url).complete(ask()).text == servers.REPLY
 
 
 def test_the_environment_may_name_the_server(style: str, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(f"{PROVIDER[style].upper()}_BASE_URL", service.url)
+    monkeypatch.setenv(f"{WIRES[style].upper()}_BASE_URL", service.url)
     assert make(style, None).complete(ask()).text == servers.REPLY
 
 

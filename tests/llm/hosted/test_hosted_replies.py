@@ -6,7 +6,8 @@ import json
 
 import loopback as servers
 import pytest
-from asking import KEY, MESSAGES, ask, error_of, make
+from asking import MESSAGES, ask, error_of, make
+from consulting import KEY
 from loopback import Service
 
 from llmhpo.errors import LLMReplyError
