@@ -187,7 +187,10 @@ def read_study_file(
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; give the path of a study.toml") from None
+        draft = (
+            "" if path.exists() else ', or draft one from your script: llmhpo init "what is trained" --script train.py'
+        )
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; give the path of a study.toml{draft}") from None
     except ValueError as error:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from None
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
@@ -330,9 +333,15 @@ def _problem(path: Path, error: Mapping[str, object]) -> str:
         )
     if error.get("type") == "missing":
         return f"{path}: {place!r} is missing; {_NEEDED.get(place, 'add it')}"
-    return f"{path}: {place} = {error.get('input')!r}: {error.get('msg')}"
+    remedy = f"; {_WRITTEN[key]}" if (key := place.partition(".")[0]) in _WRITTEN else ""
+    return f"{path}: {place} = {error.get('input')!r}: {error.get('msg')}{remedy}"
 
 
+_WRITTEN = {
+    "gpus": 'write their ids as texts, one for each worker, such as gpus = ["0", "1"] with n_workers = 2',
+    "n_trials": "write a whole number, such as n_trials = 40",
+    "timeout_s": "write a number of seconds, such as timeout_s = 3600",
+}
 _NEEDED = {
     "command": 'add the command that trains once, such as command = "python train.py --lr {lr}"',
     "metric": 'add the key under which a run reports its result, such as metric = "val_loss"',

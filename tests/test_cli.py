@@ -16,6 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from llmhpo.commands.running import _finish
+from llmhpo.config import read_study_file
+from llmhpo.result import result_of
+from llmhpo.trial import Context, Outcome, Proposal, Trial
+
 SCRIPT = """
 import json, os, sys, time
 x, k = float(sys.argv[1]), sys.argv[2]
@@ -162,6 +167,7 @@ def test_trials_without_a_result_say_what_to_write(folder: Path) -> None:
     done = llmhpo(folder, "run", "--n-trials", "30")
     assert done.returncode == 1
     assert "LLMHPO_RESULT" in done.stdout + done.stderr
+    assert "metric_pattern" in done.stdout
     assert "no trial has ended well" in done.stdout
     assert "trial 4 invalid" in done.stderr
     assert "trial 5" not in done.stderr
@@ -183,6 +189,22 @@ def test_a_parameter_that_the_command_does_not_pass_and_a_word_to_fill_in_are_no
     said = llmhpo(folder, "run", "--n-trials", "2").stderr
     assert "does not pass k" in said
     assert "the command holds <data>: what llmhpo init left for you to fill in" in said
+
+
+def test_the_command_that_goes_on_names_the_study_that_was_run_and_idle_gpus_are_told(folder: Path) -> None:
+    (folder / "study.toml").write_text(f'gpus = ["0", "1"]\n{STUDY}')
+    done = llmhpo(folder, "run", "--n-trials", "2", "--study-name", "an other")
+    assert "to go on: llmhpo run study.toml --study-name 'an other'" in done.stdout
+    assert "n_workers = 1 uses 1 of 2 gpus" in done.stderr
+
+
+def test_the_password_of_a_storage_is_not_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = read_study_file(folder / "study.toml", {"storage": "postgresql://me:hunter2@db/studies"})
+    best = Trial(0, Proposal({"x": 0.5, "k": "c"}, "random"), Outcome("ok", 0.1))
+    _finish(config, result_of(Context(config.task, config.space, (best,)), "toy", config.storage), "llmhpo run")
+    printed = capsys.readouterr().out
+    assert "postgresql://me:***@db/studies" in printed
+    assert "hunter2" not in printed
 
 
 def test_a_signal_ends_the_run_and_the_next_goes_on(folder: Path) -> None:

@@ -82,6 +82,8 @@ def test_the_example_is_valid() -> None:
         ("n_trials = 7", "n_trial = 7", ["'n_trial'", "did you mean 'n_trials'"]),
         ("n_trials = 7", 'n_trials = "7"', ["n_trials = '7'"]),
         ("n_trials = 7", "n_trials = 0", ["n_trials=0", "from 1 on"]),
+        ("n_trials = 7", "n_trials = 7\ngpus = 2", ["gpus = 2", 'gpus = ["0", "1"]']),
+        ("n_trials = 7", "n_trials = 7\ngpus = [0]", ["gpus.0 = 0", 'gpus = ["0", "1"]']),
         ("n_trials = 7", "n_trials = 7\nseed = -1", ["seed=-1"]),
         ("n_trials = 7", "n_trials = 7\nmax_tokens = -5", ["max_tokens=-5"]),
         ("n_trials = 7", "n_trials = 7\ntimeout_s = 0", ["timeout_s=0"]),
@@ -107,7 +109,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere.toml.*give the path"):
+    with pytest.raises(ConfigError, match=r"nowhere.toml.*give the path.*llmhpo init"):
         read_study_file(tmp_path / "nowhere.toml")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -27,6 +28,7 @@ from llmhpo.progress import make_progress
 from llmhpo.result import Result
 from llmhpo.session import run
 from llmhpo.steering import Budget
+from llmhpo.store.storage import shown
 from llmhpo.store.wishes import Wishes
 
 
@@ -74,7 +76,12 @@ def run_command(
     }  # fmt: skip
     config = read_study_file(study_file(study), overrides, tell=_tell)
     _take_flags(config, overrides)
-    _finish(config, _run(config, plain=plain), f"llmhpo run {study}")
+    elsewhere = {
+        "--study-name": study_name,
+        "--storage": storage and shown(storage),
+    }  # without these the command would start another study
+    again = ["llmhpo", "run", str(study), *(w for flag, v in elsewhere.items() if v is not None for w in (flag, v))]
+    _finish(config, _run(config, plain=plain), shlex.join(again))
 
 
 def demo(
@@ -121,6 +128,14 @@ def _run(config: RunConfig, *, plain: bool) -> Result:
         names = ", ".join(unused)
         errors.print(
             Text(f"note: the command does not pass {names}; they are tuned in vain unless the job reads LLMHPO_PARAMS"),
+            soft_wrap=True,
+        )
+    if config.gpus and config.gpus_per_trial is None and config.n_workers < len(config.gpus):
+        errors.print(
+            Text(
+                f"note: n_workers = {config.n_workers} uses {config.n_workers} of {len(config.gpus)} gpus; "
+                f"n_workers = {len(config.gpus)} keeps all of them busy"
+            ),
             soft_wrap=True,
         )
     progress_console = Console(stderr=True, force_terminal=False) if plain else errors
@@ -170,6 +185,6 @@ def _finish(config: RunConfig, result: Result, again: str) -> None:
         console.print("not confirmed: no edit is better than the code as it stood", highlight=False, soft_wrap=True)
     if result.best is not None:
         console.print(Text(f"best configuration: {one_line(result.best.params)}"), soft_wrap=True)
-    console.print(Text(f"kept in {config.storage}; to go on: {again}"), soft_wrap=True)
+    console.print(Text(f"kept in {shown(config.storage)}; to go on: {again}"), soft_wrap=True)
     if result.best is None or result.stopped == "hopeless":
         raise typer.Exit(1)

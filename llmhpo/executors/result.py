@@ -98,7 +98,7 @@ def read_result(
     data, problem = read_bounded(path, MAX_RESULT_BYTES)
     where = f"result file {path.name!r}"
     if problem == "is missing":
-        remedy = f'write {{"{metric}": number}} to the path in LLMHPO_RESULT, or call llmhpo.job.result(number)'
+        remedy = f'write {{"{metric}": number}} to the path in LLMHPO_RESULT, call llmhpo.job.result(number), or set metric_pattern to read what it prints'
         return Reading(None, {}, f"the job ended well but left no result: {remedy}")
     if problem:
         return Reading(None, {}, f"{where} {problem}; write one small JSON object to a plain file")
