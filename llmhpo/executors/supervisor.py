@@ -38,6 +38,8 @@ _CHUNK = 1 << 16
 _LOG_FLUSH_S = 2.0
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _KEYCTL, _KEYCTL_JOIN_SESSION_KEYRING = {"x86_64": 250, "aarch64": 219}, 1
+# Of a folder that a job wrote into, one after the other while it is there: Python's own way fails where folders are nested too deep.
+REMOVAL = (("rm", "-rf", "--"), ("chmod", "-fR", "u+rwX", "--"), ("rm", "-rf", "--"))
 _OOM_SCORE = "500"  # where memory runs out the kernel shall take the job, not the controller
 
 
@@ -335,11 +337,10 @@ def _prctl(option: int, value: int) -> bool:
 
 
 def _remove(folder: str) -> None:
-    """Remove a folder and what a job made in it. By programs: Python's own way fails where folders are nested too deep."""
-    again = [["chmod", "-fR", "u+rwX", "--", folder], ["rm", "-rf", "--", folder]]
-    for words in [["rm", "-rf", "--", folder], *again]:
+    """Remove a folder and what a job made in it."""
+    for words in REMOVAL:
         if folder and os.path.lexists(folder):
-            os.spawnvp(os.P_WAIT, words[0], words)
+            os.spawnvp(os.P_WAIT, words[0], [*words, folder])
 
 
 def main(argv: list[str]) -> None:

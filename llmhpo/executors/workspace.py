@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,8 +14,9 @@ from pathlib import Path
 from llmhpo.code.git import blob_id
 from llmhpo.code.lineage import Lineage
 from llmhpo.code.regions import Editable
-from llmhpo.errors import ConfigError
+from llmhpo.errors import ConfigError, StoreError
 from llmhpo.executors.base import Job
+from llmhpo.executors.supervisor import REMOVAL
 from llmhpo.scoring.base import Scoring
 
 _SUFFIX = ".code"  # of the folder beside the job's own
@@ -171,12 +172,16 @@ def _protect(tree: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder whose right to write was taken away, if it is there, and nothing that a link in it leads to."""
+    """Remove a folder, if it is there, whatever a job made in it, and nothing that a link in it leads to.
+
+    Raises: StoreError where that fails.
+    """
     if not folder.is_dir() or folder.is_symlink():
         folder.unlink(missing_ok=True)
         return
-    for top, names, _ in os.walk(folder):
-        for path in (Path(top), *(Path(top, name) for name in names)):
-            if not path.is_symlink():
-                path.chmod(0o700)
-    shutil.rmtree(folder)
+    for words in REMOVAL:
+        if folder.exists():
+            done = subprocess.run([*words, str(folder)], stderr=subprocess.PIPE, check=False)
+    if folder.exists():
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it is still there"]
+        raise StoreError(f"{str(folder)!r} cannot be removed: {said[-1][:300]}; remove it by hand")
