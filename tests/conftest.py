@@ -24,6 +24,15 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers wait as long as it takes for a model that has not failed: on a busy machine, that of a test is late at times."""
+    monkeypatch.setattr("llmhpo.loop._PATIENCE_S", (60.0, 60.0))
+    monkeypatch.setattr("llmhpo.loop._STRANGER_S", 60.0)
+    monkeypatch.setattr("llmhpo.loop._LAST_WORDS_S", 60.0)
+    monkeypatch.setattr("llmhpo.llm.health._UNHEARD_PATIENCE_S", 60.0)
+
+
+@pytest.fixture
 def space() -> SearchSpace:
     """Every kind of parameter, one of them conditional, one nested."""
     return SearchSpace.from_dict(

@@ -14,6 +14,8 @@ from llmhpo import Outcome, Price, Study, job
 from llmhpo.errors import ConfigError, SpaceError
 from llmhpo.llm.scripted import ScriptedModel
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.5}}
 
 

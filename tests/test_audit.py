@@ -17,6 +17,8 @@ from llmhpo.store import Store, load_study
 from llmhpo.store.journal import read_journal
 from llmhpo.trial import Context, Outcome, Proposal, Task
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
 REPLY = json.dumps({"configurations": [{"why": "w", "x": x} for x in (0.1, 0.2, 0.9)]})
 

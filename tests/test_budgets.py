@@ -27,6 +27,8 @@ from llmhpo.store import Store
 from llmhpo.trial import Context, Task
 from llmhpo.usage import Caps, Price, Usage
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.5}}
 
 

@@ -22,6 +22,8 @@ from llmhpo.store.wishes import Wishes
 from llmhpo.trial import Context, Task
 from llmhpo.view import undone
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 SPACE = {
     "x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9},
     "kind": {"type": "categorical", "choices": ["a", "b"]},

@@ -21,6 +21,8 @@ from llmhpo.llm.scripted import Reply, ScriptedModel
 from llmhpo.llm.streaming import OnText, Streaming
 from llmhpo.usage import Price, Usage
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
 QUESTION = "Tune the network.\nIts rate matters most.\nPropose."
 

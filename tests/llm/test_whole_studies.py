@@ -14,6 +14,8 @@ from loopback import Fault, Service, send, serving, status
 import llmhpo
 from llmhpo.events import Consulted, Event
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
 LONG = "prompt is too long: 300000 tokens > 200000 maximum"
 
