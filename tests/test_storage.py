@@ -80,3 +80,16 @@ def test_many_that_make_one_file_at_the_same_moment_all_open_it(tmp_path: Path) 
     for thread in threads:
         thread.join()
     assert problems == []
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2"])
+def test_a_server_that_is_not_there_is_told_as_such_however_its_url_is_written(scheme: str) -> None:
+    pytest.importorskip("psycopg2")
+    with pytest.raises(StoreError, match=r"me:[*]{3}@.*refused.*check that its server runs") as error:
+        open_storage(f"{scheme}://me:hunter2@127.0.0.1:1/studies")
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_missing_driver_is_told_with_the_extra_that_brings_it() -> None:
+    with pytest.raises(StoreError, match=r"pip install 'llmhpo\[postgresql\]'"):
+        open_storage("postgresql+pg8000://me@127.0.0.1:1/studies")

@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,12 +98,19 @@ def _make(storage: str) -> RDBStorage:
     """Optuna's storage; where others make its tables at this very moment, they are let go first."""
     for left in range(_MAKING_TRIES, -1, -1):
         try:
-            return RDBStorage(storage)
+            return RDBStorage(_driven(storage))
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             if not left or not _MAKING.search(_reason(error)):
                 raise
         time.sleep(_RETRY_S)
     raise AssertionError("not reached")
+
+
+def _driven(storage: str) -> str:
+    """The URL with the driver of our extra where it names none: `postgresql://` alone is psycopg 3's since SQLAlchemy 2.1."""
+    scheme, colon, rest = storage.partition("://")
+    is_bare = scheme in ("postgresql", "postgres") and find_spec("psycopg") is None
+    return f"postgresql+psycopg2{colon}{rest}" if is_bare else storage
 
 
 def _refuse_network(path: Path, kind: str) -> None:
@@ -189,9 +197,18 @@ def storage_errors(where: str | None) -> Iterator[None]:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError, ImportError) as error:
         raise StoreError(
-            f"storage {shown(where)!r} cannot be used: {_reason(error)}; check that the folder is there and can be written "
-            "to, or give another storage URL"
+            f"storage {shown(where)!r} cannot be used: {_reason(error)}; {_remedy(where, error)}, or give another storage URL"
         ) from error
+
+
+def _remedy(where: str | None, error: Exception) -> str:
+    if isinstance(error.__cause__ or error, ImportError):
+        return "install its driver (PostgreSQL: pip install 'llmhpo[postgresql]')"
+    if where is None or sqlite_path(where) is not None or "://" not in where:
+        return "check that the folder is there and can be written to"
+    return (
+        "check that its server runs and can be reached, and the URL: postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE"
+    )
 
 
 @contextlib.contextmanager
