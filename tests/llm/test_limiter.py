@@ -53,6 +53,15 @@ def test_the_request_after_a_full_minute_waits_for_the_first_to_leave_it() -> No
     assert starts == [0.0, 10.0, 60.0, 70.0]
 
 
+def test_one_who_may_enter_later_sleeps_until_then() -> None:
+    clock = Clock()
+    limit = limiter(clock, requests=1)
+    enter(limit)
+    clock.s = 25.0
+    enter(limit)
+    assert clock.s == 60.0
+
+
 def test_tokens_count_as_requests_do() -> None:
     clock = Clock()
     limit = limiter(clock, tokens=100)
