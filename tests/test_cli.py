@@ -208,7 +208,9 @@ def test_the_password_of_a_storage_is_not_printed(folder: Path, capsys: pytest.C
 
 
 def test_a_signal_ends_the_run_and_the_next_goes_on(folder: Path) -> None:
-    environ = os.environ | {"NAP": "0.3"}
+    nap = 'float(os.environ.get("NAP", "0"))'
+    (folder / "train.py").write_text(SCRIPT.replace(nap, f'{nap} * (os.environ["LLMHPO_TRIAL"] == "3")'))
+    environ = os.environ | {"NAP": "60"}
     process = subprocess.Popen(
         [sys.executable, "-m", "llmhpo", "run"],
         cwd=folder,

@@ -150,9 +150,9 @@ def test_the_maximum_is_sought_where_the_task_asks_for_it():
 
 def test_five_thousand_trials_do_not_make_an_ask_slow():
     context = history(CONDITIONAL, 5000)
-    start = time.perf_counter()
+    start = time.process_time()
     assert classical_proposals(context, 1)
-    assert time.perf_counter() - start < 5.0  # some 0.1 s on a free core; the bound is for a crowded one
+    assert time.process_time() - start < 2.0  # some 0.1 s on a free core; the bound is for a crowded one
 
 
 def test_the_parzen_estimator_hits_the_points_of_a_grid_exactly() -> None:

@@ -140,6 +140,6 @@ def test_no_text_at_all_makes_the_reader_raise(text: str) -> None:
     "text", ["FILE:" + " " * 500_000, "a." * 250_000, "`" * 900_000, "<<<<<<< SEARCH" + " " * 500_000 + "x"]
 )
 def test_long_lines_take_no_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     parse_edit(text)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
