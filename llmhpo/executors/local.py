@@ -199,7 +199,7 @@ class LocalExecutor:
         }
 
     def _judge(self, job: Job, folder: Path, future: Future[Outcome], end: End, oom_kills: int) -> Outcome | None:
-        """The whole tree is dead: nothing that is read here can change any more."""
+        """The whole tree is dead: nothing that is read here can change any more; where it is not, nothing is scored."""
         if self._sandbox is not None and end.code > 128:  # so does its monitor tell of a signal
             end = end._replace(code=128 - end.code)
         log, _ = read_bounded(folder / LOG_FILE, 2 * self._log_limit)
@@ -210,7 +210,9 @@ class LocalExecutor:
         pruned, missing = read_bounded(folder / PRUNED_FILE, 1000)
         if verdict.status == "ok" and missing != "is missing":
             verdict = Verdict("pruned", last_line(clean(pruned)) if pruned.strip() else "")
-        if verdict.status == "ok" and self.scorer is not None:
+        if verdict.status == "ok" and self.scorer is not None and end.survivors:
+            verdict = Verdict("invalid", "what it wrote may still change and is not scored")
+        elif verdict.status == "ok" and self.scorer is not None:
             verdict = self.scorer.score(job, future)
             if future.cancelled():
                 return None
