@@ -79,6 +79,10 @@ def test_so_many_trials_without_a_better_one_end_it(values: list[float | None], 
     assert (reason(StopRules(stop_stale=3), context(values)) == "stale") is ends
 
 
+def test_one_trial_without_a_better_one_may_end_it() -> None:
+    assert reason(StopRules(stop_stale=1), context([0.1, 0.2])) == "stale"
+
+
 def test_trials_that_still_run_are_not_stale() -> None:
     known = context([0.1, 0.2, 0.3])
     running = tuple(Trial(3 + i, Proposal({"x": 0.01 * i}, "gp")) for i in range(5))
