@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 import llmhpo
 
@@ -35,12 +36,6 @@ def dashboard(folder: Path, port: int) -> subprocess.Popen[str]:
     return subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_it_shows_the_study(tmp_path: Path) -> None:
     space = {"x": {"type": "float", "low": 0.0, "high": 1.0}}
     llmhpo.optimize(
@@ -57,9 +52,10 @@ def test_it_shows_the_study(tmp_path: Path) -> None:
 
 
 def _asked(url: str) -> object:
-    for _ in range(200):
+    end = time.monotonic() + 90
+    while time.monotonic() < end:
         try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=30) as answer:
                 return json.load(answer)
         except OSError:
             time.sleep(0.1)
@@ -68,7 +64,7 @@ def _asked(url: str) -> object:
 
 def test_without_a_study_it_says_so_and_starts_nothing(tmp_path: Path) -> None:
     with dashboard(tmp_path, free_port()) as process:
-        _, told = process.communicate(timeout=60)
+        _, told = process.communicate(timeout=100)
     assert process.returncode == 2
     assert "there is no study yet" in told
 
@@ -81,6 +77,6 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with dashboard(tmp_path, taken.getsockname()[1]) as process:
-            _, told = process.communicate(timeout=60)
+            _, told = process.communicate(timeout=100)
     assert process.returncode == 2
     assert "in use" in told

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 mcp = pytest.importorskip("mcp")
 
@@ -66,7 +67,7 @@ def test_a_study_is_made_run_watched_and_reported_over_standard_input_and_output
         made = await call(client, "create_study", **STUDY)
         assert Path(made["file"]).exists()
         await call(client, "run", study="bowl")
-        for _ in range(300):
+        for _ in range(500):
             status = await call(client, "status", study="bowl")
             if not status["running"]:
                 break
@@ -134,9 +135,7 @@ def test_the_command_of_the_best_configuration_can_be_run(server: Any) -> None:
 
 
 def test_it_is_served_over_http_on_this_machine_only(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = [sys.executable, "-m", "llmhpo", "mcp", str(tmp_path), "--port", str(port)]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
@@ -151,7 +150,8 @@ def test_it_is_served_over_http_on_this_machine_only(tmp_path: Path) -> None:
 
 
 def _wait_for(port: int) -> None:
-    for _ in range(150):
+    end = time.monotonic() + 90
+    while time.monotonic() < end:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
@@ -212,9 +212,7 @@ def test_a_study_that_is_refused_leaves_no_file(server: Any, tmp_path: Path) -> 
 def test_a_run_is_stopped_by_another_server_than_the_one_that_started_it(server: Any, tmp_path: Path) -> None:
     talk(server, lambda c: call(c, "create_study", **(STUDY | {"command": "sleep 60 {x}"})))
     talk(server, lambda c: call(c, "run", study="bowl"))
-    for _ in range(100):
-        if StudyFile.read(tmp_path / "studies" / "bowl" / "study.toml").running():
-            break
+    while talk(server, lambda c: call(c, "status", study="bowl"))["open"] != [0]:
         time.sleep(0.1)
     later = Studies(tmp_path / "studies")
     assert talk(make_server(later), lambda c: call(c, "stop", study="bowl"))["running"] is False

@@ -192,11 +192,11 @@ def test_a_purse_in_the_place_of_a_folder_holds_requests_back(tmp_path: Path) ->
 
 def test_a_bill_of_which_a_part_has_no_price_keeps_to_no_cap_in_money(tmp_path: Path) -> None:
     ask(tmp_path, Caps(max_usd=9.0), Usage(calls=1, input_tokens=10, usd=None))
-    with pytest.raises(BudgetError, match="max_usd=9.0 cannot be kept"):
+    with pytest.raises(BudgetError, match=r"max_usd=9\.0 cannot be kept"):
         ask(tmp_path, Caps(max_usd=9.0))
 
 
 def test_where_the_record_alone_is_over_the_cap_the_purse_is_not_blamed(tmp_path: Path) -> None:
     ask(tmp_path, Caps(max_requests=9))
-    with pytest.raises(BudgetError, match="^max_requests=1 is spent; raise it to let the model go on$"):
+    with pytest.raises(BudgetError, match=r"^max_requests=1 is spent; raise it to let the model go on$"):
         ask(tmp_path, Caps(max_requests=1), spent=ONE)
