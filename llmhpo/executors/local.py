@@ -35,6 +35,7 @@ from llmhpo.executors.result import (
 from llmhpo.executors.scorer import Scorer
 from llmhpo.llm.redact import is_secret
 from llmhpo.sandbox.base import Sandbox, label
+from llmhpo.sandbox.hints import hint
 from llmhpo.sandbox.places import allowed
 from llmhpo.trial import Outcome, Status
 
@@ -207,6 +208,8 @@ class LocalExecutor:
         curve, note = read_reports(folder / REPORT_FILE, job.task.metric)
         lost = _is_lost(end, oom_kills)
         verdict = Verdict(*_status(end, text, job.task.timeout_s, self._limits, lost))
+        if verdict.status == "failed" and self._sandbox is not None and (known := hint(text)):
+            verdict = verdict._replace(problem=f"{verdict.problem}; {known}")
         pruned, missing = read_bounded(folder / PRUNED_FILE, 1000)
         if verdict.status == "ok" and missing != "is missing":
             verdict = Verdict("pruned", last_line(clean(pruned)) if pruned.strip() else "")
