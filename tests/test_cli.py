@@ -198,6 +198,19 @@ def test_the_command_that_goes_on_names_the_study_that_was_run_and_idle_gpus_are
     assert "n_workers = 1 uses 1 of 2 gpus" in done.stderr
 
 
+def test_a_study_whose_folder_was_renamed_is_told_how_to_go_on(tmp_path: Path) -> None:
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.py").write_text(SCRIPT)
+        (tmp_path / name / "study.toml").write_text(STUDY)
+    assert "this begins" not in llmhpo(tmp_path / "before", "run", "--n-trials", "2").stderr
+    (tmp_path / "before" / "runs").rename(tmp_path / "after" / "runs")
+    assert "runs holds before: where" in llmhpo(tmp_path / "after", "run", "--n-trials", "1").stderr
+    done = llmhpo(tmp_path / "after", "run", "--n-trials", "3", "--study-name", "before")
+    assert "study before: 3 trials (2 done before)" in done.stderr
+    assert "this begins" not in done.stderr
+
+
 def test_the_password_of_a_storage_is_not_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = read_study_file(folder / "study.toml", {"storage": "postgresql://me:hunter2@db/studies"})
     best = Trial(0, Proposal({"x": 0.5, "k": "c"}, "random"), Outcome("ok", 0.1))

@@ -244,3 +244,28 @@ def test_in_a_terminal_a_no_leaves_the_file_as_it_is(here: Path) -> None:
     (here / "study.toml").write_text("mine")
     assert "left as it was" in in_terminal(here, ("--check-s", "0"), {"Write over it?": "n"})
     assert (here / "study.toml").read_text() == "mine"
+
+
+CUSTOMERS = "id,age,plan,monthly,churn\n" + "".join(
+    f"c{n},{20 + n % 50},{('basic', 'plus')[n % 2]},{n % 7}.5,{('no', 'yes')[n % 3 == 0]}\n" for n in range(60)
+)
+
+
+def test_a_table_without_a_script_becomes_a_script_and_a_study_of_it(tmp_path: Path) -> None:
+    (tmp_path / "customers.csv").write_text(CUSTOMERS)
+    words = ("predict the column churn of customers.csv", "--metric", "cv_log_loss", "--direction", "minimize")
+    done = run_init(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--table customers.csv writes one" in done.stderr
+    done = run_init(*words, "--table", "customers.csv", "--check-s", "60", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "predicts 'churn' (2 classes) from the 4 other columns of customers.csv (60 rows)" in done.stdout
+    assert "it ends well with the defaults: cv_log_loss = " in done.stdout
+    assert len(read_study_file(tmp_path / "study.toml").space) == 6
+    again = run_init(*words, "--table", "customers.csv", "--output", "other.toml", cwd=tmp_path)
+    assert "train.py exists already" in again.stderr
+
+
+def test_a_folder_with_other_scripts_is_told_their_names(tmp_path: Path) -> None:
+    (tmp_path / "fit.py").write_text(TRAIN)
+    assert "give --script with the one that trains: fit.py" in run_init("x", cwd=tmp_path).stderr

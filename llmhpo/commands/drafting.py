@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from llmhpo.errors import ConfigError
 from llmhpo.llm import make_llm
 from llmhpo.prompts import as_line
 from llmhpo.reading.metrics import find_metric
+from llmhpo.reading.table import read_table, table_in, table_script
 from llmhpo.reading.wording import read_words
 from llmhpo.spec import Item, Origin, StudySpec, draft_spec
 from llmhpo.store import load_study
@@ -40,6 +42,9 @@ def init_command(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="the config file it reads: .yaml, .toml, .json")] = None,
     help_text: Annotated[Path | None, typer.Option(help="a file with what the program prints on --help")] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="no script yet: a .csv file; writes a train.py that predicts a column of it")
+    ] = None,
     command: Annotated[str | None, typer.Option(help="how you start it; {placeholders} are allowed")] = None,
     metric: Annotated[str | None, typer.Option(help="name of the result that a run reports or prints")] = None,
     direction: Annotated[str | None, typer.Option(help="minimize or maximize; asked for, never guessed")] = None,
@@ -59,7 +64,9 @@ def init_command(
     """Draft a study.toml from a training script, config file or help text, and try it once with its defaults."""
     _may_write(output)
     sense = None if direction is None else _direction(direction)
-    if (script, config, help_text, command) == (None, None, None, None):
+    if table is not None:
+        script = _started(words, table, script)
+    elif (script, config, help_text, command) == (None, None, None, None):
         script = _script_here(words, metric, sense)
     spec = draft_spec(words, script=script, config=config, help_text=help_text, command=command)
     spec = _given(spec, n_trials, timeout_s, max_usd)
@@ -106,15 +113,50 @@ def _ask(question: str) -> str:
     return str(typer.prompt(question, prompt_suffix=" > ")).strip()
 
 
-def _script_here(words: str, metric: str | None, sense: Direction | None) -> Path | None:
-    """train.py, where it is there. Raises: ConfigError where it is not, naming all else that is missing and will not be asked for."""
+def _script_here(words: str, metric: str | None, sense: Direction | None) -> Path:
+    """train.py, where it is there, or can be made from a table that the words name.
+
+    Raises: ConfigError where there is none, naming what lies there instead, and all else that is missing and will not be asked for.
+    """
     if Path("train.py").is_file():
         return Path("train.py")
+    named = table_in(words, Path())
     if sys.stdin.isatty():
-        return None
+        if named is not None and typer.confirm(
+            f"There is no train.py here. Write one that predicts {read_table(named, words).summary}?", default=False
+        ):
+            return _started(words, named, None)
+        raise ConfigError(f"there is no train.py here; {_instead(named)}")
     said = read_words(words)
     given = {"metric": metric or said.metric, "direction": sense or said.direction}
-    raise ConfigError(_missing(["script", *(name for name, value in given.items() if value is None)]))
+    missing = _missing(["script", *(name for name, value in given.items() if value is None)])
+    raise ConfigError(f"{missing}. There is no train.py here; {_instead(named)}")
+
+
+def _instead(table: Path | None) -> str:
+    """What to give in the place of a train.py: a script that lies here, the table that was named, or a program."""
+    found = sorted(p.name for p in Path().iterdir() if p.suffix in (".py", ".ipynb", ".sh"))
+    if table is not None:
+        return f"--table {table} writes one that predicts a column of it, to be tuned"
+    if found:
+        return f"give --script with the one that trains: {', '.join(as_line(n, 60) for n in found[:8])}"
+    return (
+        "llmhpo tunes a program that trains: give --script FILE, or --command 'python train.py --lr={lr}'; for a table alone, "
+        'name its file and column: llmhpo init "predict the column churn of customers.csv"'
+    )
+
+
+def _started(words: str, path: Path, script: Path | None) -> Path:
+    """A new script that trains on a table, `train.py` if not named. Raises: ConfigError where it would be written over."""
+    script = script or Path("train.py")
+    if script.exists():
+        raise ConfigError(f"--table {path}: {script} exists already, and would be written anew; leave --table out to tune it, or give --script NEW.py")  # fmt: skip
+    found = replace(read_table(path, words), path=Path(os.path.relpath(path, script.parent)))
+    _write(script, table_script(found), "--script")
+    _say(f"{script}: predicts {found.summary}. It is yours to change")
+    if find_spec("sklearn") is None:
+        errors.print(Text(f"note: {script} needs scikit-learn: pip install scikit-learn"), soft_wrap=True)
+    return script
 
 
 def _missing(names: Sequence[str], shown: str = "") -> str:
@@ -233,11 +275,11 @@ def _tell(spec: StudySpec, run: FirstRun) -> None:
     )
 
 
-def _write(output: Path, text: str) -> None:
+def _write(output: Path, text: str, option: str = "--output") -> None:
     try:
         output.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"--output {output}: {error.strerror}; give a file that can be written") from None
+        raise ConfigError(f"{option} {output}: {error.strerror}; give a file that can be written") from None
 
 
 def _say(text: str) -> None:

@@ -25,6 +25,7 @@ from llmhpo.errors import ConfigError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import one_line
 from llmhpo.progress import make_progress
+from llmhpo.prompts import as_line
 from llmhpo.result import Result
 from llmhpo.session import run
 from llmhpo.steering import Budget
@@ -116,6 +117,14 @@ def _run(config: RunConfig, *, plain: bool) -> Result:
     assert config.command is not None
     template = CommandTemplate(config.command, config.space, config.cwd)
     unused = template.unused
+    if (kept := _other_studies(config)) and not config.directory.exists():
+        errors.print(
+            Text(
+                f"note: this begins the study {config.study_name!r}; {config.directory.parent} holds {', '.join(kept)}: "
+                f"where the folder was renamed, go on with --study-name {kept[0]}"
+            ),
+            soft_wrap=True,
+        )
     if template.blanks:
         names = " and ".join(template.blanks)
         errors.print(
@@ -145,6 +154,13 @@ def _run(config: RunConfig, *, plain: bool) -> Result:
     except KeyboardInterrupt:
         errors.print(stopping.farewell("trials"), highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
+
+
+def _other_studies(config: RunConfig) -> list[str]:
+    """The studies that lie beside one which takes its name from the folder; none where it has a name of its own."""
+    if config.study_name != config.cwd.name or config.storage != f"sqlite:///{config.directory / 'study.db'}":
+        return []
+    return sorted(as_line(path.parent.name, 60) for path in config.directory.parent.glob("*/study.db"))[:5]
 
 
 def _one_or_several(llm: list[str] | None) -> str | list[str] | None:
