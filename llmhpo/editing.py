@@ -74,7 +74,9 @@ class Editing:
             values["descriptors"] = tuple(names)
         hidden = () if scoring is None else scoring.hidden()
         options = EditOptions(**values)  # type: ignore[arg-type]  # it checks them itself
-        return cls(root, tuple(editable), options, (*map(plain_path, data), *hidden, directory), confirm)
+        left_out = (*map(plain_path, data), *hidden, directory)
+        _check_code(root, editable, left_out)
+        return cls(root, tuple(editable), options, left_out, confirm)
 
     def lineage(self, directory: Path) -> Lineage:
         """The repository of the study whose folder is `directory`."""
@@ -123,3 +125,13 @@ class Editing:
         consultant = portfolio.consultant
         author = None if consultant is None else Author(consultant, workshop, self.options)
         return EditSearch(portfolio, self.options, author)
+
+
+def _check_code(root: Path, editable: Sequence[str], left_out: Sequence[Path]) -> None:
+    """Raises: ConfigError where `editable` names what is no code."""
+    for spec in editable:
+        place = root / spec.partition("#")[0]
+        if any(path != root and place.is_relative_to(path) for path in left_out):
+            raise ConfigError(
+                f"editable {spec!r} is the scorer, a file of a split, `data` or the study's own folder, which nobody may edit; leave it out"
+            )

@@ -384,6 +384,9 @@ def test_a_study_with_edits_that_was_killed_goes_on_and_loses_nothing(
     [
         ({"editable": ["train.py#nothing"]}, "nothing"),
         ({"editable": ["other.py"]}, "other.py"),
+        ({"editable": ["score.py"]}, "'score.py' is the scorer"),
+        ({"editable": ["hidden/search_y.npy"]}, "a file of a split"),
+        ({"editable": ["train.py", "runs/s/**"]}, "own folder"),
         ({"editable": "train.py"}, "is not a list"),
         ({"editable": [], "edits": {"share": 0.5}}, "editable names nothing"),
         ({"edits": {"chare": 0.5}}, "edits.chare"),
