@@ -25,8 +25,8 @@ KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "MISTRAL_API_KEY", "HF_TOKEN")
 TAG = "LLMHPO_CHAOS_TAG"
 LEAKS = "files with the key"
 _INSIDE = "LLMHPO_CHAOS_INSIDE"
-_START_S = 60.0  # a controller that has not begun after so long never will
-_SETTLE_S = 10.0  # supervisors of a controller that was killed get so long
+_START_S = 100.0  # a controller that has not begun after so long never will
+_SETTLE_S = 30.0  # supervisors of a controller that was killed get so long
 
 
 @dataclass

@@ -30,7 +30,7 @@ def run(seconds: int, folder: Path, _seed: int) -> Row:
     wait_for(log, '"kind":"result"')
     other = sqlite3.connect(file, timeout=10, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    time.sleep(1.0)  # what was being written to the log is written
+    time.sleep(2.0)  # what was being written to the log is written
     before = log.stat().st_size
     time.sleep(seconds)
     grown = log.stat().st_size - before

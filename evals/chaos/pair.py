@@ -18,26 +18,32 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import llmhpo
 from evals.chaos.base import Row, in_child, study_problems, wait_for
 from llmhpo.errors import StudyLockedError
+from llmhpo.events import Event
 from llmhpo.store.lease import DEAD_S, Lease
 
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
 NAME = "chaos"
-JOB = ["sh", "-c", 'sleep 0.2; printf \'{{"value": {x}}}\' > "$LLMHPO_RESULT"']
+# While there is a file `hold`, trials from the sixth on do not end: who is to be met in the study is not through with it.
+_HELD = "test ! -e hold || test $LLMHPO_TRIAL -lt 6 || sleep 100"
+JOB = ["sh", "-c", f'sleep 0.2; {_HELD}; printf \'{{{{"value": {{x}}}}}}\' > "$LLMHPO_RESULT"']
+_MEET_S = 60.0
 _ELSEWHERE = ["unshare", "-rpf", "--mount-proc"]  # where the first controller's processes cannot be seen
 
 
-def control(folder: Path, n_trials: int, words: Path) -> None:
+def control(folder: Path, n_trials: int, words: Path, on_event: Callable[[Event], None] | None = None) -> None:
     """Run the study; what stops it is written to `words`. Ends with status 2 where another controller has it, as the command does."""
     try:
         llmhpo.optimize(
-            JOB, SPACE, llm=None, n_trials=n_trials, n_workers=2, seed=1, study_name=NAME, cwd=folder, progress=False
-        )
+            JOB, SPACE, llm=None, n_trials=n_trials, n_workers=2, seed=1, study_name=NAME, cwd=folder, progress=False,
+            on_event=on_event,
+        )  # fmt: skip
     except StudyLockedError as error:
         words.write_text(str(error))
         os._exit(2)
@@ -67,7 +73,7 @@ def run(rounds: int, folder: Path, seed: int) -> Row:
 def _together(place: Path, n_trials: int, words: list[Path], delays: list[float]) -> dict[int, int]:
     """Start a controller for each file of `words`; the status that each ended with, by number."""
     read, write = os.pipe()
-    both = [in_child(partial(_start, read, d, place, n_trials, w)) for d, w in zip(delays, words, strict=True)]
+    both = [in_child(partial(_start, read, d, place, n_trials, words, w)) for d, w in zip(delays, words, strict=True)]
     os.write(write, b"go")
     ends = {pid: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in both}
     os.close(read)
@@ -75,10 +81,15 @@ def _together(place: Path, n_trials: int, words: list[Path], delays: list[float]
     return ends
 
 
-def _start(read: int, delay_s: float, folder: Path, n_trials: int, words: Path) -> None:
+def _start(read: int, delay_s: float, folder: Path, n_trials: int, both: list[Path], mine: Path) -> None:
+    def meet(_: Event) -> None:  # on a busy machine the study may be over before the other one has begun
+        end = time.monotonic() + _MEET_S
+        while not any(words.exists() for words in both) and time.monotonic() < end:
+            time.sleep(0.01)
+
     os.read(read, 1)
     time.sleep(delay_s)
-    control(folder, n_trials, words)
+    control(folder, n_trials, mine, meet)
 
 
 def run_stale(rounds: int, folder: Path, _seed: int) -> Row:
@@ -101,9 +112,11 @@ def run_stale(rounds: int, folder: Path, _seed: int) -> Row:
 def _one_stale(place: Path, dead_s: float, row: Row) -> None:
     log, n_trials = place / "runs" / NAME / "events.jsonl", 8
     command = [sys.executable, "-m", "evals.chaos.pair", str(place), str(n_trials), str(dead_s)]
+    (place / "hold").touch()
     first = subprocess.Popen([*command, "first"])
     wait_for(log, '"kind":"result"')
     _stop_between_writes(first, place / "runs" / NAME / "study.db")
+    (place / "hold").unlink()
     second = subprocess.run([*_ELSEWHERE, *command, "second"], check=False)
     written = log.read_bytes()
     first.send_signal(signal.SIGCONT)

@@ -22,10 +22,12 @@ SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
 NAME = "chaos"
 PAUSE_S = (0.02, 0.4)  # between kills
 
-# Eight steps, each kept; `found` gets a line an attempt: how many there were when it began.
+# Eight steps, each kept; `found` gets a line an attempt: how many there were when it began. No trial ends before as many processes
+# were killed as its number says: the study is not over before the last kill, however long that takes.
 JOB = """
 kept="$LLMHPO_CHECKPOINT_DIR/steps"; i=$(cat "$kept" 2>/dev/null || echo 0); echo $i >> "$LLMHPO_CHECKPOINT_DIR/found"
 while [ $i -lt 8 ]; do sleep 0.05; i=$((i+1)); echo $i > "$kept.part"; mv "$kept.part" "$kept"; done
+while [ "$(wc -l < kills)" -le "$LLMHPO_TRIAL" ]; do sleep 0.05; done
 printf '{{"value": {x}}}' > "$LLMHPO_RESULT.part"; mv "$LLMHPO_RESULT.part" "$LLMHPO_RESULT"
 """
 
@@ -33,6 +35,7 @@ printf '{{"value": {x}}}' > "$LLMHPO_RESULT.part"; mv "$LLMHPO_RESULT.part" "$LL
 def run(kills: int, folder: Path, seed: int) -> Row:
     """So many kills, half of them of supervisors, and the count."""
     rng, start = random.Random(seed), time.monotonic()
+    (folder / "kills").touch()
     pid = in_child(
         lambda: llmhpo.optimize(
             ["sh", "-c", JOB], SPACE, llm=None, n_trials=kills, n_workers=2, seed=1, study_name=NAME, cwd=folder,
@@ -46,6 +49,7 @@ def run(kills: int, folder: Path, seed: int) -> Row:
         if victims := _victims()[who]:
             shown += key_in_processes()
             killed[who] += _kill(rng.choice(victims))
+            (folder / "kills").write_text("one\n" * killed.total())
     status = os.waitpid(pid, 0)[1] if killed.total() >= kills else 0
     row = Row("worker", killed.total())
     _count(folder / "runs" / NAME, kills, row)
