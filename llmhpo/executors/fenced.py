@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmhpo.errors import SandboxError
@@ -23,6 +24,13 @@ def own_folders(job: Job) -> list[Path]:
         job.directory.absolute(),
         *(Path(job.env[name]) for name in ("LLMHPO_CHECKPOINT_DIR",) if name in job.env),
     ]
+
+
+def sparing(limits: Limits, folder: Path, jobs: int) -> Limits:
+    """`limits`, and half of the space that is left on the disk of `folder` not filled by so many jobs: a study waits on a full disk."""
+    assert limits.disk_mb is not None
+    free_mb = shutil.disk_usage(folder).free // 10**6
+    return replace(limits, disk_mb=min(limits.disk_mb, max(free_mb // (2 * jobs), 1)))
 
 
 @dataclass(frozen=True, slots=True)

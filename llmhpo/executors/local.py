@@ -18,7 +18,7 @@ from llmhpo.errors import ConfigError, ExecutorError
 from llmhpo.executors.base import Job
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.executors.devices import share_devices
-from llmhpo.executors.fenced import fenced, own_folders
+from llmhpo.executors.fenced import fenced, own_folders, sparing
 from llmhpo.executors.limits import Limits
 from llmhpo.executors.log import clean, read_bounded, tail
 from llmhpo.executors.pool import WorkerPool
@@ -93,6 +93,7 @@ class LocalExecutor:
         self.workers = workers
         self._devices = share_devices(gpus, gpus_per_trial, workers)
         self._limits = (limits or Limits()) if sandbox is None else (limits or Limits()).bounded()
+        self._spares_disk = sandbox is not None and (limits is None or limits.disk_mb is None)
         self._running: set[Supervised] = set()
         self._command = command
         self._pattern = None if metric_pattern is None else compile_pattern(metric_pattern)
@@ -152,7 +153,8 @@ class LocalExecutor:
         )
         if not prepare(folder, job, future.cancelled, () if self.scorer is None else (self.scorer.scoring.file,)):
             return None
-        process = self._start(job, argv, command.cwd, self._job_env(job, folder, slot))
+        limits = sparing(self._limits, folder, self.workers) if self._spares_disk else self._limits
+        process = self._start(job, argv, command.cwd, self._job_env(job, folder, slot), limits)
         kills = oom_kills()
         self._running.add(process)
         over = threading.Event()
@@ -166,12 +168,12 @@ class LocalExecutor:
             over.wait(_STOP_NEWS_S)
             if future.cancelled():
                 return None
-        return self._judge(job, folder, future, end, oom_kills() - kills if kills >= 0 else 1)
+        return self._judge(job, folder, future, end, oom_kills() - kills if kills >= 0 else 1, limits)
 
-    def _start(self, job: Job, argv: list[str], cwd: Path, env: dict[str, str]) -> Supervised:
+    def _start(self, job: Job, argv: list[str], cwd: Path, env: dict[str, str], limits: Limits) -> Supervised:
         ready = None
         if self._sandbox is not None:
-            ready = fenced(self._sandbox, argv, env, job, cwd=cwd, limits=self._limits)
+            ready = fenced(self._sandbox, argv, env, job, cwd=cwd, limits=limits)
         return Supervised(
             ready.argv if ready else argv,
             cwd=cwd,
@@ -180,7 +182,7 @@ class LocalExecutor:
             log_limit=self._log_limit,
             timeout_s=job.task.timeout_s,
             grace_s=self._grace_s,
-            limits=self._limits,
+            limits=limits,
             folders=ready.folders if ready else own_folders(job),
             fence=ready.fence if ready else None,
         )
@@ -199,7 +201,9 @@ class LocalExecutor:
             "LLMHPO_SEED": str(job.seed),
         }
 
-    def _judge(self, job: Job, folder: Path, future: Future[Outcome], end: End, oom_kills: int) -> Outcome | None:
+    def _judge(
+        self, job: Job, folder: Path, future: Future[Outcome], end: End, oom_kills: int, limits: Limits
+    ) -> Outcome | None:
         """The whole tree is dead: nothing that is read here can change any more; where it is not, nothing is scored."""
         if self._sandbox is not None and end.code > 128:  # so does its monitor tell of a signal
             end = end._replace(code=128 - end.code)
@@ -207,7 +211,7 @@ class LocalExecutor:
         text = tail(log)
         curve, note = read_reports(folder / REPORT_FILE, job.task.metric)
         lost = _is_lost(end, oom_kills)
-        verdict = Verdict(*_status(end, text, job.task.timeout_s, self._limits, lost))
+        verdict = Verdict(*_status(end, text, job.task.timeout_s, limits, lost))
         if verdict.status == "failed" and self._sandbox is not None and (known := hint(text)):
             verdict = verdict._replace(problem=f"{verdict.problem}; {known}")
         pruned, missing = read_bounded(folder / PRUNED_FILE, 1000)
