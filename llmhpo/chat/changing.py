@@ -11,6 +11,7 @@ from llmhpo.config import steered_config
 from llmhpo.errors import ConfigError
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import show_value
+from llmhpo.llm import resolve_auto
 from llmhpo.operations import StudyFile
 from llmhpo.param import Param, ParamValue, param_from_dict, param_to_dict
 from llmhpo.space import SearchSpace
@@ -44,8 +45,10 @@ def note(session: Session, words: list[str]) -> str:
         return replace(now, notes=(*now.notes, Note(text))[-MOST_NOTES:])
 
     study.change(f"note {text}", change)
-    if study.config.llm in (None, "none"):
-        return 'noted; there is no model to read it (llm = "none"), /narrow and /freeze hold without one'
+    llm = study.config.llm
+    if llm in (None, "none") or (llm == "auto" and resolve_auto() == "none"):
+        said = ' (llm = "none")' if llm != "auto" else ""
+        return f"noted; there is no model to read it{said}, /narrow and /freeze hold without one"
     return "noted; it ends the next prompt, and the model is asked anew for what to try"
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from llmhpo.chat.base import Session, wrong_use
 from llmhpo.errors import ConfigError, MissingExtraError
+from llmhpo.history import show_number
 from llmhpo.prompts import as_line
 from llmhpo.trial import Context
 
@@ -47,6 +48,8 @@ def picture_of(context: Context, what: str) -> Picture:
     if not done:
         raise ConfigError("there is nothing to draw: no trial has ended well yet; /status shows what happened")
     values = [t.value for t in done if t.value is not None]
+    if len(values) == 1:  # a single point has no scale
+        raise ConfigError(f"one trial has ended well so far, with {metric} {show_number(values[0])}; there is something to draw from two on")  # fmt: skip
     if what == "history":
         best, line = values[0], []
         for value in values:

@@ -103,7 +103,8 @@ def _edited(number: int, study: Path, study_name: str | None, storage: str | Non
     trial = trial_of(context, number)
     if context.baseline is None:
         raise ConfigError(
-            f"study {config.study_name!r} edits no code; name what may change with `editable` in {study_file(study)}"
+            f"study {config.study_name!r} edits no code; name what may change with `editable` in {study_file(study)}. "
+            f"The best configuration: llmhpo export {study}"
         )
     baseline = context.baseline.id
     lineage = Lineage(config.directory / REPOSITORY)

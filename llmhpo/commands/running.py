@@ -77,12 +77,9 @@ def run_command(
     }  # fmt: skip
     config = read_study_file(study_file(study), overrides, tell=_tell)
     _take_flags(config, overrides)
-    elsewhere = {
-        "--study-name": study_name,
-        "--storage": storage and shown(storage),
-    }  # without these the command would start another study
-    again = ["llmhpo", "run", str(study), *(w for flag, v in elsewhere.items() if v is not None for w in (flag, v))]
-    _finish(config, _run(config, plain=plain), shlex.join(again))
+    named = {"--study-name": study_name, "--storage": storage and shown(storage)}  # else it would be another study
+    where = [str(study), *(w for flag, v in named.items() if v is not None for w in (flag, v))]
+    _finish(config, _run(config, plain=plain), shlex.join(where))
 
 
 def demo(
@@ -104,7 +101,7 @@ def demo(
         install("smollm2")
     config = read_study_file(directory / "study.toml", {"llm": llm, "n_trials": n_trials})
     study = directory / "study.toml"
-    _finish(config, _run(config, plain=plain), f"llmhpo run {study} --n-trials {2 * config.n_trials}")
+    _finish(config, _run(config, plain=plain), shlex.quote(str(study)))
     console.print(
         f"The example is yours to change: {study} and {directory / 'train.py'}.\n"
         "With a hosted model: set OPENAI_API_KEY or ANTHROPIC_API_KEY and run\n"
@@ -193,14 +190,19 @@ def _demo_source() -> Path:
     return packed if packed.exists() else Path(__file__).parents[2] / "examples" / "digits"
 
 
-def _finish(config: RunConfig, result: Result, again: str) -> None:
+def _finish(config: RunConfig, result: Result, where: str) -> None:
+    """Say what came out, and what to do next; `where` are the words that name the study to any command."""
     print_summary(result)
     if result.confirmation is not None:
         print_confirmation(result.confirmation)
     elif config.editing is not None and result.best is not None and not result.best.proposal.code:
         console.print("not confirmed: no edit is better than the code as it stood", highlight=False, soft_wrap=True)
+    more = f" --n-trials {2 * config.n_trials}" if result.stopped == "budget" and result.best is not None else ""
+    lines = [f"kept in {shown(config.storage)}", f"to go on: llmhpo run {where}{more}"]
     if result.best is not None:
-        console.print(Text(f"best configuration: {one_line(result.best.params)}"), soft_wrap=True)
-    console.print(Text(f"kept in {shown(config.storage)}; to go on: {again}"), soft_wrap=True)
+        lines = [f"best configuration: {one_line(result.best.params)}", *lines]
+        lines += [f"to read it: llmhpo report {where} --open", f"to use it: llmhpo export {where} --format command"]
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
     if result.best is None or result.stopped == "hopeless":
         raise typer.Exit(1)

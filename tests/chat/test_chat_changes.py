@@ -11,8 +11,11 @@ pytest.importorskip("pyte")
 from terminal import write_study
 
 from llmhpo.chat.base import Session, parse
+from llmhpo.chat.plotting import picture_of
 from llmhpo.errors import ConfigError, LLMHPOError
+from llmhpo.space import SearchSpace
 from llmhpo.steering import Limit, Steering
+from llmhpo.trial import Context, Outcome, Proposal, Task, Trial
 
 
 @pytest.fixture
@@ -89,3 +92,22 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(session: Session, li
     with pytest.raises(LLMHPOError):
         do(session, line)
     assert session.study().context().steering == Steering()
+
+
+@pytest.mark.parametrize(("key", "words"), [("", "there is no model to read it"), ("a-key", "asked anew")])
+def test_a_note_says_whether_there_is_a_model_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, words: str
+) -> None:
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, key)
+    monkeypatch.setenv("LLMHPO_CACHE", str(tmp_path / "no-models"))
+    session = Session(write_study(tmp_path, llm='"auto"') / "study.toml", lambda _: None, lambda _: False)
+    command, given = parse("/note small models only")
+    assert words in command(session, given)
+
+
+def test_a_single_trial_is_told_and_not_drawn() -> None:
+    space = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
+    trial = Trial(0, Proposal({"x": 0.5}, "random"), Outcome("ok", 0.25))
+    with pytest.raises(ConfigError, match=r"one trial has ended well so far, with loss 0\.25"):
+        picture_of(Context(Task(metric="loss"), space, (trial,)), "history")
