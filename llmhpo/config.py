@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import shlex
@@ -19,7 +18,7 @@ from llmhpo.attempts import RETRIES
 from llmhpo.code.listing import plain_path
 from llmhpo.drawn import Drawing, Tell
 from llmhpo.editing import Editing
-from llmhpo.errors import ConfigError, LLMHPOError
+from llmhpo.errors import ConfigError, LLMHPOError, did_you_mean
 from llmhpo.executors.base import check_retries
 from llmhpo.executors.cluster import Placement
 from llmhpo.executors.limits import Limits
@@ -79,14 +78,14 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, value in (("n_trials", self.n_trials), ("n_workers", self.n_workers)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name}={value!r} is not a whole number from 1 on")
+                raise ConfigError.of_option(name, value, "is not a whole number from 1 on")
         check_retries(self.retries)
         if self.sandbox is not None:
             check_level(self.sandbox)
         if self.seed is not None and not (isinstance(self.seed, int) and 0 <= self.seed < 2**31):
-            raise ConfigError(f"seed={self.seed!r} is not a whole number from 0 to 2147483647")
+            raise ConfigError.of_option("seed", self.seed, "is not a whole number from 0 to 2147483647")
         if not isinstance(self.deadline_s, int | float) or not 0 < self.deadline_s < math.inf:
-            raise ConfigError(f"deadline_s={self.deadline_s!r} is not a positive, finite number of seconds")
+            raise ConfigError.of_option("deadline_s", self.deadline_s, "is not a positive, finite number of seconds")
         if isinstance(self.gpus, str):
             raise ConfigError(
                 f"gpus={self.gpus!r} is a string; give a list with one entry for each worker, such as ['0', '1']"
@@ -202,8 +201,8 @@ def read_study_file(
     try:
         return _to_config(path, parsed, tell)
     except LLMHPOError as error:
-        name = str(error).partition("=")[0]
-        place = f"--{name.replace('_', '-')}" if name in given else path
+        option = error.option if isinstance(error, ConfigError) else ""
+        place = f"--{option.replace('_', '-')}" if option in given else path
         raise type(error)(f"{place}: {error}") from None
 
 
@@ -327,10 +326,9 @@ def _problem(path: Path, error: Mapping[str, object]) -> str:
         else ""
     )
     if error.get("type") == "extra_forbidden":
-        close = difflib.get_close_matches(place, _StudyFile.model_fields, 1)
-        return f"{path}: {place!r} is not a key of a study" + (
-            f"; did you mean {close[0]!r}?" if close else f"; the keys are: {', '.join(_StudyFile.model_fields)}"
-        )
+        keys = _StudyFile.model_fields
+        hint = did_you_mean(place, keys, f"the keys are: {', '.join(keys)}")
+        return f"{path}: {place!r} is not a key of a study; {hint}"
     if error.get("type") == "missing":
         return f"{path}: {place!r} is missing; {_NEEDED.get(place, 'add it')}"
     remedy = f"; {_WRITTEN[key]}" if (key := place.partition(".")[0]) in _WRITTEN else ""

@@ -21,6 +21,10 @@ A message names the value, the place and the remedy.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
+from typing import Self
+
 
 class LLMHPOError(Exception):
     """Root of every error that llmhpo raises on purpose."""
@@ -31,7 +35,16 @@ class SpaceError(LLMHPOError, ValueError):
 
 
 class ConfigError(LLMHPOError, ValueError):
-    """A study file, an argument or a task that cannot be run as it stands."""
+    """A study file, an argument or a task that cannot be run as it stands. `option` is the one that it is about, where it is one."""
+
+    option = ""
+
+    @classmethod
+    def of_option(cls, option: str, value: object, problem: str) -> Self:
+        """`option=value` and the problem with it, from which whoever knows where the option was given can tell the place."""
+        error = cls(f"{option}={value!r} {problem}")
+        error.option = option
+        return error
 
 
 class MissingExtraError(ConfigError, ImportError):
@@ -93,3 +106,9 @@ class LLMReplyError(LLMError):
 
 class BudgetError(LLMError):
     """The cap on tokens, requests or money does not allow the next request."""
+
+
+def did_you_mean(name: object, known: Collection[str], otherwise: str = "") -> str:
+    """A hint for an unknown `name`: the one of the `known` that is spelt nearly so, else what is said `otherwise`."""
+    close = difflib.get_close_matches(str(name), known, 1)
+    return f"did you mean {close[0]!r}?" if close else otherwise

@@ -43,16 +43,16 @@ class StopRules:
 
     def __post_init__(self) -> None:
         if self.stop_at is not None and not _is_number(self.stop_at):
-            raise ConfigError(f"stop_at={self.stop_at!r} is not a finite number; give the value to be reached")
+            raise ConfigError.of_option("stop_at", self.stop_at, "is not a finite number; give the value to be reached")
         stale = self.stop_stale
         if stale is not None and (isinstance(stale, bool) or not isinstance(stale, int) or stale < 1):
-            raise ConfigError(f"stop_stale={stale!r} is not a whole number of trials from 1 on")
+            raise ConfigError.of_option("stop_stale", stale, "is not a whole number of trials from 1 on")
         for name, value, unit in (
             ("stop_gain", self.stop_gain, "in the metric's units"),
             ("max_wall_s", self.max_wall_s, "of seconds"),
         ):
             if value is not None and not (_is_number(value) and value > 0):
-                raise ConfigError(f"{name}={value!r} is not a positive number {unit}")
+                raise ConfigError.of_option(name, value, f"is not a positive number {unit}")
 
 
 class Stop(NamedTuple):

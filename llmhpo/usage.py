@@ -28,6 +28,16 @@ class Usage:
             self.reasoning_tokens + other.reasoning_tokens,
         )
 
+    def __sub__(self, earlier: Usage) -> Usage:
+        return Usage(
+            self.calls - earlier.calls,
+            self.input_tokens - earlier.input_tokens,
+            self.cached_tokens - earlier.cached_tokens,
+            self.output_tokens - earlier.output_tokens,
+            None if self.usd is None or earlier.usd is None else self.usd - earlier.usd,
+            self.reasoning_tokens - earlier.reasoning_tokens,
+        )
+
     @property
     def tokens(self) -> int:
         """Input and output tokens together."""
@@ -65,7 +75,7 @@ class Caps:
             ("max_requests", self.max_requests),
         ):
             if value is not None and not (isinstance(value, int | float) and value >= 0):
-                raise ConfigError(f"{name}={value!r} is not a limit; give a number >= 0, or leave it out for none")
+                raise ConfigError.of_option(name, value, "is not a limit; give a number >= 0, or leave it out for none")
 
     def check(self, spent: Usage, coming: Usage) -> None:
         """Refuse a request that could pass a cap.

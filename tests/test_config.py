@@ -160,6 +160,14 @@ def test_a_wrong_option_is_blamed_on_the_option_and_a_wrong_key_on_the_file(tmp_
 
 
 @pytest.mark.parametrize(
+    "option", ["n_workers", "seed", "retries", "max_tokens", "max_usd", "max_requests", "stop_stale", "stop_gain", "max_wall_s"]
+)  # fmt: skip
+def test_every_number_of_the_command_line_is_blamed_by_its_option(tmp_path: Path, option: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--{option.replace('_', '-')}: {option}=-1"):
+        read_study_file(write(tmp_path, GOOD), {option: -1 if option != "max_usd" else -1.0})
+
+
+@pytest.mark.parametrize(
     ("command", "arguments", "joined"),
     [("t {lr}", "--opt x {x}", "t {lr} --opt x {x}"), ("t {lr}", "{x}", "t {lr} {x}"), ("t {x}", "{x}  {lr}", "t {x} {lr}"),
      ("t {lr}", "--x  {x}.0 --fast", "t {lr} --x  {x}.0 --fast"), ("t {lr} {x}", "--opt x {x} --fast", "t {lr} {x} --fast"),

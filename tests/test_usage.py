@@ -16,8 +16,14 @@ def test_usages_add_up() -> None:
     assert total.tokens == 330
 
 
+def test_what_was_spent_since_is_a_difference() -> None:
+    before, since = Usage(1, 100, 50, 10, 0.5, 4), Usage(2, 200, 0, 20, 0.25, 8)
+    assert (before + since) - before == since
+
+
 def test_an_unknown_price_stays_unknown() -> None:
     assert (Usage(1, usd=None) + Usage(1, usd=1.0)).usd is None
+    assert (Usage(2, usd=1.0) - Usage(1, usd=None)).usd is None
 
 
 def test_cached_tokens_cost_what_they_cost() -> None:

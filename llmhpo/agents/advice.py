@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, get_args
 
-from llmhpo.errors import ConfigError
+from llmhpo.errors import ConfigError, did_you_mean
 
 Proposing = Literal["batch", "llambo"]
 Ranking = Literal["none", "llambo:disc", "llambo:gen"]
@@ -64,8 +63,7 @@ class Advice:
             raise ConfigError(f"advice={raw!r} is not a table; its keys are: {', '.join(known)}")
         for name in raw:
             if name not in known:
-                close = difflib.get_close_matches(str(name), known, 1)
-                hint = f"did you mean {close[0]!r}?" if close else f"the keys are: {', '.join(known)}"
+                hint = did_you_mean(name, known, f"the keys are: {', '.join(known)}")
                 raise ConfigError(f"advice has no key {name!r}; {hint}")
         return cls(**raw)
 

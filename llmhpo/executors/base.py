@@ -46,7 +46,7 @@ RETRIES = 2
 def check_retries(retries: object) -> None:
     """Raises: ConfigError where `retries` is no whole number from 0 on."""
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-        raise ConfigError(f"retries={retries!r} is not a whole number from 0 on")
+        raise ConfigError.of_option("retries", retries, "is not a whole number from 0 on")
 
 
 class Executor(Protocol):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from llmhpo.errors import ConfigError
+from llmhpo.errors import ConfigError, did_you_mean
 from llmhpo.executors import tree
 from llmhpo.trial import Status
 
@@ -65,8 +64,7 @@ class Limits:
         known = [field.name for field in fields(cls)]
         for name in table or {}:
             if name not in known:
-                close = difflib.get_close_matches(str(name), known, 1)
-                hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+                hint = did_you_mean(name, known, f"known are {', '.join(known)}")
                 raise ConfigError(f"limits has {name!r}, which is no limit; {hint}")
         return cls(**(table or {}))
 

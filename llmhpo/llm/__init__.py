@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 import os
@@ -11,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from llmhpo.errors import ConfigError
+from llmhpo.errors import ConfigError, did_you_mean
 from llmhpo.llm.base import LLM
 from llmhpo.usage import Price
 
@@ -119,10 +118,9 @@ def _make(spec: str, base_url: str | None, price: Price | None, options: dict[st
     provider, _, rest = spec.partition(":")
     maker = _MAKERS.get(provider)
     if maker is None:
-        close = difflib.get_close_matches(provider.lower(), [*_MAKERS, "none", "auto"], 1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = did_you_mean(provider.lower(), [*_MAKERS, "none", "auto"])
         raise ConfigError(
-            f"llm = {spec!r}: unknown provider {provider!r}; {hint}known: openai:MODEL, anthropic:MODEL, "
+            f"llm = {spec!r}: unknown provider {provider!r}; {hint}{' ' if hint else ''}known: openai:MODEL, anthropic:MODEL, "
             "local:PATH_OR_HUB_ID, smollm2, scripted:FILE, replay:FILE, none, auto"
         )
     needs_name = provider != "smollm2"
@@ -149,9 +147,8 @@ def _check_options(spec: str, provider: str, options: Mapping[str, object]) -> N
 
         known = set(inspect.signature(LocalModel).parameters) - {"path_or_id", "name"}
     for name in sorted(options.keys() - known):
-        close = difflib.get_close_matches(name, known, 1)
         shown = ", ".join(sorted(known - {"api_key"})) or "none"  # keys belong into the environment
-        hint = f"did you mean {close[0]!r}?" if close else f"it takes: {shown}"
+        hint = did_you_mean(name, known, f"it takes: {shown}")
         raise ConfigError(f"llm = {spec!r} takes no option {name!r}; {hint}")
 
 

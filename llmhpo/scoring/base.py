@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import NamedTuple, Self
 
-from llmhpo.errors import ConfigError
+from llmhpo.errors import ConfigError, did_you_mean
 
 SPLITS = ("search", "promotion", "test")
 FORMATS = (".npy", ".npz", ".safetensors")
@@ -103,8 +102,7 @@ class Scoring:
 
     def _check_split(self, name: str, split: Split) -> None:
         if name not in SPLITS:
-            close = difflib.get_close_matches(name, SPLITS, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"write one of: {', '.join(SPLITS)}"
+            hint = did_you_mean(name, SPLITS, f"write one of: {', '.join(SPLITS)}")
             raise ConfigError(f"splits has {name!r}, which is no split; {hint}")
         for key, path in (("inputs", split.inputs), ("labels", split.labels)):
             if path is not None and not path.is_file():
@@ -135,8 +133,7 @@ def _split(name: str, table: object, folder: Path) -> Split:
         raise ConfigError(f"splits.{name}={table!r} is no table; write [splits.{name}] with inputs and labels")
     for key in table:
         if key not in _KEYS:
-            close = difflib.get_close_matches(str(key), _KEYS, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(_KEYS)}"
+            hint = did_you_mean(key, _KEYS, f"known are {', '.join(_KEYS)}")
             raise ConfigError(f"splits.{name} has {key!r}, which is no key; {hint}")
     paths = [_path(f"splits.{name}.{key}", table.get(key), folder) for key in ("inputs", "labels")]
     return Split(paths[0], paths[1], _shape(f"splits.{name}.shape", table.get("shape")))
