@@ -27,7 +27,7 @@ import torch
 
 from evals.engine_batches import SPACES, tally_space
 from evals.engine_prompts import CARD, prompt, question, rows
-from llmhpo.llm.base import JSONSchema, Message, Request
+from llmhpo.llm.base import JSONSchema, Message, Request, closed_object
 from llmhpo.llm.local import LocalModel
 from llmhpo.llm.local.decode import draw
 from llmhpo.llm.smollm2 import install
@@ -38,28 +38,14 @@ GOOD = {"learning_rate": 0.0031, "hidden_units": 64, "dropout": 0.12}
 _EXACT = ("100 %", "0 %", "<= 1e-4")  # bars that hold whatever the size and the machine
 _LONG_S = 3600.0
 _TEMPLATE_TOKENS = 12  # around a message, and what a row overshoots
-SCHEMA: JSONSchema = {
-    "type": "object",
-    "properties": {
-        "configurations": {
-            "type": "array",
-            "minItems": 4,
-            "maxItems": 4,
-            "items": {
-                "type": "object",
-                "properties": {
-                    "learning_rate": {"type": "number", "minimum": 1e-5, "maximum": 0.1},
-                    "hidden_units": {"type": "integer", "minimum": 16, "maximum": 256},
-                    "dropout": {"type": "number", "minimum": 0, "maximum": 0.6},
-                },
-                "required": ["learning_rate", "hidden_units", "dropout"],
-                "additionalProperties": False,
-            },
-        }
-    },
-    "required": ["configurations"],
-    "additionalProperties": False,
-}
+_CONFIGURATION = closed_object(
+    {
+        "learning_rate": {"type": "number", "minimum": 1e-5, "maximum": 0.1},
+        "hidden_units": {"type": "integer", "minimum": 16, "maximum": 256},
+        "dropout": {"type": "number", "minimum": 0, "maximum": 0.6},
+    }
+)
+SCHEMA = closed_object({"configurations": {"type": "array", "minItems": 4, "maxItems": 4, "items": _CONFIGURATION}})
 
 
 class Figure(NamedTuple):

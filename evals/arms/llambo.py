@@ -28,19 +28,10 @@ from scipy.stats import norm
 
 from evals.arms.base import Asked
 from evals.arms.models import Meter
-from evals.arms.wording import (
-    about,
-    configuration_in,
-    configuration_schema,
-    in_words,
-    json_in,
-    number,
-    object_schema,
-    prompt,
-)
+from evals.arms.wording import about, configuration_in, configuration_schema, in_words, json_in, number, prompt
 from evals.tasks.base import Array, Params, Result, Task
 from llmhpo import Usage
-from llmhpo.llm.base import JSONSchema, Message, Request
+from llmhpo.llm.base import JSONSchema, Message, Request, closed_object
 
 INITIAL = 5  # section 7: points before the model takes over; the given one is among them
 CANDIDATES = 20  # M of appendix D
@@ -144,7 +135,7 @@ class LlamboArm:
         """Zero-shot: section 4, with all of the context that the harness has."""
         space = self._task.space
         item = configuration_schema(space)
-        schema = object_schema("configurations", {"type": "array", "minItems": n, "maxItems": n, "items": item})
+        schema = closed_object({"configurations": {"type": "array", "minItems": n, "maxItems": n, "items": item}})
         text = prompt("llambo_warmstart", n=n, **about(self._task))
         (reply,) = self._sample(text, schema, 1, n * _TOKENS_A_PARAM * len(space)) or [None]
         listed = reply.get("configurations") if isinstance(reply, dict) else None
@@ -170,7 +161,7 @@ class LlamboArm:
     def _improvement(self, candidates: Sequence[Params]) -> Array:
         """Expected improvement of each candidate: section 5.1."""
         lines = [f"Configuration: {in_words(o.params)}\n{self._score(o)}" for o in self._seen]
-        schema = object_schema("score", {"type": "number"})
+        schema = closed_object({"score": {"type": "number"}})
         replies = self._about_each(candidates, lines, "llambo_score", schema, _NUMBER_TOKENS)
         mean, std = moments([[v for r in row if (v := _score_in(r)) is not None] for row in replies])
         scores = np.array([o.score for o in self._seen])
@@ -189,7 +180,7 @@ class LlamboArm:
             f"Configuration: {in_words(o.params)}\nClass: {'yes' if top else 'no'}"
             for o, top in zip(self._seen, tops, strict=True)
         ]
-        schema = object_schema("top", {"enum": ["yes", "no"]})
+        schema = closed_object({"top": {"enum": ["yes", "no"]}})
         replies = self._about_each(candidates, lines, "llambo_top", schema, _WORD_TOKENS, percent=round(100 * TOP))
         votes = [[r.get("top") for r in row if isinstance(r, dict)] for row in replies]
         return np.array([v.count("yes") / (v.count("yes") + v.count("no") or 1) for v in votes])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -12,6 +11,7 @@ from optuna.distributions import IntDistribution
 
 from evals.tasks.base import Params, Task, Value
 from llmhpo import Param, SearchSpace
+from llmhpo.llm.base import JSONSchema, closed_object
 
 _FOLDER = Path(__file__).parent / "prompts"
 
@@ -55,15 +55,10 @@ def _short(value: Value) -> Value:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def configuration_schema(space: SearchSpace) -> dict[str, Any]:
+def configuration_schema(space: SearchSpace) -> JSONSchema:
     """JSON schema of one configuration; conditional parameters may be null."""
     values = {p.name: {"anyOf": [_values(p), {"type": "null"}]} if p.when else _values(p) for p in space.params}
-    return {"type": "object", "properties": values, "required": list(values), "additionalProperties": False}
-
-
-def object_schema(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON schema of an object with one property."""
-    return {"type": "object", "properties": {name: value}, "required": [name], "additionalProperties": False}
+    return closed_object(values)
 
 
 def _values(param: Param) -> dict[str, Any]:

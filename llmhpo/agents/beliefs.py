@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 from optuna.distributions import FloatDistribution, IntDistribution
 from pydantic import JsonValue
 
-from llmhpo.llm.base import JSONSchema
+from llmhpo.llm.base import JSONSchema, closed_object
 from llmhpo.param import Param, ParamValue
 from llmhpo.prior import Belief, Better, Prior
 from llmhpo.prompts import as_json, as_line, escape
@@ -61,21 +61,12 @@ def beliefs_schema(space: SearchSpace) -> JSONSchema | None:
         lists["choices"] = _list_of(categories, {"likely": {"type": "array", "items": {"enum": choices}}})
     if ordered:
         lists["trends"] = _list_of(ordered, {"better": {"enum": ["lower", "higher"]}})
-    return _closed(lists) if lists else None
+    return closed_object(lists) if lists else None
 
 
 def _list_of(names: Sequence[str], said: Mapping[str, JSONSchema]) -> JSONSchema:
-    item = _closed({"parameter": {"enum": list(names)}, **said, "confidence": _SHARE})
+    item = closed_object({"parameter": {"enum": list(names)}, **said, "confidence": _SHARE})
     return {"type": "array", "maxItems": len(names), "items": item}
-
-
-def _closed(properties: Mapping[str, JSONSchema]) -> JSONSchema:
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
 
 
 def beliefs_form(space: SearchSpace) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from llmhpo.agents.conversation import Conversation
 from llmhpo.agents.reply import UnreadableError, one_object
 from llmhpo.history import goal, show_configuration, space_card
-from llmhpo.llm.base import JSONSchema, most_it_costs
+from llmhpo.llm.base import JSONSchema, closed_object, most_it_costs
 from llmhpo.prompts import as_data, as_line, load
 from llmhpo.trial import Context, Proposal
 from llmhpo.usage import Usage
@@ -55,7 +55,7 @@ def criticise(talk: Conversation, context: Context, batch: Sequence[Proposal], p
     dropped = _read(text, len(batch))
     kept = tuple(p for i, p in enumerate(batch, 1) if i not in dropped)
     notes = tuple(f"dropped on a second look: configuration {i}: {why}" for i, why in dropped.items())
-    spent = _less(asked.usage, before)
+    spent = asked.usage - before
     if spent.tokens > allowed:
         notes += (f"the second look cost {spent.tokens} tokens, and {allowed} were allowed",)
     return Critique(kept, spent, notes)
@@ -77,21 +77,13 @@ def _question(context: Context, batch: Sequence[Proposal], problems: Sequence[st
 
 
 def _schema(n: int) -> JSONSchema:
-    item: JSONSchema = {
-        "type": "object",
-        "properties": {
+    item = closed_object(
+        {
             "number": {"type": "integer", "minimum": 1, "maximum": n},
             "why": {"type": "string", "maxLength": _WHY_CHARS},
-        },
-        "required": ["number", "why"],
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": {"drop": {"type": "array", "items": item, "maxItems": n}},
-        "required": ["drop"],
-        "additionalProperties": False,
-    }
+        }
+    )
+    return closed_object({"drop": {"type": "array", "items": item, "maxItems": n}})
 
 
 def _read(text: str, n: int) -> dict[int, str]:
@@ -107,15 +99,3 @@ def _read(text: str, n: int) -> dict[int, str]:
         if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= n:
             found.setdefault(number, as_line(str(entry.get("why", "")), _WHY_CHARS))
     return found
-
-
-def _less(after: Usage, before: Usage) -> Usage:
-    usd = None if after.usd is None or before.usd is None else after.usd - before.usd
-    return Usage(
-        after.calls - before.calls,
-        after.input_tokens - before.input_tokens,
-        after.cached_tokens - before.cached_tokens,
-        after.output_tokens - before.output_tokens,
-        usd,
-        after.reasoning_tokens - before.reasoning_tokens,
-    )

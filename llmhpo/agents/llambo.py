@@ -24,7 +24,7 @@ from llmhpo.agents.reply import UnreadableError, one_object, read_reply, reply_k
 from llmhpo.columns import columns, ideas
 from llmhpo.errors import BudgetError, LLMError, LLMRequestError
 from llmhpo.history import goal, show_number, space_card
-from llmhpo.llm.base import Completion, JSONSchema, Sampler, Scorer, TokenLogprob
+from llmhpo.llm.base import Completion, JSONSchema, Sampler, Scorer, TokenLogprob, closed_object
 from llmhpo.prompts import Prompt, as_data, as_line, load
 from llmhpo.space import SearchSpace
 from llmhpo.surrogates.acquisition import log_ei
@@ -42,18 +42,8 @@ _SCORE_TOKENS, _WORD_TOKENS = 16, 12
 _TOKENS_PER_VALUE, _TOKENS_SPARE = 14, 32
 _SPACE_TOKENS = 560
 _EXAMPLES = 12
-_SCORE_SCHEMA: JSONSchema = {
-    "type": "object",
-    "properties": {"score": {"type": "integer", "minimum": LOW, "maximum": HIGH}},
-    "required": ["score"],
-    "additionalProperties": False,
-}
-_TOP_SCHEMA: JSONSchema = {
-    "type": "object",
-    "properties": {"top": {"enum": ["yes", "no"]}},
-    "required": ["top"],
-    "additionalProperties": False,
-}
+_SCORE_SCHEMA = closed_object({"score": {"type": "integer", "minimum": LOW, "maximum": HIGH}})
+_TOP_SCHEMA = closed_object({"top": {"enum": ["yes", "no"]}})
 
 
 class Voice:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from llmhpo.agents.conversation import Conversation
 from llmhpo.errors import BudgetError, LLMError
-from llmhpo.llm.base import LLM, JSONSchema, Message
+from llmhpo.llm.base import LLM, JSONSchema, Message, closed_object
 from llmhpo.prompts import as_data, as_line, load
 from llmhpo.store.purse import Purse
 from llmhpo.surrogates.claims import Claim, claims
@@ -109,21 +109,13 @@ def reflect(
 
 
 def _schema(n: int) -> JSONSchema:
-    sentence = {
-        "type": "object",
-        "properties": {
+    sentence = closed_object(
+        {
             "finding": {"type": "string", "enum": [f"F{k}" for k in range(1, n + 1)]},
             "text": {"type": "string", "maxLength": _SENTENCE_CHARS},
-        },
-        "required": ["finding", "text"],
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": {"sentences": {"type": "array", "items": sentence, "maxItems": n}},
-        "required": ["sentences"],
-        "additionalProperties": False,
-    }
+        }
+    )
+    return closed_object({"sentences": {"type": "array", "items": sentence, "maxItems": n}})
 
 
 def _read(text: str) -> list[_Sentence] | None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from llmhpo.agents.beliefs import BELIEFS, beliefs_schema, read_beliefs
 from llmhpo.history import names_fit, show_condition, show_range
-from llmhpo.llm.base import JSONSchema
+from llmhpo.llm.base import JSONSchema, closed_object
 from llmhpo.param import Param
 from llmhpo.prior import Prior
 from llmhpo.prompts import as_json, as_line, escape
@@ -68,21 +68,10 @@ def reply_schema(space: SearchSpace, n: int, *, reasons: bool, beliefs: bool = F
     for param in space.params:
         value = _value_schema(param)
         properties[param.name] = {"anyOf": [value, {"type": "null"}]} if param.when else value
-    item: dict[str, JsonValue] = {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-    batch: dict[str, JsonValue] = {"configurations": {"type": "array", "minItems": n, "maxItems": n, "items": item}}
+    item = closed_object(properties)
+    batch: JSONSchema = {"configurations": {"type": "array", "minItems": n, "maxItems": n, "items": item}}
     stated = beliefs_schema(space) if beliefs else None
-    whole = batch if stated is None else {**batch, BELIEFS: stated}
-    return {
-        "type": "object",
-        "properties": whole,
-        "required": list(whole),
-        "additionalProperties": False,
-    }
+    return closed_object(batch if stated is None else {**batch, BELIEFS: stated})
 
 
 def _value_schema(param: Param) -> dict[str, JsonValue]:

@@ -18,7 +18,7 @@ from llmhpo.agents.reply import UnreadableError, one_object
 from llmhpo.agents.spec_plan import WHY_CHARS, Draft, Ground, Plan, check_plan, choose, tellers
 from llmhpo.cards import knowledge
 from llmhpo.errors import BudgetError, LLMError
-from llmhpo.llm.base import LLM, JSONSchema, Message
+from llmhpo.llm.base import LLM, JSONSchema, Message, closed_object
 from llmhpo.prompts import as_data, as_line, load, rough_tokens
 from llmhpo.reading.base import Source
 from llmhpo.reading.source import read_source
@@ -162,13 +162,9 @@ def _schema() -> JSONSchema:
     }
     plan = {
         "why": {"type": "string", "maxLength": WHY_CHARS},
-        "parameters": {"type": "array", "items": _object(parameter)},
+        "parameters": {"type": "array", "items": closed_object(parameter)},
     }
-    return _object({"plans": {"type": "array", "minItems": 1, "maxItems": _PLANS, "items": _object(plan)}})
-
-
-def _object(properties: dict[str, object]) -> JSONSchema:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return closed_object({"plans": {"type": "array", "minItems": 1, "maxItems": _PLANS, "items": closed_object(plan)}})
 
 
 def _or_null(schema: JSONSchema) -> JSONSchema:

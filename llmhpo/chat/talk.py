@@ -17,7 +17,7 @@ from llmhpo.agents.conversation import Conversation
 from llmhpo.chat.base import COMMANDS, Session, parse, usage
 from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.llm import make_llm
-from llmhpo.llm.base import LLM, JSONSchema, Message
+from llmhpo.llm.base import LLM, JSONSchema, Message, closed_object
 from llmhpo.llm.redact import Redactor
 from llmhpo.operations import StudyFile
 from llmhpo.prompts import as_data, as_line, load
@@ -153,7 +153,7 @@ class _Exchange:
         try:
             completion = self.talk.ask(_REPLY_TOKENS, _schema(), on_text=answer.hear)
         finally:
-            spent = _less(self.talk.usage, before)
+            spent = self.talk.usage - before
             if spent != Usage():
                 self.study.change("", lambda now: replace(now, talk=now.talk + spent))
         self.session.write("")  # left meanwhile: nothing of the reply counts any more
@@ -240,25 +240,5 @@ def _commands_text() -> str:
 
 def _schema() -> JSONSchema:
     names = ["", *(n for n in COMMANDS if n not in _UNCALLED)]
-    return {
-        "type": "object",
-        "properties": {
-            "say": {"type": "string"},
-            "command": {"type": "string", "enum": names},
-            "arguments": {"type": "string"},
-        },
-        "required": ["say", "command", "arguments"],
-        "additionalProperties": False,
-    }
-
-
-def _less(after: Usage, before: Usage) -> Usage:
-    usd = None if after.usd is None or before.usd is None else after.usd - before.usd
-    return Usage(
-        after.calls - before.calls,
-        after.input_tokens - before.input_tokens,
-        after.cached_tokens - before.cached_tokens,
-        after.output_tokens - before.output_tokens,
-        usd,
-        after.reasoning_tokens - before.reasoning_tokens,
-    )
+    text = {"type": "string"}
+    return closed_object({"say": text, "command": {"type": "string", "enum": names}, "arguments": text})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -13,6 +13,16 @@ from llmhpo.usage import Price, Usage
 JSONSchema = dict[str, object]
 _TOKENS_PER_MESSAGE = 8  # its role and what marks its ends
 Finish = Literal["stop", "length", "refusal"]
+
+
+def closed_object(properties: Mapping[str, object]) -> JSONSchema:
+    """The schema of an object with just these properties, all of them required: services take no other where they hold to a form."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 @dataclass(frozen=True, slots=True)
