@@ -49,6 +49,21 @@ def test_with_few_known_values_only_a_large_jump_counts(values: tuple[float, ...
     assert (JUMP in suspicions(ok(0.9), ACCURACY, Expectations(values))) is flagged
 
 
+@pytest.mark.parametrize(
+    "known, edge",
+    [
+        ((1.0, 2.0, 3.0), 0.5),  # few: half of the best
+        ((1.0, 1.1, 1.2, 5.0), 0.8),  # four times as far beyond the best as the better half lies from it
+        ((1.0, 1.1, 1.2, 5.0, 9.0), 0.6),
+        ((1.0, 1.0, 1.0, 1.0), 0.996),  # equal values: a thousandth of the best is their spread
+    ],
+    ids=str,
+)
+def test_a_jump_begins_where_the_known_values_say(known: tuple[float, ...], edge: float) -> None:
+    for loss, flagged in ((edge + 1e-6, False), (edge - 1e-6, True)):
+        assert (JUMP in suspicions(ok(loss), LOSS, Expectations(known))) is flagged
+
+
 @pytest.mark.parametrize("seconds, flagged", [(1.9, True), (2.1, False), (11.0, False)])
 def test_a_fraction_of_the_quickest_trial_is_too_fast(seconds: float, flagged: bool) -> None:
     assert (FAST in suspicions(ok(0.8, seconds), ACCURACY, KNOWN)) is flagged
