@@ -3,6 +3,9 @@ VENV ?= .venv
 CARPS_VENV ?= .venv-carps
 BIN := $(VENV)/bin
 PYTHON ?= python3
+# A package index that does not answer for some minutes ends nothing.
+export PIP_RETRIES ?= 10
+export PIP_DEFAULT_TIMEOUT ?= 60
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test lint bench clusters katan carps clean

@@ -23,7 +23,7 @@ def test_the_digits_script_trains_and_writes_its_metrics(tmp_path: Path) -> None
         [sys.executable, DIGITS / "train.py", "--optimizer", "adamw", "--lr", "0.001"],
         env={"LLMHPO_RESULT": str(result), "LLMHPO_REPORT": str(report), "PATH": "/usr/bin:/bin"},
         check=True,
-        timeout=90,
+        timeout=110,
     )
     metrics = json.loads(result.read_text())
     assert metrics["val_loss"] < 1.0
@@ -45,7 +45,7 @@ def test_the_digits_command_passes_every_parameter() -> None:
 
 def test_the_defaults_of_script_and_study_agree() -> None:
     help_text = subprocess.run(
-        [sys.executable, DIGITS / "train.py", "--help"], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, DIGITS / "train.py", "--help"], capture_output=True, text=True, check=True, timeout=110
     ).stdout
     config = read_study_file(DIGITS / "study.toml")
     for param in config.space.params:

@@ -184,7 +184,7 @@ def test_a_full_disk_pauses_the_log_and_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     (tmp_path / "code.py").write_text(FULL_DISK)
     mount = f"mount -t tmpfs -o size=256k none {tmp_path}/small && exec {sys.executable} {tmp_path}/code.py {tmp_path}/small"
-    run = subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, text=True, timeout=60)
+    run = subprocess.run(["unshare", "-rm", "sh", "-c", mount], capture_output=True, text=True, timeout=110)
     if "mount:" in run.stderr or "unshare:" in run.stderr:
         pytest.skip(f"no mount namespace here: {run.stderr.strip()}")
     assert "the disk is full: make space" in run.stdout

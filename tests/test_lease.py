@@ -84,7 +84,7 @@ def test_an_earlier_boot_of_the_only_machine_holds_nothing(take: Take) -> None:
     silence(take(me=dataclasses.replace(me, boot="before")))
     start = time.monotonic()
     assert take(one_machine=True, dead_s=60.0).epoch == 2
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30  # a holder that may live is watched for 60
 
 
 def test_a_holder_elsewhere_that_beats_keeps_it(take: Take) -> None:
@@ -104,7 +104,13 @@ def test_a_holder_that_stands_still_within_a_write_is_watched_once_and_its_lock_
     silence(take(me=OTHER_MACHINE))
     write = sqlite3.connect(tmp_path / "lease.db", check_same_thread=False, isolation_level=None)
     write.execute("BEGIN IMMEDIATE")
-    threading.Timer(1.5, lambda: write.execute("ROLLBACK")).start()
+
+    def let_go() -> None:
+        while not any("locked" in message for message in caplog.messages):
+            time.sleep(0.05)
+        write.execute("ROLLBACK")
+
+    threading.Thread(target=let_go, daemon=True).start()
     impatient = create_engine(f"sqlite:///{tmp_path / 'lease.db'}", connect_args={"timeout": 0.05})
     lease = Lease(impatient, "s", "here", one_machine=False, beat_s=0.1, dead_s=0.3)
     assert lease.epoch == 2

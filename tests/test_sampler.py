@@ -282,7 +282,7 @@ class Slow(ScriptedModel):
     def complete(self, request: Request) -> Completion:
         self.waiting += 1
         self.most = max(self.most, self.waiting)
-        self.in_time = self.go.wait(20) and self.in_time
+        self.in_time = self.go.wait(60) and self.in_time
         self.waiting -= 1
         return super().complete(request)
 

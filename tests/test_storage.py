@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,13 @@ def test_a_store_waits_while_its_file_is_locked_and_says_so(
     store = Store(f"sqlite:///{tmp_path / 's.db'}", "s", SPACE, Task(), seed=1)
     other = sqlite3.connect(tmp_path / "s.db", check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
-    threading.Timer(1.5, other.rollback).start()
+
+    def let_go() -> None:
+        while "keeps the file locked" not in caplog.text:
+            time.sleep(0.05)
+        other.rollback()
+
+    threading.Thread(target=let_go, daemon=True).start()
     with caplog.at_level(logging.WARNING):
         number = store.begin(Proposal({"x": 0.5}, "llm")).number
     assert "keeps the file locked" in caplog.text

@@ -38,7 +38,7 @@ def rendered(script: Path, folder: Path, **changed: object) -> list[str]:
 
 def output(words: list[str], cwd: Path) -> str:
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=110, check=False)
     assert run.returncode == 0, run.stderr
     return run.stdout
 
@@ -111,7 +111,7 @@ def test_code_that_has_changed_since_the_draft_is_told(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(IN_CODE)
     words = rendered(tmp_path / "train.py", tmp_path)
     (tmp_path / "train.py").write_text(IN_CODE.replace("HIDDEN, RATE = 64, 0.1", "RATE = 0.1"))
-    run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
     assert run.returncode != 0
     assert "'hidden'" in run.stderr
     assert "draft the study anew" in run.stderr

@@ -66,6 +66,6 @@ def test_the_script_learns_words_and_numbers_with_gaps_and_prints_how_well(
 ) -> None:
     path = write(tmp_path, columns, cells, delimiter)
     (tmp_path / "train.py").write_text(table_script(read_table(path, f"predict the column {target}")))
-    done = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     assert [line.partition("=")[0] for line in done.stdout.splitlines()] == printed

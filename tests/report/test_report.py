@@ -263,7 +263,7 @@ def browse(path: str, width: int = 1000, proxy: str = "") -> str:
     with tempfile.TemporaryDirectory() as profile:
         command = [str(CHROMIUM), "--headless", *quiet, *by, f"--user-data-dir={profile}", f"--window-size={width},800",
                    "--virtual-time-budget=2000", "--dump-dom", f"file://{path}"]  # fmt: skip
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=110, check=True).stdout
 
 
 @pytest.fixture
