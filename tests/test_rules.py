@@ -231,13 +231,13 @@ def test_when_the_time_is_up_running_jobs_are_ended_and_run_again_later(tmp_path
     command = ["sh", "-c", "test -e quick || sleep 60; echo '{{\"value\": {x}}}' > $LLMHPO_RESULT"]
     began = time.monotonic()
     events: list[Event] = []
-    result = run(tmp_path, events, command, n_trials=5, n_workers=2, max_wall_s=2.0)
+    result = run(tmp_path, events, command, n_trials=5, n_workers=2, max_wall_s=4.0)
     assert time.monotonic() - began < 40
     assert result.stopped == "wall"
     assert len(result.trials) == 2
     assert [t.value for t in result.trials] == [None, None]
     again: list[Event] = []
-    run(tmp_path, again, command, n_trials=5, n_workers=2, max_wall_s=2.0)
+    run(tmp_path, again, command, n_trials=5, n_workers=2, max_wall_s=4.0)
     assert stopped(again).reason == "wall"
     assert not any(isinstance(e, Launched) for e in again)
     (tmp_path / "quick").touch()
