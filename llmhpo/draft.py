@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -223,5 +225,17 @@ def _judged(outcome: Outcome, metric: str, seconds: float, seen: tuple[Shown, ..
             return FirstRun(False, f"with the defaults {outcome.message}{showed}", seen, outcome.seconds)
     last = "\n  ".join(as_line(line, 200) for line in outcome.log_tail.strip().splitlines()[-5:])
     return FirstRun(
-        False, f"it fails with the defaults: {as_line(outcome.message, 300)}\n  {last}", seen, outcome.seconds
+        False,
+        f"it fails with the defaults: {as_line(outcome.message, 300)}{_hint(outcome)}\n  {last}",
+        seen,
+        outcome.seconds,
     )
+
+
+def _hint(outcome: Outcome) -> str:
+    """What may help where a package is missing: jobs run in the environment of llmhpo, unless the command names another Python."""
+    missing = re.search(r"No module named '([\w.]+)'", outcome.message)
+    if missing is None:
+        return ""
+    name = missing[1].partition(".")[0]
+    return f"; `python` in the command is {sys.executable}: install {name} there, or name the Python that has it"

@@ -269,3 +269,18 @@ def test_a_table_without_a_script_becomes_a_script_and_a_study_of_it(tmp_path: P
 def test_a_folder_with_other_scripts_is_told_their_names(tmp_path: Path) -> None:
     (tmp_path / "fit.py").write_text(TRAIN)
     assert "give --script with the one that trains: fit.py" in run_init("x", cwd=tmp_path).stderr
+
+
+@pytest.mark.parametrize("given", [("--n-trials", "0"), ("--timeout-s", "-3"), ("--max-usd", "0"), ("--check-s", "-1")])
+def test_a_number_that_makes_no_sense_is_told_before_anything_is_written_or_run(
+    here: Path, given: tuple[str, str]
+) -> None:
+    run = run_init(*SAID[:4], *given, cwd=here)
+    assert f"{given[0]} {given[1]}: give" in run.stderr.replace(".0:", ":")
+    assert not (here / "study.toml").exists()
+
+
+def test_a_package_that_is_missing_in_the_first_run_is_told_with_the_python_that_lacks_it(here: Path) -> None:
+    (here / "train.py").write_text(f"import no_such_package{TRAIN}")
+    run = run_init(*SAID, cwd=here)
+    assert f"is {sys.executable}: install no_such_package there" in run.stderr

@@ -62,6 +62,11 @@ def init_command(
     check_s: Annotated[float, typer.Option(help="seconds for one run with the defaults; 0 leaves it out")] = 20.0,
 ) -> None:
     """Draft a study.toml from a training script, config file or help text, and try it once with its defaults."""
+    for flag, number in (("--n-trials", n_trials), ("--timeout-s", timeout_s), ("--max-usd", max_usd)):
+        if number is not None and not number > 0:
+            raise ConfigError(f"{flag} {number}: give a number above 0")
+    if check_s < 0:
+        raise ConfigError(f"--check-s {check_s:g}: give seconds, or 0 for no first run")
     _may_write(output)
     sense = None if direction is None else _direction(direction)
     if table is not None:
