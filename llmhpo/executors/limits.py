@@ -89,6 +89,11 @@ class Limits:
             case "output":
                 return "failed", f"printed {figure / _MB:.3g} MB; limits.output_mb={self.output_mb:g} allows no more"
             case "files":
+                if math.isinf(figure):
+                    return (
+                        "failed",
+                        f"nested folders too deep to be counted, or closed one to us; see limits.files={self.files:g}",
+                    )
                 return "failed", f"had {figure:.0f} files; limits.files={self.files:g} allows no more"
         assert passed == "disk", passed
         return "failed", f"filled its folder with {figure / _MB:.3g} MB; limits.disk_mb={self.disk_mb:g} allows no more"

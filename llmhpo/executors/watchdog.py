@@ -6,7 +6,9 @@ looks is not seen: a limit is passed by what a job can use in a quarter of a sec
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 
 from llmhpo.executors.tree import descendants, read
@@ -41,7 +43,7 @@ class Watchdog:
         start = time.monotonic()
         pids = descendants(os.getpid())
         mounted = _mounted(pids) if self._shared_before < 0 else (_used("/dev/shm")[0] - self._shared_before, 0)
-        passed = self._passed(*_use(pids), printed, max(0, mounted[0]), mounted[1])
+        passed = self._passed(*_use(pids), printed, max(0, mounted[0]), mounted[1], pids)
         now = time.monotonic()
         self.due = now + max(PERIOD_S, (now - start) / _SHARE)
         return passed
@@ -51,7 +53,14 @@ class Watchdog:
         return self._passed(0, 0.0, {}, printed)
 
     def _passed(
-        self, processes: int, cpu_s: float, resident: dict[int, int], printed: int, mounted: int = 0, entries: int = 0
+        self,
+        processes: int,
+        cpu_s: float,
+        resident: dict[int, int],
+        printed: int,
+        mounted: int = 0,
+        entries: int = 0,
+        pids: frozenset[int] | set[int] = frozenset(),
     ) -> str:
         times = os.times()
         found = {
@@ -61,8 +70,12 @@ class Watchdog:
             "output": float(printed),
         }
         if min(self.limits["disk"], self.limits["files"]) < float("inf"):
-            stored, files = _stored(self.folders, self.limits["disk"], self.limits["files"])
-            found |= {"disk": float(stored), "files": float(files + entries)}
+            stored, files, devices = _stored(self.folders, self.limits["disk"], self.limits["files"])
+            nameless = _nameless(pids, devices)
+            found |= {
+                "disk": float(stored + sum(nameless.values())),
+                "files": float(files + len(nameless) + entries),
+            }
         for name, figure in found.items():
             if figure > self.limits[name]:
                 self.figure = figure
@@ -127,19 +140,53 @@ def _used(place: str) -> tuple[int, int]:
     return (use.f_blocks - use.f_bfree) * use.f_frsize, use.f_files - use.f_ffree
 
 
-def _stored(folders: list[str], limit: float, most: float) -> tuple[int, int]:
-    """Bytes on disk (holes take none) and number of the entries below `folders`; counting ends where one is passed."""
+def _stored(folders: list[str], limit: float, most: float) -> tuple[int, float, set[int]]:
+    """Bytes on disk (holes take none) and number of the entries below `folders`, and the devices of these; counting ends where one
+    is passed. A folder that cannot be looked into, as one nested too deep for a path, may hold anything: its entries are infinite.
+    """
     total, count, waiting = 0, 0, list(folders)
+    devices: set[int] = set()
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:
                 for entry in entries:
                     count += 1
-                    total += max(entry.stat(follow_symlinks=False).st_blocks * 512, _ENTRY_BYTES)
+                    if (about := _about(entry)) is None:
+                        continue
+                    devices.add(about.st_dev)
+                    total += max(about.st_blocks * 512, _ENTRY_BYTES)
                     if total > limit or count > most:
-                        return total, count
-                    if entry.is_dir(follow_symlinks=False):
+                        return total, count, devices
+                    if stat.S_ISDIR(about.st_mode):
                         waiting.append(entry.path)
-        except OSError:  # removed meanwhile
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.ENAMETOOLONG):
+                return total, float("inf"), devices
+            continue  # removed meanwhile
+    return total, count, devices
+
+
+def _about(entry: os.DirEntry[str]) -> os.stat_result | None:
+    try:
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # or a job that makes and removes files without a pause would hide the rest of the folder
+        return None
+
+
+def _nameless(pids: frozenset[int] | set[int], devices: set[int]) -> dict[tuple[int, int], int]:
+    """Bytes of the files on `devices` that processes hold open and that have no name any more, by device and number."""
+    found = {}
+    for pid in pids:
+        place = f"/proc/{pid}/fd"
+        try:
+            names = os.listdir(place)  # noqa: PTH208 - see `_device`
+        except OSError:  # ended meanwhile
             continue
-    return total, count
+        for name in names:
+            try:
+                about = os.stat(f"{place}/{name}")  # noqa: PTH116
+            except OSError:
+                continue
+            if about.st_nlink == 0 and stat.S_ISREG(about.st_mode) and about.st_dev in devices:
+                found[about.st_dev, about.st_ino] = max(about.st_blocks * 512, _ENTRY_BYTES)
+    return found
