@@ -22,6 +22,7 @@ from llmhpo.executors.base import Objective
 from llmhpo.executors.cluster import Placement
 from llmhpo.executors.limits import Limits
 from llmhpo.llm import ModelSpec
+from llmhpo.prompts import as_line
 from llmhpo.result import Result
 from llmhpo.rules import StopRules
 from llmhpo.sandbox.base import Level
@@ -182,8 +183,17 @@ def optimize(
             from llmhpo.progress import make_progress
 
             with make_progress(config, force=progress) as show:
-                return run(config, show, function, isolated=isolated, confirm=confirm)
-        return run(config, on_event or _show_nothing, function, isolated=isolated, confirm=confirm)
+                return _warned(run(config, show, function, isolated=isolated, confirm=confirm))
+        return _warned(run(config, on_event or _show_nothing, function, isolated=isolated, confirm=confirm))
+
+
+def _warned(result: Result) -> Result:
+    """The result; where no trial has ended well, that is told, as a `best_params` of None says little."""
+    ended = next((t for t in result.trials if t.outcome is not None), None)
+    if result.best is None and ended is not None and ended.outcome is not None:
+        outcome = ended.outcome
+        _log.warning("no trial has ended well; trial %d: %s: %s", ended.number, outcome.status, as_line(outcome.message, 500))  # fmt: skip
+    return result
 
 
 def _folder(cwd: Path, name: str, *, keep: bool) -> contextlib.AbstractContextManager[Path]:

@@ -32,6 +32,12 @@ def test_a_callable_needs_nothing_but_a_space() -> None:
     assert result.storage is None
 
 
+def test_an_objective_that_always_fails_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    result = llmhpo.optimize(lambda p: f(p) / 0, SPACE, llm="none", n_trials=2, progress=False)
+    assert result.best_params is None
+    assert "no trial has ended well; trial 0: failed: ZeroDivisionError" in caplog.text
+
+
 def test_a_frame_has_a_row_for_each_trial() -> None:
     frame = llmhpo.optimize(
         lambda p: {"value": f(p), "size": 3.0}, SPACE, llm="none", n_trials=4, progress=False
