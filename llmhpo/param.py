@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from typing import Final, NoReturn, cast
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from llmhpo.bounds import GRID_TOLERANCE, check_choices, check_numbers, fail, grid_high, show, unreached
 from llmhpo.errors import SpaceError
 
 ParamValue = float | int | str | bool | None
-_GRID_TOLERANCE = 1e-8  # of a step, as in FloatDistribution._contains
-_MOST_STEPS = 1e7  # from zero to the farther bound; beyond, a double is not within the tolerance of its grid value
-_MOST_FLOAT = 1e300  # twice as wide a range is still finite
-_MOST_INT = 2**53  # Optuna's storages keep a parameter as a double, which holds no larger integer exactly
 _KEYS = {
     "float": {"low", "high", "log", "step"},
     "int": {"low", "high", "log", "step"},
@@ -47,8 +44,8 @@ class When:
 
     def __str__(self) -> str:
         if len(self.values) == 1:
-            return f"{self.parent} = {_show(self.values[0])}"
-        return f"{self.parent} in ({', '.join(_show(v) for v in self.values)})"
+            return f"{self.parent} = {show(self.values[0])}"
+        return f"{self.parent} in ({', '.join(show(v) for v in self.values)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +69,23 @@ class Param:
     def __post_init__(self) -> None:
         name, d = self.name, self.distribution
         if not isinstance(name, str):
-            raise SpaceError(f"parameter name {_show(name)} is not a string; write it in quotes")
+            raise SpaceError(f"parameter name {show(name)} is not a string; write it in quotes")
         if not name or not name.isprintable() or any(c in name for c in "{}\"'\\"):
             raise SpaceError(
                 f"parameter name {name!r} is empty or has a brace, quote, backslash or control character; rename it"
             )
         if isinstance(d, CategoricalDistribution):
-            _check_choices(name, d.choices)
+            check_choices(name, d.choices)
         elif isinstance(d, FloatDistribution | IntDistribution):
             if self.ordered:
-                _fail(name, "is a number and has its order already; leave out `ordered`")
-            _check_numbers(name, isinstance(d, IntDistribution), {"low": d.low, "high": d.high})
+                fail(name, "is a number and has its order already; leave out `ordered`")
+            check_numbers(name, isinstance(d, IntDistribution), {"low": d.low, "high": d.high})
             if isinstance(d, FloatDistribution) and d.step is not None:
-                _grid_high(name, d.low, d.high, d.step)
+                grid_high(name, d.low, d.high, d.step)
         else:
-            _fail(name, f"{_show(d)} is not a float, int or categorical distribution")
+            fail(name, f"{show(d)} is not a float, int or categorical distribution")
         if self.default is not UNSET and (problem := self.check(self.default)) is not None:
-            _fail(name, f"the default does not fit: {problem}")
+            fail(name, f"the default does not fit: {problem}")
 
     # --- values -----------------------------------------------------------------------------------------------------
 
@@ -151,7 +148,7 @@ class Param:
     def check(self, value: object) -> str | None:
         """What is wrong with `value`, in one line; None where it fits."""
         fault = self._fault(value)
-        return f"{self.name} = {_show(value)} is {fault}; it takes {self.describe_range()}" if fault else None
+        return f"{self.name} = {show(value)} is {fault}; it takes {self.describe_range()}" if fault else None
 
     def _fault(self, value: object) -> str:
         d = self.distribution
@@ -172,7 +169,7 @@ class Param:
             on_grid = (int(value) - d.low) % d.step == 0
         else:
             steps = 0.0 if self._step is None else (value - self._low) / self._step
-            on_grid = abs(steps - round(steps)) <= _GRID_TOLERANCE
+            on_grid = abs(steps - round(steps)) <= GRID_TOLERANCE
         return "" if on_grid else "not on its grid"
 
     def cast(self, value: object) -> ParamValue:
@@ -267,17 +264,10 @@ class Param:
         """The values in words: "a float from 1e-05 to 0.1 (log scale)"."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
-            return ("in this order " if self.ordered else "one of ") + ", ".join(_show(c) for c in self.choices)
+            return ("in this order " if self.ordered else "one of ") + ", ".join(show(c) for c in self.choices)
         kind = "an integer" if isinstance(d, IntDistribution) else "a float"
         step = f" in steps of {self._step:g}" if self._step not in (None, 1) else ""
         return f"{kind} from {self._low:g} to {self._high:g}{step}" + (" (log scale)" if self.log else "")
-
-
-def _show(value: object) -> str:
-    if isinstance(value, int) and value.bit_length() > 128:  # repr refuses the longest
-        return f"an integer of {value.bit_length()} bits"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 # --- reading and writing --------------------------------------------------------------------------------------------
@@ -291,18 +281,18 @@ def param_from_dict(name: str, raw: object) -> Param:
     if isinstance(raw, BaseDistribution):
         return Param(name, raw)
     if isinstance(raw, Param):
-        return raw if raw.name == name else _fail(name, f"holds a Param named {raw.name!r}; use one name")
+        return raw if raw.name == name else fail(name, f"holds a Param named {raw.name!r}; use one name")
     if not isinstance(raw, Mapping):
-        _fail(name, f"expected a table with a `type`, got {_show(raw)}")
+        fail(name, f"expected a table with a `type`, got {show(raw)}")
     kind = raw.get("type")
     if not isinstance(kind, str) or kind not in _KEYS:
-        _fail(name, f"type = {_show(kind)} is unknown; use one of {', '.join(_KEYS)}")
+        fail(name, f"type = {show(kind)} is unknown; use one of {', '.join(_KEYS)}")
     if unknown := sorted(repr(key) for key in raw if key not in _KEYS[kind] | _COMMON_KEYS):
         allowed = ", ".join(sorted(_KEYS[kind] | _COMMON_KEYS))
-        _fail(name, f"{', '.join(unknown)} does not belong to a parameter of type {kind}; allowed: {allowed}")
+        fail(name, f"{', '.join(unknown)} does not belong to a parameter of type {kind}; allowed: {allowed}")
     for key in ("doc", "unit"):
         if not isinstance(raw.get(key, ""), str):
-            _fail(name, f"{key} = {_show(raw[key])} is not a string")
+            fail(name, f"{key} = {show(raw[key])} is not a string")
     return Param(
         name,
         _distribution(name, kind, raw),
@@ -319,94 +309,48 @@ def _distribution(name: str, kind: str, raw: Mapping[str, object]) -> BaseDistri
         return _choices(name, raw.get("choices"))
     for key in ("low", "high"):
         if raw.get(key) is None:
-            _fail(name, f"{key!r} is missing; a {kind} needs low and high")
-    _check_numbers(name, kind == "int", {k: raw[k] for k in ("low", "high", "step") if raw.get(k) is not None})
+            fail(name, f"{key!r} is missing; a {kind} needs low and high")
+    check_numbers(name, kind == "int", {k: raw[k] for k in ("low", "high", "step") if raw.get(k) is not None})
     log = raw.get("log", False)
     if not isinstance(log, bool):
-        _fail(name, f"log = {_show(log)} is neither true nor false")
+        fail(name, f"log = {show(log)} is neither true nor false")
     low, high, step = cast("float", raw["low"]), cast("float", raw["high"]), cast("float | None", raw.get("step"))
     if low > high:
-        _fail(name, f"low = {low!r} is above high = {high!r}; swap them")
+        fail(name, f"low = {low!r} is above high = {high!r}; swap them")
     if log and low <= 0:
-        _fail(name, f"low = {low!r} with log = true; a logarithmic range needs low > 0")
+        fail(name, f"low = {low!r} with log = true; a logarithmic range needs low > 0")
     if step is not None and step <= 0:
-        _fail(name, f"step = {step!r} is not positive")
+        fail(name, f"step = {step!r} is not positive")
     if log and step is not None and not (kind == "int" and step == 1):
-        _fail(
+        fail(
             name,
             f"step = {step!r} with log = true; a logarithmic parameter has no step: drop one, or list ordinal choices",
         )
     if kind == "int":
         if step is not None and (high - low) % step:
-            _unreached(name, low, high, step)
+            unreached(name, low, high, step)
         return IntDistribution(int(low), int(high), log=log, step=1 if step is None else int(step))
     if step is not None:
         low, step = float(low), float(step)
-        high = _grid_high(name, low, float(high), step)
+        high = grid_high(name, low, float(high), step)
     return FloatDistribution(low, high, log=log, step=step)
-
-
-def _check_numbers(name: str, integer: bool, numbers: Mapping[str, object]) -> None:
-    kind, most = (int, _MOST_INT) if integer else (int | float, _MOST_FLOAT)
-    for key, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, kind) or not abs(cast("float", value)) <= most:
-            noun = "integer" if integer else "number"
-            _fail(name, f"{key} = {_show(value)} is not a finite {noun}; give one from {-most:g} to {most:g}")
-
-
-def _grid_high(name: str, low: float, high: float, step: float) -> float:
-    """`high` as the grid has it: 0.3 for 0.30000000000000004. Optuna would shrink a range that ends beside its grid."""
-    if max(abs(low), abs(high)) / step > _MOST_STEPS:
-        _fail(
-            name, f"step = {step!r} is too fine for a range from {low!r} to {high!r}; leave it out, or make it larger"
-        )
-    steps = (high - low) / step
-    if abs(steps - round(steps)) > _GRID_TOLERANCE:
-        _unreached(name, low, high, step)
-    first, width = Decimal(repr(low)), Decimal(repr(step))
-    last = float(first + round(steps) * width)
-    if (Decimal(repr(last)) - first) % width:
-        _fail(
-            name, f"low = {low!r} and step = {step!r} have too many digits to meet high = {high!r}; round low and high"
-        )
-    return last
-
-
-def _unreached(name: str, low: float, high: float, step: float) -> NoReturn:
-    _fail(name, f"high = {high!r} is not reached from low = {low!r} in steps of {step!r}; move high onto the grid")
 
 
 def _choices(name: str, raw: object) -> CategoricalDistribution:
     if not isinstance(raw, list | tuple) or not raw:
-        _fail(name, f"choices = {_show(raw)} is not a list of at least one value")
-    _check_choices(name, raw)  # before Optuna warns
+        fail(name, f"choices = {show(raw)} is not a list of at least one value")
+    check_choices(name, raw)  # before Optuna warns
     return CategoricalDistribution(tuple(raw))
-
-
-def _check_choices(name: str, choices: Sequence[object]) -> None:
-    seen: dict[object, object] = {}
-    for choice in choices:
-        if not (choice is None or isinstance(choice, bool | int | float | str)):
-            _fail(name, f"choice {_show(choice)} is not a string, number, bool or null; write it as a string")
-        if isinstance(choice, int | float) and not abs(choice) <= _MOST_FLOAT:
-            _fail(name, f"choice {_show(choice)} is not finite or too large to store; write it as a string")
-        if choice in seen:
-            _fail(
-                name,
-                f"choices {_show(seen[choice])} and {_show(choice)} are equal to Python and Optuna: a value stands "
-                "twice; leave one out, or write one of them as a string",
-            )
-        seen[choice] = choice
 
 
 def _conditions(name: str, raw: object) -> tuple[When, ...]:
     if not isinstance(raw, Mapping):
-        _fail(name, f'when = {_show(raw)} is not a table such as {{ optimizer = "sgd" }}')
+        fail(name, f'when = {show(raw)} is not a table such as {{ optimizer = "sgd" }}')
     conditions = []
     for parent, values in raw.items():
         listed = tuple(values) if isinstance(values, list | tuple) else (values,)
         if not listed:
-            _fail(name, f"when.{parent} lists no value; name at least one")
+            fail(name, f"when.{parent} lists no value; name at least one")
         conditions.append(When(str(parent), listed))
     return tuple(conditions)
 
@@ -433,7 +377,3 @@ def param_to_dict(param: Param) -> dict[str, object]:
     if param.when:
         out["when"] = {w.parent: w.values[0] if len(w.values) == 1 else list(w.values) for w in param.when}
     return out
-
-
-def _fail(name: str, problem: str) -> NoReturn:
-    raise SpaceError(f"parameter {name!r}: {problem}")
