@@ -66,8 +66,3 @@ class Advice:
                 hint = did_you_mean(name, known, f"the keys are: {', '.join(known)}")
                 raise ConfigError(f"advice has no key {name!r}; {hint}")
         return cls(**raw)
-
-    @property
-    def is_llambo(self) -> bool:
-        """Whether any of LLAMBO's components is at work."""
-        return self.proposer == "llambo" or self.surrogate != "none"

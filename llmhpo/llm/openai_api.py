@@ -132,15 +132,20 @@ def _cache_key(asked: Asked) -> str:
     return "llmhpo-" + hashlib.sha256(asked.system.encode("utf-8", "replace")).hexdigest()[:32]
 
 
+def _counts(usage: JsonValue, given: str, made: str) -> Counts:
+    """The two protocols count the same under different names."""
+    return Counts(
+        part(usage).get(given),
+        part(usage).get(made),
+        part(usage, f"{given}_details").get("cached_tokens"),
+        part(usage, f"{given}_details").get("cache_write_tokens"),
+        part(usage, f"{made}_details").get("reasoning_tokens"),
+    )
+
+
 def _read_response(answer: Answer, endpoint: Endpoint) -> Reply:
     said = read_reply(_Response, answer, endpoint)
-    counts = Counts(
-        part(said.usage).get("input_tokens"),
-        part(said.usage).get("output_tokens"),
-        part(said.usage, "input_tokens_details").get("cached_tokens"),
-        part(said.usage, "input_tokens_details").get("cache_write_tokens"),
-        part(said.usage, "output_tokens_details").get("reasoning_tokens"),
-    )
+    counts = _counts(said.usage, "input_tokens", "output_tokens")
     why = part(said.incomplete_details).get("reason")
     reason = f"status={said.status!r}, reason={why!r}"
     if said.output is None or said.status == "failed":
@@ -157,13 +162,7 @@ def _read_response(answer: Answer, endpoint: Endpoint) -> Reply:
 
 def _read_chat(answer: Answer, endpoint: Endpoint) -> Reply:
     said = read_reply(_Completion, answer, endpoint)
-    counts = Counts(
-        part(said.usage).get("prompt_tokens"),
-        part(said.usage).get("completion_tokens"),
-        part(said.usage, "prompt_tokens_details").get("cached_tokens"),
-        part(said.usage, "prompt_tokens_details").get("cache_write_tokens"),
-        part(said.usage, "completion_tokens_details").get("reasoning_tokens"),
-    )
+    counts = _counts(said.usage, "prompt_tokens", "completion_tokens")
     if not said.choices:
         return Reply(None, None, "", counts, said.model, str(said.error or ""))
     choice = said.choices[0]

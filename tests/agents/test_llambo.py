@@ -279,8 +279,7 @@ def test_wrong_settings_are_named(raw: object, words: str) -> None:
 
 def test_by_default_the_model_is_asked_for_batches_and_nothing_else() -> None:
     assert Advice.of({}) == Advice.of(None) == Advice()
-    assert not Advice().is_llambo
-    assert not Advice().critic
+    assert (Advice().proposer, Advice().surrogate, Advice().critic) == ("batch", "none", False)
 
 
 def test_a_study_file_names_the_way_its_model_is_used(tmp_path: Path) -> None:
