@@ -35,6 +35,7 @@ class Watchdog:
         self.limits = dict(zip(NAMES, map(float, limits.split(",")), strict=True))
         self.folders = [folder for folder in folders.split("\n") if folder]
         self.figure = self.peak = 0.0
+        self._memory_at = _memory_device()
         self._shared_before = _used("/dev/shm")[0] if shares_memory else -1
         self.due = time.monotonic() + PERIOD_S
 
@@ -43,7 +44,12 @@ class Watchdog:
         start = time.monotonic()
         pids = descendants(os.getpid())
         mounted = _mounted(pids) if self._shared_before < 0 else (_used("/dev/shm")[0] - self._shared_before, 0)
-        passed = self._passed(*_use(pids), printed, max(0, mounted[0]), mounted[1], pids)
+        is_bound = min(self.limits["memory"], self.limits["disk"], self.limits["files"]) < float("inf")
+        nameless = _nameless(pids) if is_bound else {}
+        in_memory = max(0, mounted[0]) + sum(
+            size for (device, _), size in nameless.items() if device == self._memory_at
+        )
+        passed = self._passed(*_use(pids), printed, in_memory, mounted[1], nameless)
         now = time.monotonic()
         self.due = now + max(PERIOD_S, (now - start) / _SHARE)
         return passed
@@ -60,7 +66,7 @@ class Watchdog:
         printed: int,
         mounted: int = 0,
         entries: int = 0,
-        pids: frozenset[int] | set[int] = frozenset(),
+        nameless: dict[tuple[int, int], int] | None = None,
     ) -> str:
         times = os.times()
         found = {
@@ -71,11 +77,8 @@ class Watchdog:
         }
         if min(self.limits["disk"], self.limits["files"]) < float("inf"):
             stored, files, devices = _stored(self.folders, self.limits["disk"], self.limits["files"])
-            nameless = _nameless(pids, devices)
-            found |= {
-                "disk": float(stored + sum(nameless.values())),
-                "files": float(files + len(nameless) + entries),
-            }
+            more = [size for (device, _), size in (nameless or {}).items() if device in devices]
+            found |= {"disk": float(stored + sum(more)), "files": float(files + len(more) + entries)}
         for name, figure in found.items():
             if figure > self.limits[name]:
                 self.figure = figure
@@ -173,8 +176,19 @@ def _about(entry: os.DirEntry[str]) -> os.stat_result | None:
         return None
 
 
-def _nameless(pids: frozenset[int] | set[int], devices: set[int]) -> dict[tuple[int, int], int]:
-    """Bytes of the files on `devices` that processes hold open and that have no name any more, by device and number."""
+def _memory_device() -> int:
+    """The device of files that are in memory alone (`memfd_create(2)`); -1 where there are none."""
+    if not hasattr(os, "memfd_create"):
+        return -1
+    fd = os.memfd_create("llmhpo")
+    try:
+        return os.fstat(fd).st_dev
+    finally:
+        os.close(fd)
+
+
+def _nameless(pids: set[int]) -> dict[tuple[int, int], int]:
+    """Bytes of the files that processes hold open and that have no name, or none any more, by device and number."""
     found = {}
     for pid in pids:
         place = f"/proc/{pid}/fd"
@@ -187,6 +201,6 @@ def _nameless(pids: frozenset[int] | set[int], devices: set[int]) -> dict[tuple[
                 about = os.stat(f"{place}/{name}")  # noqa: PTH116
             except OSError:
                 continue
-            if about.st_nlink == 0 and stat.S_ISREG(about.st_mode) and about.st_dev in devices:
+            if about.st_nlink == 0 and stat.S_ISREG(about.st_mode):
                 found[about.st_dev, about.st_ino] = max(about.st_blocks * 512, _ENTRY_BYTES)
     return found

@@ -28,6 +28,13 @@ def test_what_lies_too_deep_or_has_no_name_counts_as_well(cell, code):  # 9, 10
     assert "limits." in outcome.message
 
 
+def test_files_that_are_in_memory_alone_count_as_memory(cell):  # 2
+    code = "for _ in range(40): os.write(os.memfd_create('x'), b'x' * 10_000_000); time.sleep(0.02)\ntime.sleep(1.5)\nresult(1)"
+    outcome = cell.says(code, limits=SMALL)
+    assert (outcome.status, outcome.value) == ("oom", None)
+    assert "limits.memory_gb=0.3" in outcome.message
+
+
 AS_ORDINARY_USER = """
 import os, sys
 from pathlib import Path
