@@ -10,6 +10,7 @@ from typing import cast
 
 from evals.record import Start
 from evals.tasks import SUITES, data_folder
+from llmhpo.errors import ConfigError
 
 _EPILOG = """examples:
   python -m evals run --suite mini --arms none,tpe,random --seeds 2 --budget 25 --out /tmp/mini
@@ -123,8 +124,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 1 where runs failed or there is nothing to score."""
     args = _parser().parse_args(argv)
     if args.command == "run":
+        from evals.arms import check_name
         from evals.run import Plan, run
 
+        try:
+            for name in args.arms:
+                check_name(name)
+        except ConfigError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         plan = Plan(
             data=data_folder(args.data),
             suite=args.suite,
@@ -139,6 +147,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             record=args.record,
         )
         problems = run(plan, args.out, jobs=args.jobs, show=not args.quiet)
+        if not problems and not (args.out / "runs.jsonl").exists():
+            print(f"error: --tasks {args.tasks!r} matches none of the suite {args.suite!r}", file=sys.stderr)
+            return 2
         print(
             f"{args.out / 'runs.jsonl'}: complete" if not problems else f"{len(problems)} runs failed", file=sys.stderr
         )

@@ -4,13 +4,16 @@
 `recorded`, `garbage` and every model spec ("smollm2", "openai:MODEL", "scripted:FILE", ...) are llmhpo. `recorded_tpe` tries
 all recorded proposals and hands over to TPE. `llambo:disc@SPEC`, `llambo:gen@SPEC`, `zhang:chat@SPEC` and
 `zhang:compressed@SPEC` are the methods of other authors on any of these models. `llambo@SPEC`, `llambo-gen@SPEC`, `llambo-ranked@SPEC` and
-`critic@SPEC` are llmhpo with its `advice` set so.
+`critic@SPEC` are llmhpo with its `advice` set so. `own:MODULE:FUNCTION` is the Optuna sampler that FUNCTION(seed) gives.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from optuna.samplers import BaseSampler
 
 from evals.arms.base import CLASSICAL, Arm, Asked
 from evals.arms.llambo import LlamboArm
@@ -28,7 +31,7 @@ from llmhpo.errors import ConfigError
 if TYPE_CHECKING:
     from llmhpo.llm.base import LLM
 
-__all__ = ["CLASSICAL", "Arm", "Asked", "exists", "make_arm"]
+__all__ = ["CLASSICAL", "Arm", "Asked", "check_name", "exists", "make_arm"]
 
 
 ADVICE = {
@@ -37,6 +40,36 @@ ADVICE = {
     "llambo-ranked": Advice(surrogate="llambo:disc"),
     "critic": Advice(critic=True),
 }
+
+
+_OURS = ("none", "recorded", "recorded_tpe", "garbage", "smollm2")
+_SPECS = ("openai", "anthropic", "local", "scripted", "replay")
+_OWN = "own:"
+
+
+def check_name(name: str) -> None:
+    """Whether an arm can be called so, before thousands of runs fail for it. Raises: ConfigError, with the names that there are."""
+    way, at, spec = name.partition("@")
+    is_ours = (way in ADVICE or name.startswith(("llambo:", "zhang:"))) and bool(at)
+    model = spec if is_ours else name
+    if name.startswith(_OWN):
+        _own_sampler(name, 0)
+    elif model not in (*CLASSICAL, *_OURS) and model.partition(":")[0] not in _SPECS:
+        raise ConfigError(
+            f"--arms: {name!r} is no arm; use {', '.join((*CLASSICAL, *_OURS))}, a model spec such as openai:MODEL, or {_OWN}MODULE:FUNCTION"
+        )
+
+
+def _own_sampler(name: str, seed: int) -> BaseSampler:
+    """The sampler that `own:MODULE:FUNCTION` makes: FUNCTION(seed) gives one of Optuna's kind. Raises: ConfigError."""
+    module, _, function = name.removeprefix(_OWN).partition(":")
+    try:
+        sampler = getattr(import_module(module), function)(seed)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"--arms: {name!r}: {error}; write {_OWN}MODULE:FUNCTION, where FUNCTION(seed) gives an Optuna sampler") from None  # fmt: skip
+    if not isinstance(sampler, BaseSampler):
+        raise ConfigError(f"--arms: {name!r} gives {type(sampler).__name__}, and no optuna.samplers.BaseSampler")
+    return sampler
 
 
 def exists(name: str, task: Task) -> bool:
@@ -55,6 +88,8 @@ def make_arm(name: str, task: Task, seed: int, budget: int, record: Path | None 
         return SmacArm(task, seed, budget)
     if name in CLASSICAL:
         return OptunaArm(task, classical_samplers()[name](seed), name, ordinals_as_integers=True)
+    if name.startswith(_OWN):
+        return OptunaArm(task, _own_sampler(name, seed), name.rpartition(":")[2], ordinals_as_integers=True)
     if name == "recorded_tpe":
         return ReplayArm(task, make_arm("tpe", task, seed, budget))
     if name.startswith(("llambo:", "zhang:")):

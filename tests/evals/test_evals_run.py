@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evals.__main__ import main
-from evals.arms import make_arm
+from evals.arms import check_name, make_arm
 from evals.arms.models import Meter, garbage_model, recorded_model
 from evals.arms.optuna_arm import OptunaArm
 from evals.record import Key, Run, append_run, mend, read_runs
@@ -149,9 +149,41 @@ def test_the_commands_run_resume_score_and_report(tmp_path: Path, capsys: pytest
 
 def test_a_run_that_raises_is_reported_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["run", "--tasks", "hpob/5859*", "--seeds", "1", "--budget", "2", "--quiet", "--out", str(tmp_path)]
-    assert main([*command, "--arms", "nosuch:model,random"]) == 1
+    assert main([*command, "--arms", "local:/no/such/model,random"]) == 1
     assert "2 runs failed" in capsys.readouterr().err
     assert {r.key.arm for r in read_runs(tmp_path / "runs.jsonl")} == {"random"}
+
+
+OWN = "import optuna\ndef make(seed):\n    return optuna.samplers.QMCSampler(seed=seed)\nnothing = print\n"
+
+
+def test_a_sampler_of_ones_own_is_an_arm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine_to_compare.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = ["run", "--tasks", "synthetic/branin", "--seeds", "1", "--budget", "3", "--start", "unseeded", "--quiet", "--arms"]  # fmt: skip
+    assert main([*words, "own:mine_to_compare:make", "--out", str(tmp_path / "out")]) == 0
+    (run,) = read_runs(tmp_path / "out" / "runs.jsonl")
+    assert run.sources == ["start", "make", "make"]
+    for name in ("own:mine_to_compare:made", "own:mine_to_compare:nothing", "own:absent:make"):
+        assert main([*words, name, "--out", str(tmp_path / "out")]) == 2
+        assert f"--arms: '{name}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["nnone", "tpee", "llambo@", "open:ai", "critic@nothing"])
+def test_an_arm_that_is_not_there_is_told_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(["run", "--arms", f"random,{name}", "--out", str(tmp_path)]) == 2
+    assert f"{name!r} is no arm; use random, tpe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["none", "tpe", "smac", "recorded_tpe", "openai:x", "llambo:disc@smollm2", "critic@local:x"]
+)
+def test_an_arm_that_is_there_passes(name: str) -> None:
+    check_name(name)
 
 
 def test_a_run_is_played_back_from_its_cassette(pool: Task, tmp_path: Path) -> None:
@@ -194,3 +226,8 @@ def test_anonymous_runs_stand_apart_and_show_the_model_no_name(pool: Task) -> No
 def test_scoring_nothing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "--out", str(tmp_path)]) == 1
     assert "python -m evals run" in capsys.readouterr().err
+
+
+def test_a_glob_that_no_task_matches_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--arms", "random", "--tasks", "nothing*", "--quiet", "--out", str(tmp_path)]) == 2
+    assert "--tasks 'nothing*' matches none of the suite 'mini'" in capsys.readouterr().err
