@@ -41,6 +41,7 @@ type = "categorical"
 choices = ["a", "b"]
 """
 _CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\x1b\][^\x07]*\x07|\x1b[()].")
+_TOO_EARLY = b"that was typed before the question could be read"
 WAIT_S = 60  # a busy machine starts a run in twenty
 
 
@@ -125,10 +126,19 @@ class Terminal:
         self.process.send(text)
 
     def answer(self, word: str) -> None:
-        """Read a question, which takes a person a moment, and answer it."""
-        self.wait("waits for your y or n")
-        time.sleep(1.0)
-        self.enter(word)
+        """Read a question, which takes a person a moment, and answer it; again where the program had not drawn it in that time."""
+        self.wait(stands := "waits for your y or n")
+        refused = True
+        while refused:
+            time.sleep(1.0)
+            before, end = self.raw.count(_TOO_EARLY), time.monotonic() + 10
+            self.enter(word)
+            while (
+                not (refused := self.raw.count(_TOO_EARLY) > before)
+                and stands in self.status
+                and time.monotonic() < end
+            ):
+                self._pump(word)
 
     def enter(self, line: str) -> None:
         """Type a line and Enter."""
