@@ -15,7 +15,7 @@ pytest.importorskip("plotext")
 pytest.importorskip("pyte")
 
 from loopback import silence
-from terminal import Terminal, write_study
+from terminal import TRAIN, Terminal, write_study
 
 from llmhpo.chat.base import COMMANDS
 from llmhpo.config import read_study_file
@@ -235,7 +235,12 @@ def test_a_study_outlives_its_terminal_and_the_next_chat_finds_it_running(folder
 
 @pytest.mark.timeout(300)  # starts programs, which takes long where others do the same
 def test_a_run_takes_in_changes_pauses_after_its_trial_and_goes_on(folder: Path) -> None:
-    terminal = Terminal(folder, NAP="0.7")
+    nap, held = (
+        'float(os.environ.get("NAP", "0"))',
+        'while os.environ["LLMHPO_TRIAL"] != "0" and not os.path.exists("go"): ',
+    )
+    (folder / "train.py").write_text(TRAIN.replace(f"time.sleep({nap})", f"{held}time.sleep(0.02)"))
+    terminal = Terminal(folder)
     terminal.enter("/run 6")
     terminal.wait("running, pid")
     terminal.enter("/freeze k b")
@@ -244,6 +249,7 @@ def test_a_run_takes_in_changes_pauses_after_its_trial_and_goes_on(folder: Path)
     terminal.wait("note: the command does not pass wd")
     terminal.enter("/pause")
     terminal.wait("begins no more trials")
+    (folder / "go").touch()
     terminal.wait("not running")
     ended = StudyFile.read(folder / "study.toml").context().trials
     assert 0 < len(ended) < 6
