@@ -6,19 +6,27 @@ import os
 import re
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from llmhpo.errors import SandboxError
+from llmhpo.sandbox import seccomp
 from llmhpo.sandbox.base import Policy
 from llmhpo.sandbox.places import SYSTEM, check_there, environment_paths, gpu_devices, system_paths
+from llmhpo.scratch import Scratch
 
 _FENCE = (
     "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL",  # root would keep what undoes the rest
     "--die-with-parent", "--new-session", "--hostname", "sandbox",
 )  # fmt: skip
+_UNSEEN = (
+    "shmget",
+    "msgget",
+)  # System V memory: it belongs to no process, so that nobody could say how much a job holds
 _VERSION_LIMIT_S = 10.0
 
 
@@ -55,7 +63,10 @@ class Bwrap:
         for place in (*sorted(masks), "/dev", "/"):  # else each is a folder in memory without a bound
             words += ["--remount-ro", place]
         words += ["--remount-ro", "/proc"]  # root owns the kernel's settings there, with or without capabilities
-        return [self.program, *_FENCE, *words, "--chdir", str(policy.cwd), "--", *argv]
+        words += ["--chdir", str(policy.cwd), "--", *argv]
+        if not seccomp.is_supported():
+            return [self.program, *_FENCE, *words]
+        return ["/bin/sh", "-c", 'exec "$@" 3<"$0"', str(_filter()), self.program, *_FENCE, "--seccomp", "3", *words]
 
 
 def find_bwrap() -> Bwrap:
@@ -71,6 +82,22 @@ def find_bwrap() -> Bwrap:
         raise SandboxError(f"{program} --version fails: {error}; install bubblewrap again") from None
     match = re.search(r"\d+(?:\.\d+)+", told.stdout)
     return Bwrap(os.path.realpath(program), match[0] if match else "of unknown version")
+
+
+@cache
+def _scratch() -> Scratch:
+    """A folder for as long as this process lives."""
+    return Scratch()
+
+
+def _filter() -> Path:
+    """A file with the filter for system calls, which bwrap reads."""
+    path = _scratch().path / "filter"
+    if not path.exists():
+        draft = path.with_name(uuid.uuid4().hex)
+        draft.write_bytes(seccomp.refusal(os.uname().machine, _UNSEEN))
+        draft.replace(path)
+    return path
 
 
 def _links() -> Iterable[_Mount]:

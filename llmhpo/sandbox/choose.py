@@ -16,7 +16,7 @@ Finders = Mapping[str, Callable[[], Bwrap | Landlock]]
 FINDERS: Finders = {"bwrap": find_bwrap, "landlock": find_landlock}  # the strongest first
 # What no attempt of the doctor's shows, and what a user should know.
 LIMITS = {
-    "bwrap": ("all system calls are open to a job: a fault of the kernel itself is in its reach",),
+    "bwrap": ("nearly all system calls are open to a job: a fault of the kernel itself is in its reach",),
     "landlock": (
         "a job sees the command lines of other processes, and whether a file exists",
         "/dev/shm is the machine's own: jobs of one user can disturb each other there, and leave files",

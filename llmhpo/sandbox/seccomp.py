@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 # name: (x86_64, aarch64); -1: the machine has none.
 NUMBERS = {
@@ -60,14 +60,22 @@ def is_supported() -> bool:
 
 def program(machine: str) -> bytes:
     """The filter as an array of `struct sock_filter`; calls that hang on a path are passed to whoever listens."""
+    return _assembled(machine, {name: list(_block(name)) for name in NUMBERS})
+
+
+def refusal(machine: str, names: Iterable[str]) -> bytes:
+    """A filter in the same form that refuses these calls, and those of another architecture, and nothing else."""
+    return _assembled(machine, {name: [_ret(_ERRNO | _EPERM)] for name in names})
+
+
+def _assembled(machine: str, blocks: Mapping[str, list[Step]]) -> bytes:
     column, arch = ARCHES[machine]
     steps: list[Step] = [_load(_ARCH), (_JEQ, 1, 0, arch), _ret(_KILL), _load(_NR)]
     if machine == "x86_64":
         steps += [(_JGE, 0, 1, _X32), _ret(_ERRNO | _ENOSYS)]
-    for name, numbers in NUMBERS.items():
-        if numbers[column] >= 0:
-            block = list(_block(name))
-            steps += [(_JEQ, 0, len(block), numbers[column]), *block]
+    for name, block in blocks.items():
+        if NUMBERS[name][column] >= 0:
+            steps += [(_JEQ, 0, len(block), NUMBERS[name][column]), *block]
     steps.append(_ret(_ALLOW))
     return b"".join(struct.pack("HBBI", *step) for step in steps)
 

@@ -35,6 +35,19 @@ def test_files_that_are_in_memory_alone_count_as_memory(cell):  # 2
     assert "limits.memory_gb=0.3" in outcome.message
 
 
+SYSTEM_V = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def make(name):
+  if getattr(libc, name)(0, 10_000_000, 0o1600) < 0: raise OSError(ctypes.get_errno(), name)
+tried(lambda: make("shmget"), lambda: make("msgget"))
+"""
+
+
+def test_memory_that_belongs_to_no_process_is_not_given(cell):  # 2
+    assert cell.says(SYSTEM_V).value == 0
+
+
 AS_ORDINARY_USER = """
 import os, sys
 from pathlib import Path
