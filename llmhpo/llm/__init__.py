@@ -66,7 +66,7 @@ def make_llm(
     else:
         model = spec
     if model is not None and record is not None:
-        from llmhpo.llm.cassette import recording
+        from llmhpo.llm.recording import recording
 
         return recording(model, record)
     return model
@@ -189,8 +189,8 @@ def _scripted(path: str) -> LLM:
 
 
 def _replay(path: str) -> LLM:
-    from llmhpo.llm.cassette import replay_models
     from llmhpo.llm.ensemble import Ensemble
+    from llmhpo.llm.replay import replay_models
 
     models = replay_models(path)
     return models[0] if len(models) == 1 else Ensemble(models)

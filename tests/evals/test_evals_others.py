@@ -21,7 +21,7 @@ from evals.tasks.base import Result
 from llmhpo.errors import ConfigError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import Completion, Message, Request, Scores, Several
-from llmhpo.llm.cassette import recording
+from llmhpo.llm.recording import recording
 from llmhpo.llm.scripted import ScriptedModel
 from llmhpo.usage import Usage
 

@@ -20,8 +20,8 @@ from llmhpo.agents.reply import reply_schema
 from llmhpo.errors import LLMError, LLMReplyError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import Message, Request
-from llmhpo.llm.cassette import RecordingModel
 from llmhpo.llm.openai_api import strict
+from llmhpo.llm.recording import RecordingModel
 from llmhpo.space import SearchSpace
 
 KEY = secrets.token_urlsafe(32)

@@ -15,8 +15,8 @@ import llmhpo
 from llmhpo.errors import ConfigError, LLMError, LLMReplyError, LLMRequestError, LLMUnavailableError
 from llmhpo.llm import make_llm
 from llmhpo.llm.base import LLM, Completion, Message, Request, Sampler, Scorer, Scores, Several, TokenLogprob
-from llmhpo.llm.cassette import RecordingModel, recording
 from llmhpo.llm.ensemble import Ensemble
+from llmhpo.llm.recording import RecordingModel, recording
 from llmhpo.llm.scripted import Reply, ScriptedModel
 from llmhpo.llm.streaming import OnText, Streaming
 from llmhpo.usage import Price, Usage

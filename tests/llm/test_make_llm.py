@@ -11,7 +11,7 @@ import pytest
 from llmhpo.errors import ConfigError
 from llmhpo.llm import ANTHROPIC_DEFAULT, OPENAI_DEFAULT, make_llm, resolve_auto
 from llmhpo.llm.base import Message, Request
-from llmhpo.llm.cassette import RecordingModel
+from llmhpo.llm.recording import RecordingModel
 from llmhpo.llm.scripted import ScriptedModel
 from llmhpo.llm.smollm2 import GGUF_SHA256
 from llmhpo.llm.weights import converted_folder

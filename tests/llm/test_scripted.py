@@ -10,7 +10,7 @@ import pytest
 
 from llmhpo.errors import BudgetError, ConfigError, LLMError, LLMReplyError, LLMRequestError, LLMUnavailableError
 from llmhpo.llm.base import Completion, Message, Request
-from llmhpo.llm.cassette import RecordingModel
+from llmhpo.llm.recording import RecordingModel
 from llmhpo.llm.scripted import Reply, ScriptedModel
 from llmhpo.usage import Price, Usage
 
