@@ -26,6 +26,7 @@ from llmhpo.operations import LOG_CHARS, StudyFile, brief, trial_of
 from llmhpo.param import param_to_dict
 from llmhpo.prompts import as_data
 from llmhpo.reading.fill import toml_value
+from llmhpo.reading.wording import read_words
 from llmhpo.result import Result
 from llmhpo.space import SearchSpace
 from llmhpo.spec import Item, Origin, draft_spec
@@ -75,8 +76,8 @@ class Studies:
         self,
         name: str,
         words: str,
-        metric: str,
-        direction: Literal["minimize", "maximize"],
+        metric: str = "",
+        direction: Literal["minimize", "maximize"] | None = None,
         script: str = "",
         config: str = "",
         help_text: str = "",
@@ -89,6 +90,7 @@ class Studies:
     ) -> Json:
         """Write a study from words, and from files that are read (nothing is run), or from a command and a space.
 
+        `metric` and `direction` may be left out where the words say them ("minimize val_loss"); else ask the person.
         `script` is the training script, `config` the file it reads, `help_text` a file with what it prints on --help; `command`
         beside these says how it is started.
         `space` maps parameters to tables such as {"type": "float", "low": 1e-5, "high": 0.1, "log": true, "default": 0.001};
@@ -98,6 +100,7 @@ class Studies:
         folder = self._folder(name)
         if (folder / "study.toml").exists():
             raise ConfigError(f"study {name!r} exists already in {folder}; give another name")
+        metric, direction = _goal(words, metric, direction)
         head = [f"llm = {toml_value(llm)}"]
         head += [] if max_usd is None else [f"max_usd = {toml_value(max_usd)}"]
         if script or config or help_text:
@@ -306,6 +309,20 @@ def _told(method: Callable[..., Json]) -> Callable[..., Json]:
             raise ToolError(as_data(str(error), LOG_CHARS)) from None
 
     return call
+
+
+def _goal(words: str, metric: str, direction: Direction | None) -> tuple[str, Direction]:
+    """Metric and direction as given, else as the words say them outright. Raises: ConfigError where they do not."""
+    said = read_words(words)
+    metric = metric or (said.metric[0] if said.metric else "")
+    if direction is None and said.direction and said.metric and said.metric[0] == metric:
+        direction = said.direction[0]
+    if not metric or direction is None:
+        missing = " and ".join(name for name, value in (("metric", metric), ("direction", direction)) if not value)
+        raise ConfigError(
+            f"{missing} missing: ask the person which number a run reports, and whether it is to be minimized or maximized"
+        )
+    return metric, direction
 
 
 def _written(words: str, command: str, metric: str, direction: Direction, n_trials: int, space: SearchSpace) -> str:

@@ -171,6 +171,20 @@ def test_a_study_is_drafted_from_a_script_that_is_only_read(server: Any, tmp_pat
     assert not (tmp_path / "ran").exists()
 
 
+def test_metric_and_direction_are_taken_from_the_words_or_the_person_is_to_be_asked(server: Any) -> None:
+    async def conversation(client: Any) -> tuple[str, str]:
+        bare = {name: value for name, value in STUDY.items() if name not in ("metric", "direction")}
+        told = await refused(client, "create_study", **bare)
+        half = await refused(client, "create_study", **bare, metric="loss")
+        made = await call(client, "create_study", **bare | {"words": "maximize accuracy"})
+        assert 'metric = "accuracy"\ndirection = "maximize"' in made["text"]
+        return told, half
+
+    told, half = talk(server, conversation)
+    assert "metric and direction missing: ask the person" in told
+    assert "direction missing: ask the person" in half
+
+
 def test_tools_say_which_of_them_spend(server: Any) -> None:
     async def conversation(client: Any) -> Any:
         return (await client.list_tools()).tools
