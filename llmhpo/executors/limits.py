@@ -18,11 +18,12 @@ _GB, _MB = 1e9, 1e6
 class Limits:
     """Limits of one job, over its whole process tree; None is no limit. GB are 10^9 bytes, MB 10^6.
 
-    A job over `memory_gb` ends as "oom", over `cpu_s` (of all cores together) as "timeout", over `processes` at once,
-    `output_mb` (printed; the log keeps a part), `disk_mb` (files in its folder, LLMHPO_DIR, at least 4 kB each) or `files`
-    (entries in that folder) as "failed". Each is looked at every 0.25 s, and so may be passed by what a job uses in that
-    time; files that a job writes elsewhere are not counted, nor is memory on a GPU. In a sandbox nothing is written
-    elsewhere: what lies in its /tmp and /dev/shm counts as memory and as files there, and no file grows beyond `disk_mb`.
+    A job over `memory_gb` ends as "oom", over `cpu_s` (of all cores together) as "timeout", over `processes` at once (or 10
+    times as many threads, and 2,000), `output_mb` (printed; the log keeps a part), `disk_mb` (files in its folder, LLMHPO_DIR,
+    at least 4 kB each) or `files` (entries in that folder) as "failed". Each is looked at every 0.25 s, and so may be passed by
+    what a job uses in that time; files that a job writes elsewhere are not counted, nor is memory on a GPU. In a sandbox nothing
+    is written elsewhere: what lies in its /tmp and /dev/shm counts as memory and as files there, and no file grows beyond
+    `disk_mb`.
 
     Raises: ConfigError for what is no positive number, and where the system has no /proc to look at.
     """
@@ -85,7 +86,10 @@ class Limits:
             case "cpu":
                 return "timeout", f"used {figure:.3g} s of CPU time; limits.cpu_s={self.cpu_s:g} allows no more"
             case "processes":
-                return "failed", f"had {figure:.0f} processes; limits.processes={self.processes:g} allows no more"
+                return (
+                    "failed",
+                    f"had {figure:.0f} processes or threads; limits.processes={self.processes:g} allows no more",
+                )
             case "output":
                 return "failed", f"printed {figure / _MB:.3g} MB; limits.output_mb={self.output_mb:g} allows no more"
             case "files":

@@ -17,6 +17,7 @@ PERIOD_S = 0.25
 NAMES = ("memory", "cpu", "processes", "output", "disk", "files")  # bytes, seconds, number, bytes, bytes, number
 AT_ONCE = frozenset({"memory", "processes", "disk", "files"})  # what harms the computer while a grace runs
 _SHARE = 0.05  # of one core, at most, for looking
+_THREADS, _FEW_THREADS = 10, 2000  # that many a process may be there, and that many in any case
 _ENTRY_BYTES = 4096  # what a file costs at least: many empty ones fill a disk as well
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _IN_MEMORY = ("/tmp", "/dev/shm")  # what a sandbox mounts for its job alone
@@ -49,7 +50,8 @@ class Watchdog:
         in_memory = max(0, mounted[0]) + sum(
             size for (device, _), size in nameless.items() if device == self._memory_at
         )
-        passed = self._passed(*_use(pids), printed, in_memory, mounted[1], nameless)
+        many = max(_THREADS * self.limits["processes"], _FEW_THREADS)
+        passed = self._passed(*_use(pids, many), printed, in_memory, mounted[1], nameless)
         now = time.monotonic()
         self.due = now + max(PERIOD_S, (now - start) / _SHARE)
         return passed
@@ -97,17 +99,20 @@ class Watchdog:
         return float(used)
 
 
-def _use(pids: set[int]) -> tuple[int, float, dict[int, int]]:
-    """Number of processes, their CPU seconds with those of children they waited for, and resident bytes by process."""
-    ticks, resident = 0, {}
+def _use(pids: set[int], many: float) -> tuple[int, float, dict[int, int]]:
+    """Number of processes (of threads, where these are too `many`: they take numbers of processes as well), their CPU seconds
+    with those of children they waited for, and resident bytes by process.
+    """
+    ticks, threads, resident = 0, 0, {}
     for pid in pids:
         try:
             fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
         except OSError:  # ended meanwhile
             continue
         ticks += sum(map(int, fields[11:15]))
+        threads += int(fields[17])
         resident[pid] = int(fields[21]) * _PAGE
-    return len(resident), ticks / _CLOCK, resident
+    return threads if threads > many else len(resident), ticks / _CLOCK, resident
 
 
 def _proportional(pid: int, resident: int) -> tuple[int, int]:
