@@ -13,6 +13,7 @@ from llmhpo.prompts import as_line
 from llmhpo.trial import Context
 
 _WIDTH, _HEIGHT = 90, 20
+_MOST_TICKS = 8
 
 
 class Picture(NamedTuple):
@@ -86,6 +87,9 @@ def _in_terminal(picture: Picture) -> str:
     plotext.scatter(picture.x, picture.y, marker="dot")
     if picture.best:
         plotext.plot(picture.x, picture.best, label="best so far")
+        first, last = int(picture.x[0]), int(picture.x[-1])
+        numbers = range(first, last + 1, max(1, (last - first) // _MOST_TICKS))  # no trial has half a number
+        plotext.xticks([float(n) for n in numbers], [str(n) for n in numbers])
     if picture.ticks:
         plotext.xticks([float(k) for k in range(len(picture.ticks))], picture.ticks)
     if picture.log:

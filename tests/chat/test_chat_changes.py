@@ -11,7 +11,7 @@ pytest.importorskip("pyte")
 from terminal import write_study
 
 from llmhpo.chat.base import Session, parse
-from llmhpo.chat.plotting import picture_of
+from llmhpo.chat.plotting import _in_terminal, picture_of
 from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.space import SearchSpace
 from llmhpo.steering import Limit, Steering
@@ -106,8 +106,19 @@ def test_a_note_says_whether_there_is_a_model_that_reads_it(
     assert words in command(session, given)
 
 
-def test_a_single_trial_is_told_and_not_drawn() -> None:
+def drawn(count: int) -> str:
+    """The history of some trials, as the terminal shows it."""
     space = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
-    trial = Trial(0, Proposal({"x": 0.5}, "random"), Outcome("ok", 0.25))
+    trials = tuple(Trial(n, Proposal({"x": 0.5}, "random"), Outcome("ok", 0.25)) for n in range(count))
+    return _in_terminal(picture_of(Context(Task(metric="loss"), space, trials), "history"))
+
+
+def test_a_single_trial_is_told_and_not_drawn() -> None:
     with pytest.raises(ConfigError, match=r"one trial has ended well so far, with loss 0\.25"):
-        picture_of(Context(Task(metric="loss"), space, (trial,)), "history")
+        drawn(1)
+
+
+@pytest.mark.parametrize(("count", "marks"), [(3, ["0", "1", "2"]), (41, ["0", "5", "10", "15", "20", "25", "30", "35", "40"])])  # fmt: skip
+def test_the_axis_of_trials_has_whole_numbers(count: int, marks: list[str]) -> None:
+    pytest.importorskip("plotext")
+    assert drawn(count).splitlines()[-2].split() == marks
