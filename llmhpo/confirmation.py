@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -160,18 +161,30 @@ def _pairs(one: Sequence[float | None], other: Sequence[float | None]) -> int:
 
 
 def interval(values: Sequence[float]) -> Interval | None:
-    """Mean and 95 % t-interval of independent values; None without any."""
+    """Mean and 95 % t-interval of independent values; None without any. Of values near the largest of floats its ends may be infinite."""
     from scipy.special import stdtrit
 
     n = len(values)
     if n == 0:
         return None
-    mean = math.fsum(values) / n
+    bounded = [max(-sys.float_info.max, min(sys.float_info.max, v)) for v in values]
     if n == 1:
-        return Interval(mean, None, None)
-    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+        return Interval(bounded[0], None, None)
+    exponent = max(
+        math.frexp(v)[1] for v in bounded
+    )  # the square of a large value, of a training that diverged, has no float
+    scaled = [math.ldexp(v, -exponent) for v in bounded]
+    mean = math.fsum(scaled) / n
+    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in scaled) / (n - 1))
     half = float(stdtrit(n - 1, 0.5 + LEVEL / 2)) * spread / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half)
+    return Interval(*(_scaled_up(v, exponent) for v in (mean, mean - half, mean + half)))
+
+
+def _scaled_up(value: float, exponent: int) -> float:
+    try:
+        return math.ldexp(value, exponent)
+    except OverflowError:
+        return math.copysign(math.inf, value)
 
 
 def check_rounds(k: object) -> None:

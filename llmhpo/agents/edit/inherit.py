@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from llmhpo.agents.edit.tree import paired_value, parent_code
@@ -32,6 +33,8 @@ def with_inheritance(context: Context, code: str) -> Context:
         for trial in reversed(context.within(parent).finished):
             params = inherited(trial.params, own.space)
             if params is None or (key := own.space.key(params)) in seen or trial.value is None:
+                continue
+            if not math.isfinite(trial.value + shift):  # a training that diverged says where nothing is to be found
                 continue
             seen.add(key)
             carried.append(_carried(trial, params, trial.value + shift, code))

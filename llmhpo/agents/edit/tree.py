@@ -16,6 +16,7 @@ from llmhpo.trial import Context, Trial
 State = Literal["fresh", "running", "broken", "closed", "alive"]
 MOST_DEBUGGING = 2  # attempts in a row to mend what an edit broke
 _DRAFTS = 2  # edits of the baseline that are asked for before anything is improved on
+_HUGE = 1e100  # losses of a training that diverged count as this: what is larger may have no square
 _PRIOR_EDITS = 2.0  # edits without effect that are taken to have been seen before the first
 
 
@@ -167,7 +168,7 @@ def expected_improvement(goal: float, spread: float) -> float:
 def _edit_effects(context: Context, nodes: Sequence[Node]) -> tuple[float, float]:
     """Mean and spread of what edits did to the loss, taken towards none while few are known."""
     effects = [e for n in nodes[1:] if (e := edit_effect(context, n)) is not None]
-    losses = [context.task.loss(t.value) for t in context.finished if t.value is not None]
+    losses = [_bounded(context.task.loss(t.value)) for t in context.finished if t.value is not None]
     usual = float(np.std(losses)) or max(abs(losses[0]), 1e-12) * 0.05
     n = len(effects) + _PRIOR_EDITS
     mean = sum(effects) / n
@@ -181,7 +182,7 @@ def edit_effect(context: Context, node: Node) -> float | None:
     if first is None or first.value is None or not node.code:
         return None
     before = paired_value(context, parent_code(context, node.revision), first)
-    return None if before is None else context.task.loss(first.value) - context.task.loss(before)
+    return None if before is None else _bounded(context.task.loss(first.value) - context.task.loss(before))
 
 
 def paired_value(context: Context, code: str, trial: Trial) -> float | None:
@@ -232,4 +233,8 @@ def _octave(value: float) -> int:
 def _loss(context: Context, node: Node) -> float:
     assert node.best is not None
     assert node.best.value is not None
-    return context.task.loss(node.best.value)
+    return _bounded(context.task.loss(node.best.value))
+
+
+def _bounded(loss: float) -> float:
+    return max(-_HUGE, min(_HUGE, loss))
