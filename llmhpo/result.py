@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_NEAR_END = 0.01  # of a range, on its scale
+_FEW_VALUES = 4  # a range of fewer is a choice
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What came out of a study. `best` and `default` are None where no such trial ended well.
@@ -86,6 +90,25 @@ class Result:
             return mine
         default = self.space.default()
         return next((t for t in self.trials if t.proposal.source == IMPORTED and t.params == default), None)
+
+    @property
+    def at_ends(self) -> list[str]:
+        """The numbers of the best configuration that lie where their ranges end: wider ones may hold better.
+
+        None of few values, and none whose default lies there: such an end, a share of 1 or a dropout of 0, is in the nature of it.
+        """
+        found = []
+        for name, value in (self.best_params or {}).items():
+            if name not in self.space:  # declared by an edit of the code
+                continue
+            param = self.space[name]
+            if param.choices or param.size < _FEW_VALUES or not isinstance(value, int | float):
+                continue
+            place, usual = param.to_feature(value), param.default
+            is_usual = isinstance(usual, int | float) and abs(param.to_feature(usual) - place) < _NEAR_END
+            if min(place, 1.0 - place) < _NEAR_END and not is_usual:
+                found.append(name)
+        return found
 
     @property
     def sources(self) -> dict[str, int]:

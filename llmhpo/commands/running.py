@@ -200,6 +200,11 @@ def _finish(config: RunConfig, result: Result, where: str) -> None:
     more = f" --n-trials {2 * config.n_trials}" if result.stopped == "budget" and result.best is not None else ""
     lines = [f"kept in {shown(config.storage)}", f"to go on: llmhpo run {where}{more}"]
     if result.best is not None:
+        if ends := result.at_ends:
+            lines.insert(
+                0,
+                f"{' and '.join(ends)} of it lie{'s' * (len(ends) == 1)} where the range ends: a wider one may hold better",
+            )
         lines = [f"best configuration: {one_line(result.best.params)}", *lines]
         lines += [f"to read it: llmhpo report {where} --open", f"to use it: llmhpo export {where} --format command"]
     for line in lines:

@@ -15,6 +15,7 @@ from llmhpo.report.markup import Markup, el, join, line
 from llmhpo.surrogates.screen import fit_screen
 from llmhpo.trial import Context, Trial
 
+_LABEL = 15  # characters above a column of parallel coordinates
 COLORS = 8  # of sources, as the style sheet names them: s0 to s7
 _MOST_LINES = 250
 _MOST_POINTS = 2000
@@ -131,7 +132,7 @@ def parallel_chart(context: Context, best: Trial, order: Sequence[str]) -> Marku
         return Markup("")
     scale = _value_scale([_value(t) for t in ranked], context)
     columns = len(params) + 1
-    width = max(WIDTH, 92 * columns)
+    width = max(WIDTH, 100 * columns)
     frame = Frame(48, 40, width - 72, HEIGHT - 16)
     x = [frame.x(k / (columns - 1)) for k in range(columns)]
     shown = ranked[: _MOST_LINES // 2] + _thinned(ranked[_MOST_LINES // 2 :], _MOST_LINES // 2)
@@ -144,10 +145,16 @@ def parallel_chart(context: Context, best: Trial, order: Sequence[str]) -> Marku
         style, mark = (None, "strand chosen") if t is best else (f"opacity:{strength:.2f}", "strand")
         parts.append(el("polyline", _title(t), points=points, class_=mark, style=style))
     for k, param in enumerate(params):
-        parts += _upright(frame, x[k], line(param.name, 14), param_ticks(param, 4))
-    parts += _upright(frame, x[-1], line(context.task.metric, 14), scale.ticks(4))
+        parts += _upright(frame, x[k], _label(param.name), param_ticks(param, 4))
+    parts += _upright(frame, x[-1], _label(context.task.metric), scale.ticks(4))
     chart = svg(parts, "parallel coordinates", width=width)
     return el("div", chart, class_="scroll wide" if width > WIDTH else "scroll")
+
+
+def _label(name: str) -> str:
+    """A name where there is room for a column's width."""
+    text = line(name, 60)
+    return text if len(text) <= _LABEL else f"{text[: _LABEL - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _upright(frame: Frame, x: float, title: str, ticks: Sequence[Tick]) -> list[Markup]:

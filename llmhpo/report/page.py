@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import shlex
 from collections.abc import Iterable, Iterator
@@ -128,7 +129,7 @@ def _sections(
     order = sorted(context.space.names, key=lambda name: -sensitivities.get(name, 0.0))
     if best is not None:
         confirmed = [_confirmed(c) for c in (result.confirmation, tested)]
-        yield from _section("Best against default", _comparison(result, best), *confirmed)
+        yield from _section("Best against default", _comparison(result, best), _ends(result), *confirmed)
     note = el("p", "Values far worse than the better half lie at the edge.", class_="quiet")
     yield from _section("What was learned", *_insights(context))
     yield from _section("History", history_chart(context), note, when=bool(context.finished))
@@ -180,6 +181,12 @@ def _comparison(result: Result, best: Trial) -> Markup:
         shown = [el("span", line(text, 60), class_=changed) for text in (value, before)]
         rows.append([el("span", line(name, 60), class_=changed), *shown, line(result.space[name].doc, 120)])
     return table(["parameter", f"trial {best.number}", "default" if default else "", ""], rows)
+
+
+def _ends(result: Result) -> Markup:
+    names = ", ".join(line(name, 60) for name in result.at_ends)
+    told = f"Where its range ends: {names}. A wider range may hold better."
+    return el("p", told, class_="quiet") if names else Markup("")
 
 
 def _confirmed(c: Confirmation | None) -> Markup:
@@ -263,7 +270,12 @@ def _steered(context: Context) -> Iterator[Markup]:
     said = context.steering
     for note in said.notes:
         yield el("p", line(note.text, 500))
-    rest = {k: v for k, v in said.to_dict().items() if k in ("limits", "added", "budget")}
+    for name, limit in said.limits.items():
+        values = " or ".join(show_value(v, 17) for v in limit.values or ())
+        ends = [("from", limit.low), ("to", limit.high)]
+        told = values or " ".join(f"{word} {show_number(end, 6)}" for word, end in ends if math.isfinite(end))
+        yield el("p", f"searched of {line(name, 60)}: {line(told, 300)}", class_="quiet")
+    rest = {k: v for k, v in said.to_dict().items() if k in ("added", "budget")}
     for name, value in rest.items():
         yield el("p", f"{name}: {line(json.dumps(value), 400)}", class_="quiet")
 

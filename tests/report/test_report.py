@@ -244,6 +244,7 @@ def test_what_the_person_said_is_on_the_page() -> None:
     text = page(replace(study(), steering=said))
     part = text.split("<h2>What the person said</h2>")[1].split("</section>")[0]
     assert "smaller models" in part
+    assert "searched of lr: from 0.01 to 0.1<" in part
     assert "n_trials" in part
     assert "script" not in Tags(text).count
 
@@ -329,3 +330,26 @@ def test_the_page_is_no_wider_than_the_screen(tmp_path: Path, width: int) -> Non
     path = tmp_path / "outer.html"
     path.write_text(f"<!doctype html><body>{frame}{probe}")
     assert "<title>too wide by 0</title>" in browse(str(path))
+
+
+@pytest.mark.parametrize(
+    ("lr", "layers", "named"),
+    [(1.0, 3, ["lr"]), (1.01e-4, 1, ["lr", "layers"]), (0.01, 4, ["layers"]), (0.02, 3, [])],
+)
+def test_a_best_configuration_where_its_ranges_end_is_told(lr: float, layers: int, named: list[str]) -> None:
+    best = Trial(0, Proposal({"lr": lr, "layers": layers, "norm": "none"}, "gp"), Outcome("ok", 0.1))
+    context = Context(Task("", "loss"), SPACE, (best,))
+    assert result_of(context, "s", None).at_ends == named
+    assert (f"Where its range ends: {', '.join(named)}." in page(context)) == bool(named)
+
+
+def test_an_end_where_the_default_lies_is_taken_for_the_natural_one() -> None:
+    space = SearchSpace.from_dict({"share": {"type": "float", "low": 0.4, "high": 1.0, "default": 1.0}})
+    best = Trial(0, Proposal({"share": 1.0}, "default"), Outcome("ok", 0.1))
+    assert result_of(Context(Task("", "loss"), space, (best,)), "s", None).at_ends == []
+
+
+def test_a_long_name_above_a_column_is_cut_at_its_end() -> None:
+    space = SearchSpace.from_dict({"min_samples_split": {"type": "float", "low": 0.0, "high": 1.0}})
+    trials = tuple(Trial(n, Proposal({"min_samples_split": n / 4}, "gp"), Outcome("ok", float(n))) for n in range(4))
+    assert ">min_samples_sp\N{HORIZONTAL ELLIPSIS}</text>" in page(Context(Task("", "loss"), space, trials))
