@@ -22,6 +22,8 @@ from llmhpo.llm.scripted import Reply, ScriptedModel
 from llmhpo.store import load_study
 from llmhpo.usage import Usage
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 TRAIN = """\
 import os
 import sys

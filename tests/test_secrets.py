@@ -31,6 +31,8 @@ from llmhpo.space import SearchSpace
 from llmhpo.trial import Context, Task
 from llmhpo.usage import Caps
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 NAMES = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "SOME_SERVICE_API_KEY", "HF_TOKEN")
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.5}}
 

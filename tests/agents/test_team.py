@@ -22,6 +22,8 @@ from llmhpo.store.ledger import batch_from_dict, batch_record
 from llmhpo.trial import Batch, Context, Outcome, Part, Proposal, Provenance, Tally, Task, Trial
 from llmhpo.usage import Price, Usage
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 SPACE = {"x": {"type": "float", "low": 0.0, "high": 1.0, "default": 0.9}}
 
 
