@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from llmhpo.agents.conversation import Conversation
 from llmhpo.chat.base import COMMANDS, Session, parse, usage
 from llmhpo.errors import ConfigError, LLMHPOError
-from llmhpo.llm import make_llm
+from llmhpo.llm import make_llm, resolve_auto
 from llmhpo.llm.base import LLM, JSONSchema, Message, closed_object
 from llmhpo.llm.redact import Redactor
 from llmhpo.operations import StudyFile
@@ -79,12 +79,19 @@ class Talk:
 
     def _model_of(self, study: StudyFile) -> LLM:
         c = study.config
+        if c.llm == "smollm2" or (
+            c.llm == "auto" and resolve_auto() == "smollm2"
+        ):  # seen: it answers any question with noise
+            raise ConfigError(
+                "smollm2 proposes trials, and is too small to talk; all can be done by command: /help lists them. "
+                f'To talk: llm = "openai:MODEL" (or anthropic:MODEL) in {self.session.path}'
+            )
         if self._model is None or self._spec != (c.llm, c.base_url):
             self._model, self._spec = make_llm(c.llm, base_url=c.base_url, price=c.price), (c.llm, c.base_url)
         if self._model is None:
             raise ConfigError(
                 "there is no model to talk to; all can be done by command: /help lists them. "
-                f'For a model: llm = "openai:MODEL" (or anthropic:MODEL, smollm2) in {self.session.path}'
+                f'For a model: llm = "openai:MODEL" (or anthropic:MODEL) in {self.session.path}'
             )
         return self._model
 

@@ -12,6 +12,7 @@ from terminal import write_study
 
 from llmhpo.chat.base import Session, parse
 from llmhpo.chat.plotting import _in_terminal, picture_of
+from llmhpo.chat.talk import Talk
 from llmhpo.errors import ConfigError, LLMHPOError
 from llmhpo.space import SearchSpace
 from llmhpo.steering import Limit, Steering
@@ -122,3 +123,10 @@ def test_a_single_trial_is_told_and_not_drawn() -> None:
 def test_the_axis_of_trials_has_whole_numbers(count: int, marks: list[str]) -> None:
     pytest.importorskip("plotext")
     assert drawn(count).splitlines()[-2].split() == marks
+
+
+@pytest.mark.parametrize(("llm", "words"), [("smollm2", "too small to talk"), ("none", "there is no model to talk to")])
+def test_words_that_no_model_can_answer_are_told_what_to_do(tmp_path: Path, llm: str, words: str) -> None:
+    session = Session(write_study(tmp_path, llm=f'"{llm}"') / "study.toml", lambda _: None, lambda _: False)
+    with pytest.raises(ConfigError, match=rf"{words}.*/help lists them.*openai:MODEL"):
+        Talk(session).answer("what matters most?")
