@@ -1,11 +1,8 @@
 """On a disk with less space than a job may fill by default, a hog is ended before the disk is full, on which a study would wait."""
 
-import shutil
-import subprocess
-import sys
 import textwrap
 
-import pytest
+from disks import run_on_small_disk
 
 STUDY = textwrap.dedent(
     """
@@ -37,13 +34,6 @@ HOG = textwrap.dedent(
 )
 
 
-@pytest.mark.skipif(sys.platform != "linux" or shutil.which("unshare") is None, reason="needs Linux namespaces")
 def test_a_hog_on_a_small_disk_does_not_fill_it(tmp_path):  # 9
-    small = tmp_path / "small"
-    small.mkdir()
-    (tmp_path / "study.py").write_text(STUDY)
-    script = f'mount -t tmpfs -o size=50m none {small} && exec {sys.executable} {tmp_path}/study.py {small} "$0"'
-    run = subprocess.run(["unshare", "-rm", "sh", "-c", script, HOG], capture_output=True, text=True, timeout=100)
-    if "mount:" in run.stderr or "unshare:" in run.stderr:
-        pytest.skip(f"no mount namespace here: {run.stderr.strip()}")
+    run = run_on_small_disk(tmp_path, "50m", STUDY, HOG)
     assert run.stdout.startswith("failed False True filled its folder with"), run.stdout + run.stderr
