@@ -124,7 +124,11 @@ class Confirmation:
             return f"on {self.where} it is not distinguishable from {other}"
         if self.code and pairs < LEAST_FOR_EDITS:
             return f"only {pairs} runs of {other} ended well"
-        return "it computed its values itself; have a scorer do that (scorer = ...)" if self.self_reported else ""
+        if self.self_reported:
+            return "it computed its values itself; have a scorer do that (scorer = ...)"
+        if self.code and self.is_seedless:
+            return f"{pairs} runs that do not use the seed are one, which chance decides: pass {{seed}} in the command, or read LLMHPO_SEED"
+        return ""
 
     @property
     def is_seedless(self) -> bool:

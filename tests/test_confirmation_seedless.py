@@ -1,0 +1,30 @@
+"""Runs that do not use the seed tell nothing of chance, however many there are."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmhpo.confirmation import Confirmation, Reruns
+from llmhpo.trial import Task
+
+
+def made(best: tuple[float, ...], default: tuple[float, ...], code: str = "e" * 40) -> Confirmation:
+    return Confirmation(Task("t", "loss"), (1, 2, 3), 4, Reruns({}, best, 0), Reruns({}, default, 0), code=code)
+
+
+def test_an_edit_that_led_by_one_lucky_comparison_made_three_times_is_not_confirmed() -> None:
+    found = made((0.4999999,) * 3, (0.5,) * 3)  # the null agent, whose edit moves the value by rounding
+    assert found.verdict == "better"
+    assert not found.confirmed
+    assert "do not use the seed" in found.objection
+
+
+@pytest.mark.parametrize("best, default", [((0.1, 0.1, 0.1), (0.5, 0.6, 0.55)), ((0.1, 0.2, 0.15), (0.9, 0.9, 0.9))])
+def test_an_edit_is_confirmed_where_the_seed_matters_to_one_of_the_two(
+    best: tuple[float, ...], default: tuple[float, ...]
+) -> None:
+    assert made(best, default).confirmed
+
+
+def test_a_configuration_alone_is_told_better_as_before() -> None:
+    assert made((0.1,) * 3, (0.5,) * 3, code="").confirmed
