@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
+from schemas import every_node
 
 from llmhpo.agents.beliefs import beliefs_form, beliefs_schema, read_beliefs
 from llmhpo.agents.reply import read_reply, reply_schema
@@ -191,14 +191,6 @@ def test_bad_beliefs_never_void_the_configurations(raw: object) -> None:
 
 
 # The schema
-
-
-def every_node(schema: dict[str, object]) -> Iterator[dict[str, object]]:
-    yield schema
-    children = [*dict(schema.get("properties", {})).values(), *list(schema.get("anyOf", []))]  # type: ignore[call-overload]
-    children += [schema["items"]] if "items" in schema else []
-    for child in children:
-        yield from every_node(child)
 
 
 def test_the_schema_is_closed_and_knows_neither_optional_keys_nor_null() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import loopback
 import pytest
 from loopback import Fault, Service, raw, status
+from schemas import every_node
 
 from llmhpo.agents.reply import reply_schema
 from llmhpo.errors import LLMError, LLMReplyError
@@ -264,14 +265,6 @@ def test_the_schema_of_a_batch_is_taken_by_the_service(service: Service, space: 
     model.complete(Request(ASK.messages, reply_schema(space, 4, reasons=reasons), deadline_s=5.0))
     model.close()
     assert len(service.seen) == 1
-
-
-def every_node(schema: dict[str, object]) -> Iterator[dict[str, object]]:
-    yield schema
-    children = [*dict(schema.get("properties", {})).values(), *list(schema.get("anyOf", []))]  # type: ignore[call-overload]
-    children += [schema["items"]] if "items" in schema else []
-    for child in children:
-        yield from every_node(child)
 
 
 @pytest.mark.parametrize("service", ["openai"], indirect=True)
