@@ -8,6 +8,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from llmhpo.scratch import Scratch
 
 _LIMIT_S = 60.0
 _PATIENCE_S = 0.2
+_LONGEST_ROOT = 60  # bytes; the rest is for the folder's own name and the socket's
 
 
 class Check(NamedTuple):
@@ -121,7 +123,7 @@ _DATA, _MODE = "1 2 3\n", 0o644
 @contextmanager
 def _laid_out() -> Iterator[_Bait]:
     with ExitStack() as stack:
-        outside, inside = (stack.enter_context(Scratch()) for _ in range(2))
+        outside, inside = (stack.enter_context(Scratch(_root())) for _ in range(2))
         key = secrets.token_hex(16)
         (outside / "secret").write_text(key)
         for name in ("code", "data", "scratch"):
@@ -141,6 +143,12 @@ def _laid_out() -> Iterator[_Bait]:
             "abstract": f"llmhpo-{key}", "socket": str(outside / "socket"), "datagram": str(outside / "datagram"),
         }  # fmt: skip
         yield _Bait(outside, inside, targets, canary, listeners)
+
+
+def _root() -> Path:
+    """Where temporary files lie, unless a socket there would have too long a path: 107 bytes are the most."""
+    usual = Path(tempfile.gettempdir()).resolve()
+    return usual if len(os.fsencode(usual)) <= _LONGEST_ROOT else Path("/tmp")
 
 
 def _below_home(paths: list[Path]) -> list[Path]:

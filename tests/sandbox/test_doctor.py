@@ -1,6 +1,7 @@
 """The doctor's attempts: refused in a sandbox that holds, and seen where one does not."""
 
 import os
+import tempfile
 from dataclasses import dataclass
 
 import pytest
@@ -44,6 +45,14 @@ def test_every_attempt_is_refused(level):
     checks = prove(sandbox_or_skip(level))
     assert [check for check in checks if not check.holds] == []
     assert len(checks) == len(ATTEMPTS)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_long_path_of_temporary_files_leaves_room_for_sockets(level, tmp_path, monkeypatch):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    assert [check for check in prove(sandbox_or_skip(level)) if not check.holds] == []
 
 
 def test_what_gets_through_is_seen():
