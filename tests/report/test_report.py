@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import os
 import re
 import shutil
 import subprocess
@@ -261,10 +262,12 @@ def browse(path: str, width: int = 1000, proxy: str = "") -> str:
     quiet = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", "--no-sandbox"]  # fmt: skip
     by = [f"--proxy-server={proxy}"] if proxy else []
-    with tempfile.TemporaryDirectory() as profile:
+    # The browser keeps sockets there, whose paths are short; its last process may still write when the first has ended.
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as profile:
         command = [str(CHROMIUM), "--headless", *quiet, *by, f"--user-data-dir={profile}", f"--window-size={width},800",
                    "--virtual-time-budget=2000", "--dump-dom", f"file://{path}"]  # fmt: skip
-        return subprocess.run(command, capture_output=True, text=True, timeout=110, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=110, check=True,
+                              env={**os.environ, "TMPDIR": profile}).stdout  # fmt: skip
 
 
 @pytest.fixture
