@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
 from llmhpo.agents.base import Search
@@ -13,7 +14,7 @@ from llmhpo.agents.portfolio import make_portfolio
 from llmhpo.config import RunConfig, steered_config
 from llmhpo.confirmation import FOLDERS, Confirmation, Held, open_plan, run_plan
 from llmhpo.errors import ConfigError
-from llmhpo.events import Event, Stopped
+from llmhpo.events import Event, Stopped, StopReason
 from llmhpo.execution import make_executor
 from llmhpo.executors.base import Objective
 from llmhpo.llm.redact import Redactor
@@ -77,17 +78,10 @@ def _session(
     )
     log = journal_path(config.storage, config.study_name, config.directory)
     store = Store(config.storage, config.study_name, config.space, config.task, seed=config.seed, log=log)
-    try:
-        take_over(store, config.warm_start)
-        command = _note_another_command(store, config)
-        if config.scoring is not None:
-            _note_another_scorer(store, config.scoring)
-        wishes.listen(store.epoch)
-        take_in(store, wishes)
-        _note_changed_space(config, store.steering)
+    with contextlib.closing(store):
+        _catch_up(store, config, wishes)
         if store.space.names != config.space.names:
             config, executor = steered_config(config, store.steering), None
-            command = _command_text(config)
         search: Search = portfolio
         if config.editing is not None:
             workshop = config.editing.begin(store, config.directory)
@@ -102,21 +96,33 @@ def _session(
             n_trials=config.n_trials,
             directory=config.directory / "trials",
             retries=config.retries,
-            command=command,
+            command=_command_text(config),
             rules=config.rules,
             wishes=wishes,
         )
-        events, stopped = loop.run(), None
-        try:
-            for event in events:
-                on_event(event)
-                stopped = event.reason if isinstance(event, Stopped) else stopped
-        finally:
-            events.close()
-        result = replace(result_of(store.context(), config.study_name, config.storage), stopped=stopped)
-    finally:
-        store.close()
-    return result
+        stopped = _tell_all(loop.run(), on_event)
+        return replace(result_of(store.context(), config.study_name, config.storage), stopped=stopped)
+
+
+def _catch_up(store: Store, config: RunConfig, wishes: Wishes) -> None:
+    """Take in what happened elsewhere since, in other studies and in chats, and say what the study had otherwise before."""
+    take_over(store, config.warm_start)
+    _note_another_command(store, config)
+    if config.scoring is not None:
+        _note_another_scorer(store, config.scoring)
+    wishes.listen(store.epoch)
+    take_in(store, wishes)
+    _note_changed_space(config, store.steering)
+
+
+def _tell_all(events: Generator[Event], on_event: Callable[[Event], None]) -> StopReason | None:
+    """Why the run ended, where it did not end by an error."""
+    stopped = None
+    with contextlib.closing(events):  # which ends the jobs where `on_event` raises
+        for event in events:
+            on_event(event)
+            stopped = event.reason if isinstance(event, Stopped) else stopped
+    return stopped
 
 
 def run_confirmation(
@@ -148,21 +154,14 @@ def run_confirmation(
             "the test split of study %r was opened before, for another winner: what is chosen after a look at it is not tested by it",
             config.study_name,
         )
-    try:
+    with contextlib.closing(plan.store):
         workshop = None
         if config.editing is not None and result.baseline is not None:
             workshop = config.editing.workshop(config.directory, result.baseline.id)
         executor = make_executor(config, objective, isolated, workshop=workshop)
         command = _command_text(config)
-        events = run_plan(plan, executor, folder, retries=config.retries, command=command, split=split)
-        try:
-            for event in events:
-                on_event(event)
-        finally:
-            events.close()
+        _tell_all(run_plan(plan, executor, folder, retries=config.retries, command=command, split=split), on_event)
         return plan.confirmation(split)
-    finally:
-        plan.store.close()
 
 
 def _command_text(config: RunConfig) -> str:
@@ -170,7 +169,7 @@ def _command_text(config: RunConfig) -> str:
     return Redactor.from_environment()(text)
 
 
-def _note_another_command(store: Store, config: RunConfig) -> str:
+def _note_another_command(store: Store, config: RunConfig) -> None:
     now = _command_text(config)
     was = store.remember("command", now)
     if was != now:
@@ -178,7 +177,6 @@ def _note_another_command(store: Store, config: RunConfig) -> str:
             "study %r began with the command %r and goes on with %r; where the two give other values, give another study_name",
             config.study_name, was, now,
         )  # fmt: skip
-    return now
 
 
 def _note_changed_space(config: RunConfig, steering: Steering) -> None:

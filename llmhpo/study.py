@@ -100,28 +100,27 @@ class Study:
         objective = Task(task, metric, direction, noisy=noisy)
         log = journal_path(storage, self.study_name)
         check_warm_start(warm_start, edits_code=editing is not None)
+        self._wishes = None if storage is None else Wishes(folder)
+        self._search: Search = portfolio
+        self._lineage: Lineage | None = None
         self._store = Store(storage, self.study_name, self.space, objective, seed=seed, log=log)
         try:
             take_over(self._store, warm_start)
+            self._take_in()
+            if editing is not None:
+                self._search = editing.search(portfolio, editing.begin(self._store, folder))
+                self._lineage = editing.lineage(folder)
         except BaseException:
             self._store.close()
             raise
-        self._wishes = None if storage is None else Wishes(folder)
-        self._take_in()
         self._watch = Stopwatch(max_wall_s, self._store.wall_s, self._store.keep_wall)
-        self._search: Search = portfolio
-        self._lineage: Lineage | None = None
-        if editing is not None:
-            try:
-                self._search = editing.search(portfolio, editing.begin(self._store, folder))
-            except BaseException:
-                self._store.close()
-                raise
-            self._lineage = editing.lineage(folder)
         self._search.log_requests(self._store.log)
-        model = self._search.model
+        self._log_session(n_trials)
+
+    def _log_session(self, n_trials: int | None) -> None:
+        model, settings = self._search.model, self._search.about
         about = None if model is None else {"name": model.name, "compact": model.compact}
-        session, settings = {"n_trials": n_trials, "workers": None, "model": about}, self._search.about
+        session = {"n_trials": n_trials, "workers": None, "model": about}
         self._store.log("session", session if settings is None else session | {"edits": settings})
 
     def ask(self, n: int = 1) -> list[Trial]:
