@@ -5,35 +5,18 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from disks import run_on_small_disk
+from disks import FILLING, run_on_small_disk
 
 CODE = textwrap.dedent(
     """
-    import logging, os, sys
-    from pathlib import Path
     from llmhpo.audit import verify
     from llmhpo.space import SearchSpace
     from llmhpo.store import Store, load_study
     from llmhpo.trial import Outcome, Proposal, Task
-    folder = Path(sys.argv[1])
-    assert os.path.ismount(folder)
-    logging.basicConfig(stream=sys.stdout, format="%(message)s")
     url = f"sqlite:///{folder / 's.db'}"
     space = SearchSpace.from_dict({"x": {"type": "float", "low": 0.0, "high": 1.0}})
     store = Store(url, "s", space, Task(), seed=1, log=folder / "events.jsonl")
-    ballast = folder / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(1024)):
-                pass
-        except OSError:
-            pass
-    class Space(logging.Handler):  # made when it is asked for, however long that takes on a busy machine
-        def emit(self, record):
-            if "the disk is full" in record.getMessage():
-                ballast.unlink(missing_ok=True)
-
-    logging.getLogger().addHandler(Space())
+    fill()
     for i in range(20):
         number = store.begin(Proposal({"x": i / 20}, "llm", "w" * 2000)).number
         store.finish(number, Outcome("failed", message="m" * 4000))
@@ -45,6 +28,6 @@ CODE = textwrap.dedent(
 
 
 def test_a_full_disk_pauses_a_study_and_loses_nothing(tmp_path: Path) -> None:
-    run = run_on_small_disk(tmp_path, "2m", CODE)
+    run = run_on_small_disk(tmp_path, "2m", FILLING + CODE)
     assert "the disk is full: make space" in run.stdout, run.stderr
     assert "ALL 20 ()" in run.stdout, run.stdout + run.stderr

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from disks import run_on_small_disk
+from disks import FILLING, run_on_small_disk
 
 from llmhpo.errors import StudyLockedError
 from llmhpo.llm.redact import Redactor
@@ -158,22 +158,10 @@ def test_a_study_in_its_own_folder_has_a_plain_name_for_its_log() -> None:
 
 FULL_DISK = textwrap.dedent(
     """
-    import logging, os, sys
-    from pathlib import Path
     from llmhpo.store.journal import Journal, read_journal
     from llmhpo.llm.redact import Redactor
-    folder = Path(sys.argv[1])
-    logging.basicConfig(stream=sys.stdout, format="%(message)s")
-    assert os.path.ismount(folder)
-    ballast = folder / "ballast"
     ballast.write_bytes(bytes(200_000))
     journal = Journal(folder / "events.jsonl", Redactor())
-    class Space(logging.Handler):  # made when it is asked for, however long that takes on a busy machine
-        def emit(self, record):
-            if "the disk is full" in record.getMessage():
-                ballast.unlink(missing_ok=True)
-
-    logging.getLogger().addHandler(Space())
     for i in range(40):
         journal.append("result", {"number": i, "words": "x" * 3000})
     reading = read_journal(folder / "events.jsonl")
@@ -183,6 +171,6 @@ FULL_DISK = textwrap.dedent(
 
 
 def test_a_full_disk_pauses_the_log_and_loses_nothing(tmp_path: Path) -> None:
-    run = run_on_small_disk(tmp_path, "256k", FULL_DISK)
+    run = run_on_small_disk(tmp_path, "256k", FILLING + FULL_DISK)
     assert "the disk is full: make space" in run.stdout
     assert "ALL 40 ''" in run.stdout, run.stderr

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from disks import run_on_small_disk
+from disks import FILLING, run_on_small_disk
 from kills import killed_at, points
 
 from llmhpo.code.git import LOCK_S
@@ -370,29 +370,8 @@ def test_a_checkout_that_is_killed_leaves_nothing_or_all(lineage: Lineage, root:
 
 FULL = textwrap.dedent(
     """
-    import logging, os, sys
-    from pathlib import Path
     from llmhpo.code.lineage import Lineage
-    folder, root = Path(sys.argv[1]), Path(sys.argv[2])
-    assert os.path.ismount(folder)
-    logging.basicConfig(stream=sys.stdout, format="%(message)s")
-    lineage, ballast = Lineage(folder / "code.git"), folder / "ballast"
-
-    def fill():
-        with ballast.open("wb", buffering=0) as file:
-            try:
-                while file.write(bytes(1024)):
-                    pass
-            except OSError:
-                pass
-
-    class Space(logging.Handler):  # made when it is asked for, however long that takes on a busy machine
-        def emit(self, record):
-            if "the disk is full" in record.getMessage():
-                ballast.unlink(missing_ok=True)
-
-    logging.getLogger().addHandler(Space())
-
+    root, lineage = Path(sys.argv[2]), Lineage(folder / "code.git")
     fill()
     baseline = lineage.baseline(root)
     fill()
@@ -405,7 +384,7 @@ FULL = textwrap.dedent(
 
 
 def test_a_full_disk_is_waited_out(root: Path, tmp_path: Path) -> None:
-    run = run_on_small_disk(tmp_path, "3m", FULL, str(root))
+    run = run_on_small_disk(tmp_path, "3m", FILLING + FULL, str(root))
     told = [line for line in run.stdout.splitlines() if "the disk is full" in line]
     assert len(told) == 3, run.stdout + run.stderr
     assert "ALL 2 []" in run.stdout
