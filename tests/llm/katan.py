@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from ports import free_port
 
 from llmhpo.llm import smollm2
 
@@ -23,8 +23,7 @@ def katan_server() -> Iterator[str]:
     folder = os.environ.get("LLMHPO_KATAN")
     if not folder:
         pytest.skip("LLMHPO_KATAN names no folder with llm-katan; run: make katan")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     model = smollm2.install(print)
     command = [
         sys.executable,
@@ -52,7 +51,7 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < until:
         assert server.poll() is None, "llm-katan does not start"
         try:
-            urllib.request.urlopen(f"{url}/health", timeout=5).close()
+            urllib.request.urlopen(f"{url}/health", timeout=30).close()
         except OSError:
             time.sleep(0.3)
         else:
