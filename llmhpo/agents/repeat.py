@@ -34,7 +34,9 @@ def repeat_proposal(context: Context) -> Proposal | None:
     if begun < _FROM:
         return None
     repeats = int(table.of(REPEAT).sum())
-    if repeats + 1 > _share(context) * (begun + 1):
+    left = context.budget_left
+    progress = _UNKNOWN_PROGRESS if left is None else begun / (begun + left)
+    if repeats + 1 > _SHARE * progress * (begun + 1):
         return None
     known = [e for e in estimates(context) if e.trial.proposal.source not in _ELSEWHERE]
     if len(known) < 2:
@@ -48,6 +50,7 @@ def repeat_proposal(context: Context) -> Proposal | None:
 
 
 def _most_doubtful(context: Context, known: list[Estimate]) -> Estimate | None:
+    """The leader, which is the first of the `known`, or its rival: whichever another run teaches more about."""
     loss = context.task.loss
     leader = known[0]
     rival = min(known[1:], key=lambda e: loss(e.value) - _DOUBT * e.std)
@@ -57,9 +60,3 @@ def _most_doubtful(context: Context, known: list[Estimate]) -> Estimate | None:
     if not open_ or apart > _DOUBT * math.hypot(leader.std, rival.std):
         return None
     return max(open_, key=lambda e: e.std / math.sqrt(1 + e.open))
-
-
-def _share(context: Context) -> float:
-    begun, left = sum(t.proposal.source not in _ELSEWHERE for t in context.trials), context.budget_left
-    progress = _UNKNOWN_PROGRESS if left is None else begun / max(1, begun + left)
-    return _SHARE * progress

@@ -130,6 +130,7 @@ class Purse:
     def _read(self) -> dict[str, Any]:
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             raw = json.loads(self._path.read_text(encoding="utf-8"))
+            # Sums, not copies: what is no number fails to add up, and the file counts as empty then.
             asked = {
                 key: {"most": asdict(_usage(e["most"]) + Usage()), "by": asdict(Holder(**e["by"]))}
                 for key, e in raw["asked"].items()

@@ -110,6 +110,7 @@ class Store:
         ours = sorted((t for t in known if t.state != TrialState.WAITING), key=lambda t: t.number)
         self._trials: dict[int, Trial] = {}  # by number, in the order of numbers
         self._snapshot: tuple[Trial, ...] | None = None
+        # Revisions come from the batches: they are known before any trial is, whose parameters hang on their revision's space.
         spaces = {code: self._space_of(code) for code in ("", *(r.id for r in self.context().revisions))}
         self._trials, self._snapshot = {t.number: our_trial(t, spaces, self.study_name) for t in ours}, None
         self._attempts = {t.number: read_attempts(t) for t in ours if not t.state.is_finished()}
