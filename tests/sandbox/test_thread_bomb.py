@@ -7,7 +7,7 @@ import threading
 threading.stack_size(65_536)
 event = threading.Event()
 for _ in range(2500): threading.Thread(target=event.wait, daemon=True).start()
-time.sleep(2)
+time.sleep(30)
 result(1)
 """
 

@@ -28,7 +28,7 @@ def test_what_a_job_prints_changes_nothing_and_is_shown_clean(fenced, name):
 
 
 def test_more_output_than_the_limit_ends_the_trial(fenced, bench):  # 41
-    body = f"{HONESTLY}\nfor _ in range(64): sys.stdout.write('x' * (1 << 20) + '\\n')\nimport time; time.sleep(5)"
+    body = f"{HONESTLY}\nfor _ in range(64): sys.stdout.write('x' * (1 << 20) + '\\n')\nimport time; time.sleep(30)"
     outcome = fenced.run(main(body), limits=Limits(output_mb=8))
     assert (outcome.status, outcome.value) == ("failed", None)
     assert "limits.output_mb=8" in outcome.message
