@@ -124,53 +124,62 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 1 where runs failed or there is nothing to score."""
     args = _parser().parse_args(argv)
     if args.command == "run":
-        from evals.arms import check_name
-        from evals.run import Plan, run
-
-        try:
-            for name in args.arms:
-                check_name(name)
-        except ConfigError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        plan = Plan(
-            data=data_folder(args.data),
-            suite=args.suite,
-            arms=args.arms,
-            seeds=args.seeds,
-            budget=args.budget,
-            starts=args.start,
-            batches=args.batch,
-            anonymous=args.anonymous,
-            half=args.half,
-            pattern=args.tasks,
-            record=args.record,
-        )
-        problems = run(plan, args.out, jobs=args.jobs, show=not args.quiet)
-        if not problems and not (args.out / "runs.jsonl").exists():
-            print(f"error: --tasks {args.tasks!r} matches none of the suite {args.suite!r}", file=sys.stderr)
-            return 2
-        print(
-            f"{args.out / 'runs.jsonl'}: complete" if not problems else f"{len(problems)} runs failed", file=sys.stderr
-        )
-        return int(bool(problems))
+        return _run(args)
     if args.command == "benchmark":
-        from evals.benchmark import benchmark
-
-        try:
-            problems = benchmark(
-                data_folder(args.data), args.out, again=args.again, jobs=args.jobs, show=not args.quiet
-            )
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
-        return int(bool(problems))
+        return _benchmark(args)
     if args.command == "prompts":
         return _prompts(args)
     if args.command == "engine":
         from evals import engine
 
         return engine.main(args)
+    return _scores(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from evals.arms import check_name
+    from evals.run import Plan, run
+
+    try:
+        for name in args.arms:
+            check_name(name)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    plan = Plan(
+        data=data_folder(args.data),
+        suite=args.suite,
+        arms=args.arms,
+        seeds=args.seeds,
+        budget=args.budget,
+        starts=args.start,
+        batches=args.batch,
+        anonymous=args.anonymous,
+        half=args.half,
+        pattern=args.tasks,
+        record=args.record,
+    )
+    problems = run(plan, args.out, jobs=args.jobs, show=not args.quiet)
+    if not problems and not (args.out / "runs.jsonl").exists():
+        print(f"error: --tasks {args.tasks!r} matches none of the suite {args.suite!r}", file=sys.stderr)
+        return 2
+    print(f"{args.out / 'runs.jsonl'}: complete" if not problems else f"{len(problems)} runs failed", file=sys.stderr)
+    return int(bool(problems))
+
+
+def _benchmark(args: argparse.Namespace) -> int:
+    from evals.benchmark import benchmark
+
+    try:
+        problems = benchmark(data_folder(args.data), args.out, again=args.again, jobs=args.jobs, show=not args.quiet)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return int(bool(problems))
+
+
+def _scores(args: argparse.Namespace) -> int:
+    """The commands `score` and `report`."""
     from evals.record import read_runs
     from evals.score import compare, tables
 
