@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llmhpo.api import confirm, optimize
-    from llmhpo.confirmation import Confirmation
+    from llmhpo.comparison import Confirmation
     from llmhpo.draws import boolean, choose, integer, loguniform, uniform
     from llmhpo.errors import LLMHPOError
     from llmhpo.llm import make_llm
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Confirmation": "confirmation",
+    "Confirmation": "comparison",
     "LLMHPOError": "errors",
     "LLMSampler": "sampler",
     "Outcome": "trial",

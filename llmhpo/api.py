@@ -12,8 +12,9 @@ from pathlib import Path
 from llmhpo.agents.advice import Advice
 from llmhpo.agents.portfolio import warn_if_fatal
 from llmhpo.attempts import RETRIES
+from llmhpo.comparison import Confirmation
 from llmhpo.config import RunConfig, file_name, scoring_of
-from llmhpo.confirmation import Confirmation, Held, check_rounds
+from llmhpo.confirmation import Held, check_rounds
 from llmhpo.drawn import Drawing, space_of_callable
 from llmhpo.editing import Editing
 from llmhpo.errors import ConfigError

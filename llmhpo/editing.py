@@ -16,7 +16,7 @@ from llmhpo.agents.portfolio import Portfolio
 from llmhpo.code.lineage import Lineage
 from llmhpo.code.listing import plain_path
 from llmhpo.code.regions import Editable
-from llmhpo.confirmation import LEAST_FOR_EDITS
+from llmhpo.comparison import LEAST_FOR_EDITS
 from llmhpo.errors import ConfigError, StoreError
 from llmhpo.revision import Revision
 from llmhpo.scoring.base import Scoring

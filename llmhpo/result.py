@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from llmhpo.confirmation import Confirmation
+from llmhpo.comparison import Confirmation
 from llmhpo.errors import MissingExtraError
 from llmhpo.events import StopReason
 from llmhpo.revision import Revision

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from llmhpo.agents.base import Search
 from llmhpo.agents.portfolio import make_portfolio
+from llmhpo.comparison import Confirmation
 from llmhpo.config import RunConfig, steered_config
-from llmhpo.confirmation import FOLDERS, Confirmation, Held, open_plan, run_plan
+from llmhpo.confirmation import FOLDERS, Held, open_plan, run_plan
 from llmhpo.errors import ConfigError
 from llmhpo.events import Event, Stopped, StopReason
 from llmhpo.execution import make_executor

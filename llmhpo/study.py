@@ -12,8 +12,9 @@ from llmhpo.agents.base import Search, asked
 from llmhpo.agents.portfolio import make_portfolio, warn_if_fatal
 from llmhpo.api import Space, as_space
 from llmhpo.code.lineage import Lineage
+from llmhpo.comparison import Confirmation
 from llmhpo.config import file_name
-from llmhpo.confirmation import Confirmation, Plan, Rerun, open_plan
+from llmhpo.confirmation import Plan, Rerun, open_plan
 from llmhpo.editing import Editing
 from llmhpo.errors import ConfigError
 from llmhpo.llm import ModelSpec

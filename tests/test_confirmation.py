@@ -12,7 +12,8 @@ import pytest
 
 import llmhpo
 from llmhpo import Study, job
-from llmhpo.confirmation import Confirmation, Reruns, interval, kept_confirmation
+from llmhpo.comparison import Confirmation, Reruns, interval
+from llmhpo.confirmation import kept_confirmation
 from llmhpo.errors import ConfigError
 from llmhpo.events import Confirmed, Event
 from llmhpo.trial import Outcome, Task, Trial, confirm_seed

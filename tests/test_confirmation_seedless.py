@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmhpo.confirmation import Confirmation, Reruns
+from llmhpo.comparison import Confirmation, Reruns
 from llmhpo.trial import Task
 
 

@@ -13,7 +13,7 @@ import llmhpo
 ROOT = Path(llmhpo.__file__).parent
 LAYERS = [
     {"errors"},
-    {"bare", "bounds", "param", "space", "steering", "view", "prior", "revision", "usage", "transfer", "trial", "tripwires", "columns", "trust", "prompts", "cards", "history", "events", "job", "callbacks", "disk", "scratch", "draws", "conditions"},
+    {"bare", "bounds", "comparison", "param", "space", "steering", "view", "prior", "revision", "usage", "transfer", "trial", "tripwires", "columns", "trust", "prompts", "cards", "history", "events", "job", "callbacks", "disk", "scratch", "draws", "conditions"},
     {"store", "llm", "reading", "code", "sandbox", "scoring"},
     {"surrogates", "executors", "agents", "spec"},
     {"aside", "attempts", "audit", "loop", "confirmation", "discovery", "drawn", "editing", "rules"},

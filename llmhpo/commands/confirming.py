@@ -13,8 +13,9 @@ from rich.text import Text
 
 from llmhpo import stopping
 from llmhpo.commands.base import StudyFile, console, errors, study_file
+from llmhpo.comparison import LEVEL, SEEDLESS, Confirmation, Interval, Reruns
 from llmhpo.config import read_study_file
-from llmhpo.confirmation import LEVEL, SEEDLESS, Confirmation, Held, Interval, Reruns
+from llmhpo.confirmation import Held
 from llmhpo.executors.command import CommandTemplate
 from llmhpo.history import show_number
 from llmhpo.progress import make_progress

@@ -14,8 +14,9 @@ from pathlib import Path
 from llmhpo.agents.quality import qualities
 from llmhpo.agents.reflect import reflect
 from llmhpo.code.lineage import Lineage
+from llmhpo.comparison import LEVEL, SEEDLESS, Confirmation, Interval, Reruns
 from llmhpo.config import RunConfig
-from llmhpo.confirmation import LEVEL, SEEDLESS, Confirmation, Held, Interval, Reruns, kept_confirmation
+from llmhpo.confirmation import Held, kept_confirmation
 from llmhpo.editing import REPOSITORY
 from llmhpo.history import show_number, show_value
 from llmhpo.llm.redact import Redactor

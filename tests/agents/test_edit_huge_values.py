@@ -8,7 +8,7 @@ import pytest
 
 from llmhpo.agents.edit.inherit import with_inheritance
 from llmhpo.agents.edit.tree import commission, edit_values, tree
-from llmhpo.confirmation import interval
+from llmhpo.comparison import interval
 from llmhpo.revision import Revision
 from llmhpo.space import SearchSpace
 from llmhpo.trial import Batch, Context, Outcome, Proposal, Task, Trial

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmhpo.confirmation import Confirmation, Reruns
+from llmhpo.comparison import Confirmation, Reruns
 from llmhpo.param import Param, param_from_dict
 from llmhpo.report.axes import Frame, Scale, Tick, param_ticks
 from llmhpo.report.markup import Markup, el, line
