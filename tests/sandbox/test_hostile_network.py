@@ -113,6 +113,6 @@ def test_a_socket_of_the_job_itself_works(cell):
 
 def test_there_is_no_io_uring_that_makes_sockets(cell):  # 25
     if cell.sandbox.name == "bwrap":
-        pytest.skip("bwrap has no filter; a socket made so has no network to reach")
+        pytest.skip("bwrap lets io_uring be: a socket made so has no network to reach")
     code = "import ctypes\nresult(float(ctypes.CDLL(None).syscall(425, 1, ctypes.create_string_buffer(120)) >= 0))"
     assert cell.says(code).value == 0
