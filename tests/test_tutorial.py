@@ -32,7 +32,6 @@ def commands(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow  # seven trainings, and ten commands that read what came of them
-@pytest.mark.timeout(300)
 def test_the_commands_work_one_after_the_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = tmp_path / "tutorial"
     folder.mkdir()

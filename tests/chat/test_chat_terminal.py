@@ -216,7 +216,6 @@ def test_bytes_that_are_no_text_end_neither_the_session_nor_its_history(folder: 
     (folder / ".llmhpo_history").read_text(encoding="utf-8")
 
 
-@pytest.mark.timeout(300)  # starts programs, which takes long where others do the same
 def test_a_study_outlives_its_terminal_and_the_next_chat_finds_it_running(folder: Path) -> None:
     terminal = Terminal(folder, NAP="60")
     terminal.enter("/run 6")
@@ -233,7 +232,6 @@ def test_a_study_outlives_its_terminal_and_the_next_chat_finds_it_running(folder
     terminal.leave()
 
 
-@pytest.mark.timeout(300)  # starts programs, which takes long where others do the same
 def test_a_run_takes_in_changes_pauses_after_its_trial_and_goes_on(folder: Path) -> None:
     nap, held = (
         'float(os.environ.get("NAP", "0"))',

@@ -15,7 +15,6 @@ from evals.chaos.base import KEYS, leaks
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc"),
     pytest.mark.slow,
-    pytest.mark.timeout(300),
 ]
 
 

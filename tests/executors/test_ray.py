@@ -15,7 +15,7 @@ from llmhpo.space import SearchSpace
 from llmhpo.store import Store
 from llmhpo.trial import Proposal, Task
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.ray
 SPACE = SearchSpace.from_dict({"lr": {"type": "float", "low": 0.0, "high": 1.0}})
 SLEEP = "import os, time\nopen({up!r} + os.environ['LLMHPO_TRIAL'], 'w').close()\ntime.sleep(60)"
 

@@ -37,8 +37,7 @@ SCHEMA: dict[str, object] = {
     "required": ["lr", "maximum"],
     "additionalProperties": False,
 }
-SLOWLY = [pytest.mark.katan, pytest.mark.timeout(300)]  # the first of them waits for the server, which loads a model
-KATAN = [pytest.param(f"katan {wire}", marks=SLOWLY) for wire in ("chat", "anthropic")]
+KATAN = [pytest.param(f"katan {wire}", marks=pytest.mark.katan) for wire in ("chat", "anthropic")]
 REMOTE = [*WIRES, *KATAN]
 
 
