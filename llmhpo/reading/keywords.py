@@ -9,6 +9,8 @@ from dataclasses import replace
 
 from llmhpo.param import UNSET
 from llmhpo.reading.base import Found, Source, scalar, to_kind
+from llmhpo.reading.constants import read_constants
+from llmhpo.reading.names import judge
 from llmhpo.reading.values import UNKNOWN, dotted
 
 # Source: the public class names of scikit-learn 1.9, XGBoost 3.2, LightGBM 4.7, CatBoost, torch.optim, transformers 5, peft, SB3.
@@ -96,10 +98,15 @@ def _entry(source: Source, name: str, node: ast.expr, spelling: str, owner: str)
 
 
 def _is_elsewhere(source: Source, node: ast.expr) -> bool:
-    """Whether an expression takes its value from a constant or a table that is read itself: filled in twice, one of both is dead."""
+    """Whether an expression takes its value from a constant or a table that is tuned itself: filled in twice, one of both is dead.
+
+    A constant that stays as it is (`0.1 * N_GPUS`) leaves the expression to be tuned.
+    """
     names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
     bound = {name: source.scope.value(value) for name in names if (value := source.scope.bound.get(name)) is not None}
-    return any(scalar(v) is not UNSET or (isinstance(v, dict) and _TABLE.fullmatch(n)) for n, v in bound.items())
+    if any(isinstance(v, dict) and _TABLE.fullmatch(n) for n, v in bound.items()):
+        return True
+    return bool(bound) and any(judge(f).is_tunable for f in read_constants(source) if f.spelling in bound)
 
 
 def _named_apart(found: list[Found]) -> list[Found]:
