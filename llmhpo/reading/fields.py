@@ -40,18 +40,20 @@ class _Use(NamedTuple):
 def read_fields(source: Source) -> list[Found]:
     """Fields of the classes that hold settings: those handed to a parser, and else those named like Config or Args."""
     classes = {n.name: n for n in ast.walk(source.tree) if isinstance(n, ast.ClassDef)}
-    uses = dict(_uses(source, classes))
+    uses: dict[str, list[_Use]] = {}
+    for name, one in _uses(source, classes):
+        uses.setdefault(name, []).append(one)
     nested = {t for c in classes.values() for t, _ in _children(c, classes)}
     found: list[Found] = []
     short: list[Found] = []
     for name, cls in classes.items():
-        use = uses.get(name)
-        if use is None and name not in nested and _is_settings(cls, classes):
-            use = _own_use(source, cls, classes)
-        if use is not None and use.dest is not None:
+        given = uses.get(name, [])
+        if not given and name not in nested and _is_settings(cls, classes):
+            given = [_own_use(source, cls, classes)]
+        if given and given[-1].dest is None:
+            found += _class_fields(source, cls, classes, given[-1], "", 0)
+        for use in dict.fromkeys(u for u in given if u.dest is not None):  # one class, two places: --gen.lr, --disc.lr
             short += _class_fields(source, cls, classes, use, f"{use.dest}." if use.dest else "", 0)
-        elif use is not None:
-            found += _class_fields(source, cls, classes, use, "", 0)
     return found + _shortened(short)
 
 
@@ -79,7 +81,7 @@ def record_flags(
     cls = classes.get(dotted(annotation))
     if cls is None or cls.name in source.scope.enums or not _is_record(cls, classes):
         return None
-    return list(_class_fields(source, cls, classes, _Use("flag", dashes=dashes), f"{prefix}.", 0))
+    return _class_fields(source, cls, classes, _Use("flag", dashes=dashes), f"{prefix}.", 0)
 
 
 def _uses(source: Source, classes: dict[str, ast.ClassDef]) -> Iterator[tuple[str, _Use]]:
@@ -156,10 +158,17 @@ def _children(cls: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> Iterator[t
 
 def _class_fields(
     source: Source, cls: ast.ClassDef, classes: dict[str, ast.ClassDef], use: _Use, path: str, depth: int
+) -> list[Found]:
+    """The fields of a class and of its parents; one that is written again keeps its place and takes what is written last."""
+    return list({f.name: f for f in _written_fields(source, cls, classes, use, path, depth)}.values())
+
+
+def _written_fields(
+    source: Source, cls: ast.ClassDef, classes: dict[str, ast.ClassDef], use: _Use, path: str, depth: int
 ) -> Iterator[Found]:
     if depth > _DEEPEST:
         return
-    for base in cls.bases:
+    for base in reversed(cls.bases):  # the first one counts for more
         if (parent := classes.get(dotted(base))) is not None and parent is not cls:
             yield from _class_fields(source, parent, classes, use, path, depth + 1)
     children = {id(s): classes[name] for name, s in _children(cls, classes) if name not in source.scope.enums}

@@ -33,6 +33,7 @@ def tunable(folder: Path, text: str) -> dict[str, tuple[str, object]]:
     [
         ('CONFIG = {"learning_rate": 0.1, "max_depth": 3}', 'learning_rate=CONFIG["learning_rate"], max_depth=2 * CONFIG["max_depth"]'),
         ("LEARNING_RATE = 0.1\nMAX_DEPTH = 3", "learning_rate=LEARNING_RATE * 0.5, max_depth=int(MAX_DEPTH)"),
+        ("N_GPUS = 4\nN_CLASSES = 3", "learning_rate=0.1 * N_GPUS, max_depth=N_CLASSES + 1"),
     ],
 )  # fmt: skip
 def test_a_value_that_is_used_in_a_constructor_is_one_parameter_and_not_two(
@@ -74,3 +75,24 @@ def test_simple_parsing_gives_fields_of_inner_records_flags_of_their_own(tmp_pat
     text = f"import simple_parsing\n{RECORDS}\n{whole}\nsimple_parsing.parse(Whole)\n"
     flags = [spelling for spelling, _ in tunable(tmp_path, text).values()]
     assert flags == ["--lr", "--optim.lr", "--weight_decay", "--nesterov"]
+
+
+@pytest.mark.parametrize(
+    ("parser", "flag"),
+    [
+        ('from simple_parsing import ArgumentParser\np = ArgumentParser()\np.add_arguments(Child, dest="opt")', "--lr"),
+        ("import tyro\ntyro.cli(Child)", "--lr"),
+        ("HfArgumentParser(Child)", "--lr"),
+    ],
+)
+def test_a_field_that_a_child_writes_again_is_one_flag_with_the_default_of_the_child(
+    tmp_path: Path, parser: str, flag: str
+) -> None:
+    classes = "@dataclass\nclass Base:\n    lr: float = 0.1\n    width: int = 64\n\n@dataclass\nclass Child(Base):\n    lr: float = 0.5\n"
+    assert tunable(tmp_path, f"{classes}\n{parser}\n") == {"lr": (flag, 0.5), "width": ("--width", 64)}
+
+
+def test_simple_parsing_gives_a_class_that_is_added_twice_flags_for_each(tmp_path: Path) -> None:
+    text = f'from simple_parsing import ArgumentParser\n{RECORDS}\np = ArgumentParser()\np.add_arguments(Model, "gen")\np.add_arguments(Model, "disc")\n'
+    flags = [spelling for spelling, _ in tunable(tmp_path, text).values()]
+    assert flags == ["--gen.width", "--gen.lr", "--disc.width", "--disc.lr"]
