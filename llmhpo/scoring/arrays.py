@@ -28,6 +28,8 @@ _MAX_JSON = 1 << 20
 _MAX_DIMENSIONS = 8
 _MAX_ARRAYS = 10_000
 _MAX_NAME = 200
+_MAX_WHOLE = 2**31 - 1  # the square of it fits into an int64
+_MAX_SUM = 2**63 - 1
 _BROKEN = (
     ValueError, SyntaxError, RecursionError, MemoryError, TypeError, LookupError, AttributeError, OverflowError, EOFError,
     OSError, NotImplementedError, RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
@@ -189,8 +191,8 @@ def _is_name(name: object) -> bool:
 def check(array: Array, shape: Sequence[int | None] | None = None, labels: tuple[int, ...] | None = None) -> None:
     """Check that there are numbers, all finite, in the `shape` that was declared (None: any size), or else one for the `labels`.
 
-    That has a row a label, and is the labels' own where NumPy would stretch it onto theirs: with predictions (n, n) or (n, 0, n) of
-    n labels, `(predictions == labels).sum()` counts n times, and `abs(predictions - labels).sum()` nothing at all.
+    That has a row a label, and is none that NumPy would stretch onto the labels: with predictions (n, n) or (n, 0, n) of n labels,
+    `(predictions == labels).sum()` counts n times, and `abs(predictions - labels).sum()` nothing at all.
 
     Raises: UnreadableError.
     """
@@ -203,6 +205,11 @@ def check(array: Array, shape: Sequence[int | None] | None = None, labels: tuple
         raise UnreadableError(f"has the shape {array.shape}, which holds no number")
     if shape is None and labels is not None:
         _check_rows(array.shape, labels)
+    check_finite(array)
+
+
+def check_finite(array: Array) -> None:
+    """Check that all numbers, if there are any, are finite. Raises: UnreadableError."""
     if array.dtype.kind == "f":
         bad = ~np.isfinite(array)
         if bad.any():
@@ -211,17 +218,45 @@ def check(array: Array, shape: Sequence[int | None] | None = None, labels: tuple
 
 
 def _check_rows(shape: tuple[int, ...], labels: tuple[int, ...]) -> None:
+    """Labels with an axis of 1, such as (n, 1) beside (n, classes), are stretched by the scorer's own will."""
     if shape[:1] != labels[:1]:
         raise UnreadableError(f"has the shape {shape}; there are {labels[0]} labels, so write {labels[0]} rows")
     try:
         np.broadcast_shapes(shape, labels)
     except ValueError:
         return
-    if shape != labels:
+    padded = (1,) * (len(labels) - len(shape)) + shape
+    is_stretched = any(mine == 1 < theirs for mine, theirs in zip(padded[::-1], labels[::-1], strict=False))
+    is_row_beside_another_axis = len(shape) > len(labels) and labels[0] > 1
+    if is_stretched or is_row_beside_another_axis:
         raise UnreadableError(
-            f"has the shape {shape}, and the labels {labels}, onto which NumPy would stretch it; write {labels}, or declare in the "
-            f"split that it shall be so: shape = {list(shape)}"
+            f"has the shape {shape}; shape = {list(shape)} in the split allows it, else write {labels}, as the labels are: NumPy "
+            "would stretch it onto them"
         )
+
+
+def check_whole(array: Array, labels: Array | None = None) -> None:
+    """Check that whole numbers are so small that a scorer's squares, and the sum of these, do not come round below 0.
+
+    The sum's bound is not for numbers as large as the labels': with such labels it is the scorer that must mind.
+
+    Raises: UnreadableError.
+    """
+    if array.dtype.kind not in "iu":
+        return
+    largest, known = _largest(array), 0 if labels is None else _largest(labels)
+    if largest > _MAX_WHOLE or (largest > known and (largest + known) ** 2 * array.size > _MAX_SUM):
+        raise UnreadableError(
+            f"holds whole numbers as large as {largest}, with which a scorer's sums could overflow; write them as floats"
+        )
+
+
+def _largest(array: Array) -> int:
+    """The largest magnitude, rounded up."""
+    if array.size == 0:
+        return 0
+    ends = (array.min(), array.max())
+    return max(math.ceil(abs(end.item())) if np.isfinite(end) else 0 for end in ends)
 
 
 def widened(array: Array) -> Array:

@@ -15,7 +15,7 @@ import traceback
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import NoReturn, TypeVar, cast
 
 if __name__ == "__main__":  # parts of llmhpo are found by their place; its __init__, which is heavier, is passed over
     _package = types.ModuleType("llmhpo")
@@ -25,12 +25,23 @@ if __name__ == "__main__":  # parts of llmhpo are found by their place; its __in
 import numpy as np
 
 from llmhpo.job import plain
-from llmhpo.scoring.arrays import Array, UnreadableError, check, is_constant, parse, read_file, widened
+from llmhpo.scoring.arrays import (
+    Array,
+    UnreadableError,
+    check,
+    check_finite,
+    check_whole,
+    is_constant,
+    parse,
+    read_file,
+    widened,
+)
 from llmhpo.scoring.base import MAX_LINE, Order
 from llmhpo.scoring.fingerprint import fingerprint
 
 _DETAILS = 4000
 _REMEDY = "; call llmhpo.job.predictions(array), or write the file whose path is in LLMHPO_PREDICTIONS"
+_Found = TypeVar("_Found")
 _READ_LABELS = (".npy", ".npz", ".safetensors")
 
 
@@ -59,7 +70,7 @@ def score(order: Order) -> dict[str, object]:
         "is_constant": not isinstance(found, dict) and is_constant(found),
     }
     try:
-        return {"result": plain(function(_plain_numbers(found), labels)), **about}
+        return {"result": plain(function(_plain_numbers(found), _plain_numbers(labels))), **about}
     except ValueError as error:
         raise FaultError("predictions", f"{Path(order.script).name} refuses them: {error}", _trace()) from None
     except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
@@ -67,15 +78,19 @@ def score(order: Order) -> dict[str, object]:
 
 
 def _check(arrays: dict[str, Array], shape: list[int | None] | None, labels: object) -> None:
-    """Check shape and finiteness; several arrays by name (weights) have no declared shape."""
+    """Check shape and numbers; several arrays by name (weights) have no declared shape, and some of them may be empty."""
+    known = labels if isinstance(labels, np.ndarray) and labels.ndim else None
     for name, array in arrays.items():
         try:
             if name:
-                check(array)
+                check_finite(array)
             else:
-                check(array, shape, labels.shape if isinstance(labels, np.ndarray) and labels.ndim else None)
+                check(array, shape, None if known is None else known.shape)
+                check_whole(array, known)
         except UnreadableError as error:
             raise UnreadableError(f"{error} in {name!r}" if name else str(error)) from None
+    if not any(array.size for array in arrays.values()):
+        raise UnreadableError("holds no number")
 
 
 def _load(order: Order) -> Callable[[object, object], object]:
@@ -104,14 +119,14 @@ def _labels(order: Order) -> Array | dict[str, Array] | str | None:
         return order.labels or None
     try:
         data = bytearray(path.read_bytes())
-        return _plain_numbers(parse(data, path.suffix, max(order.max_bytes, 100 * len(data))))
+        return parse(data, path.suffix, max(order.max_bytes, 100 * len(data)))
     except (OSError, UnreadableError) as error:
         raise FaultError("scorer", f"the labels {str(path)!r} cannot be read: {error}") from None
 
 
-def _plain_numbers(found: Array | dict[str, Array]) -> Array | dict[str, Array]:
-    """One array in a width that no job has chosen; several (weights) as they are."""
-    return found if isinstance(found, dict) else widened(found)
+def _plain_numbers(found: _Found) -> _Found:
+    """One array in a width that no job has chosen; several (weights), and what is no array, as they are."""
+    return cast("_Found", widened(found)) if isinstance(found, np.ndarray) else found
 
 
 def _line(answer: dict[str, object]) -> str:
