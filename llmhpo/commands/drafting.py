@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -142,7 +143,7 @@ def _instead(table: Path | None) -> str:
     """What to give in the place of a train.py: a script that lies here, the table that was named, or a program."""
     found = sorted(p.name for p in Path().iterdir() if p.suffix in (".py", ".ipynb", ".sh"))
     if table is not None:
-        return f"--table {table} writes one that predicts a column of it, to be tuned"
+        return f"--table {shlex.quote(str(table))} writes one that predicts a column of it, to be tuned"
     if found:
         return f"give --script with the one that trains: {', '.join(as_line(n, 60) for n in found[:8])}"
     return (
@@ -152,12 +153,15 @@ def _instead(table: Path | None) -> str:
 
 
 def _started(words: str, path: Path, script: Path | None) -> Path:
-    """A new script that trains on a table, `train.py` if not named. Raises: ConfigError where it would be written over."""
+    """A new script that trains on a table, `train.py` if not named. Raises: ConfigError where another one would be written over."""
     script = script or Path("train.py")
-    if script.exists():
+    found = read_table(path, words)
+    text = table_script(replace(found, path=Path(os.path.relpath(path, script.parent))))
+    is_same = script.is_file() and script.read_text(encoding="utf-8", errors="replace") == text
+    if script.exists() and not is_same:  # the same one is from a command that went on to miss something
         raise ConfigError(f"--table {path}: {script} exists already, and would be written anew; leave --table out to tune it, or give --script NEW.py")  # fmt: skip
-    found = replace(read_table(path, words), path=Path(os.path.relpath(path, script.parent)))
-    _write(script, table_script(found), "--script")
+    if not is_same:
+        _write(script, text, "--script")
     _say(f"{script}: predicts {found.summary}. It is yours to change")
     if find_spec("sklearn") is None:
         errors.print(Text(f"note: {script} needs scikit-learn: pip install scikit-learn"), soft_wrap=True)
