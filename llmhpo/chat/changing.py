@@ -76,7 +76,8 @@ def freeze(session: Session, words: list[str]) -> str:
                 f"/freeze {param.name}: no best trial has a value of it yet; name one: /freeze {param.name} VALUE"
             )
         value = best.params[param.name]
-    return _limit(study, param, Limit(values=(value,)), f"freeze {param.name} {show_value(value, 17)}")
+    shown = repr(value) if isinstance(value, float) else show_value(value)  # all its digits, and no more
+    return _limit(study, param, Limit(values=(value,)), f"freeze {param.name} {shown}")
 
 
 def widen(session: Session, words: list[str]) -> str:

@@ -272,9 +272,9 @@ def _steered(context: Context) -> Iterator[Markup]:
     for note in said.notes:
         yield el("p", line(note.text, 500))
     for name, limit in said.limits.items():
-        values = " or ".join(show_value(v, 17) for v in limit.values or ())
+        values = " or ".join(repr(v) if isinstance(v, float) else show_value(v) for v in limit.values or ())
         ends = [("from", limit.low), ("to", limit.high)]
-        told = values or " ".join(f"{word} {show_number(end, 6)}" for word, end in ends if math.isfinite(end))
+        told = values or " ".join(f"{word} {show_number(end, 15)}" for word, end in ends if math.isfinite(end))
         yield el("p", f"searched of {line(name, 60)}: {line(told, 300)}", class_="quiet")
     rest = {k: v for k, v in said.to_dict().items() if k in ("added", "budget")}
     for name, value in rest.items():

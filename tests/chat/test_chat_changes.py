@@ -79,6 +79,12 @@ def test_freezing_again_moves_the_value(session: Session) -> None:
     assert do(session, "/freeze x 0.2", "/freeze x 0.3").limits == {"x": Limit(values=(0.3,))}
 
 
+def test_a_frozen_value_is_told_in_all_its_digits_and_no_more(session: Session) -> None:
+    do(session, "/freeze x 0.1")
+    command, words = parse("/undo")
+    assert command(session, words) == "undone: /freeze x 0.1"
+
+
 def test_freezing_without_a_value_needs_a_best_trial(session: Session) -> None:
     with pytest.raises(ConfigError, match="no best trial has a value of it yet; name one"):
         do(session, "/freeze x")

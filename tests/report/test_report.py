@@ -241,11 +241,17 @@ def test_no_label_below_a_chart_reaches_beyond_its_right_end() -> None:
 
 
 def test_what_the_person_said_is_on_the_page() -> None:
-    said = Steering((Note(f"smaller models {ATTACK}", 1),), {"lr": Limit(0.01, 0.1)}, budget=Budget(n_trials=30))
+    said = Steering(
+        (Note(f"smaller models {ATTACK}", 1),),
+        {"lr": Limit(0.01, 0.1), "x": Limit(values=(0.1,)), "y": Limit(1234.5678)},
+        budget=Budget(n_trials=30),
+    )
     text = page(replace(study(), steering=said))
     part = text.split("<h2>What the person said</h2>")[1].split("</section>")[0]
     assert "smaller models" in part
     assert "searched of lr: from 0.01 to 0.1<" in part
+    assert "searched of x: 0.1<" in part
+    assert "searched of y: from 1234.5678<" in part
     assert "n_trials" in part
     assert "script" not in Tags(text).count
 
