@@ -192,10 +192,11 @@ def first_run(spec: StudySpec, seconds: float, space: SearchSpace | None = None)
         reported = read_companions(folder / RESULT_FILE, _NO_METRIC)
     handed = tuple(Shown(name, "", value=value) for name, value in reported.items())
     named = "" if metric == _NO_METRIC else metric
-    return _judged(outcome, metric, seconds, (*handed, *shown_in(clean(log), named)))
+    hint = _hint(outcome, spec.command.value)
+    return _judged(outcome, metric, seconds, (*handed, *shown_in(clean(log), named)), hint)
 
 
-def _judged(outcome: Outcome, metric: str, seconds: float, seen: tuple[Shown, ...]) -> FirstRun:
+def _judged(outcome: Outcome, metric: str, seconds: float, seen: tuple[Shown, ...], hint: str) -> FirstRun:
     names = ", ".join(f"{s.name} = {s.value:g}" for s in seen if s.value is not None)
     match outcome.status:
         case "ok" | "pruned":
@@ -226,16 +227,18 @@ def _judged(outcome: Outcome, metric: str, seconds: float, seen: tuple[Shown, ..
     last = "\n  ".join(as_line(line, 200) for line in outcome.log_tail.strip().splitlines()[-5:])
     return FirstRun(
         False,
-        f"it fails with the defaults: {as_line(outcome.message, 300)}{_hint(outcome)}\n  {last}",
+        f"it fails with the defaults: {as_line(outcome.message, 300)}{hint}\n  {last}",
         seen,
         outcome.seconds,
     )
 
 
-def _hint(outcome: Outcome) -> str:
-    """What may help where a package is missing: jobs run in the environment of llmhpo, unless the command names another Python."""
+def _hint(outcome: Outcome, command: str) -> str:
+    """What may help where a package is missing; "" where the command names another Python, or leaves it to another program."""
     missing = re.search(r"No module named '([\w.]+)'", outcome.message)
-    if missing is None:
+    words = command.split()
+    python = words[0] if words[0] in ("python", "python3") else "{python}" if "{python}" in words else ""
+    if missing is None or not python:
         return ""
     name = missing[1].partition(".")[0]
-    return f"; `python` in the command is {sys.executable}: install {name} there, or name the Python that has it"
+    return f"; `{python}` in the command is {sys.executable}: install {name} there, or name the Python that has it"

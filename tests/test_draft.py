@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,20 @@ def test_a_first_run_says_what_it_saw(tmp_path: Path, metric: str, text: str, go
     run = first_run(spec_of(tmp_path, text, metric), 60)
     assert run.is_good is good
     assert words in run.message
+
+
+@pytest.mark.parametrize(
+    ("command", "is_told"),
+    [("python t.py", True), ("{python} t.py", True), (f"{sys.executable} t.py", False), ("sh run.sh", False)],
+)
+def test_a_missing_package_names_this_python_only_where_the_command_runs_it(
+    tmp_path: Path, command: str, is_told: bool
+) -> None:
+    spec = spec_of(tmp_path, "import nosuch" + TRAIN)
+    (tmp_path / "run.sh").write_text(f"exec {sys.executable} t.py")
+    run = first_run(replace(spec, command=Item(command, Origin("person"))), 60)
+    assert "No module named 'nosuch'" in run.message
+    assert ("install nosuch there" in run.message) is is_told
 
 
 def test_a_first_run_that_goes_on_is_good_by_what_it_has_written(tmp_path: Path) -> None:
