@@ -207,7 +207,10 @@ def test_a_study_whose_folder_was_renamed_is_told_how_to_go_on(tmp_path: Path) -
         (tmp_path / name / "study.toml").write_text(STUDY)
     assert "this begins" not in llmhpo(tmp_path / "before", "run", "--n-trials", "2").stderr
     (tmp_path / "before" / "runs").rename(tmp_path / "after" / "runs")
+    (tmp_path / "after" / "runs" / "after").mkdir()  # as a run leaves it that ended before it kept anything
+    (tmp_path / "after" / "study.toml").write_text(f'cwd = "../before"\n{STUDY}')
     assert "runs holds before: where" in llmhpo(tmp_path / "after", "run", "--n-trials", "1").stderr
+    (tmp_path / "after" / "study.toml").write_text(STUDY)
     done = llmhpo(tmp_path / "after", "run", "--n-trials", "3", "--study-name", "before")
     assert "study before: 3 trials (2 done before)" in done.stderr
     assert "this begins" not in done.stderr
@@ -216,10 +219,15 @@ def test_a_study_whose_folder_was_renamed_is_told_how_to_go_on(tmp_path: Path) -
 def test_the_password_of_a_storage_is_not_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = read_study_file(folder / "study.toml", {"storage": "postgresql://me:hunter2@db/studies"})
     best = Trial(0, Proposal({"x": 0.5, "k": "c"}, "random"), Outcome("ok", 0.1))
-    _finish(config, result_of(Context(config.task, config.space, (best,)), "toy", config.storage), "llmhpo run")
+    _finish(
+        config,
+        result_of(Context(config.task, config.space, (best,)), "toy", config.storage),
+        "study.toml --storage 'postgresql://me:***@db/studies'",
+    )
     printed = capsys.readouterr().out
     assert "postgresql://me:***@db/studies" in printed
     assert "hunter2" not in printed
+    assert printed.count("(with its password)") == 3
 
 
 def test_a_signal_ends_the_run_and_the_next_goes_on(folder: Path) -> None:

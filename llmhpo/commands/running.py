@@ -114,7 +114,7 @@ def _run(config: RunConfig, *, plain: bool) -> Result:
     assert config.command is not None
     template = CommandTemplate(config.command, config.space, config.cwd)
     unused = template.unused
-    if (kept := _other_studies(config)) and not config.directory.exists():
+    if kept := _other_studies(config):
         errors.print(
             Text(
                 f"note: this begins the study {config.study_name!r}; {config.directory.parent} holds {', '.join(kept)}: "
@@ -154,8 +154,12 @@ def _run(config: RunConfig, *, plain: bool) -> Result:
 
 
 def _other_studies(config: RunConfig) -> list[str]:
-    """The studies that lie beside one which takes its name from the folder; none where it has a name of its own."""
-    if config.study_name != config.cwd.name or config.storage != f"sqlite:///{config.directory / 'study.db'}":
+    """The studies that lie beside a new one which takes its name from the folder; none where it has a name of its own."""
+    folder, file = (
+        config.directory.parent.parent,
+        config.directory / "study.db",
+    )  # that of study.toml, whatever its cwd is
+    if config.study_name != folder.name or config.storage != f"sqlite:///{file}" or file.exists():
         return []
     return sorted(as_line(path.parent.name, 60) for path in config.directory.parent.glob("*/study.db"))[:5]
 
@@ -198,7 +202,8 @@ def _finish(config: RunConfig, result: Result, where: str) -> None:
     elif config.editing is not None and result.best is not None and not result.best.proposal.code:
         console.print("not confirmed: no edit is better than the code as it stood", highlight=False, soft_wrap=True)
     more = f" --n-trials {2 * config.n_trials}" if result.stopped == "budget" and result.best is not None else ""
-    lines = [f"kept in {shown(config.storage)}", f"to go on: llmhpo run {where}{more}"]
+    hidden = " (with its password)" if ":***@" in where else ""
+    lines = [f"kept in {shown(config.storage)}", f"to go on: llmhpo run {where}{more}{hidden}"]
     if result.best is not None:
         if ends := result.at_ends:
             lines.insert(
@@ -206,7 +211,8 @@ def _finish(config: RunConfig, result: Result, where: str) -> None:
                 f"{' and '.join(ends)} of it lie{'s' * (len(ends) == 1)} where the range ends: a wider one may hold better",
             )
         lines = [f"best configuration: {one_line(result.best.params)}", *lines]
-        lines += [f"to read it: llmhpo report {where} --open", f"to use it: llmhpo export {where} --format command"]
+        lines += [f"to read it: llmhpo report {where} --open{hidden}"]
+        lines += [f"to use it: llmhpo export {where} --format command{hidden}"]
     for line in lines:
         console.print(Text(line), soft_wrap=True)
     if result.best is None or result.stopped == "hopeless":
