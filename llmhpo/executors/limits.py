@@ -9,17 +9,19 @@ from dataclasses import dataclass, fields
 
 from llmhpo.errors import ConfigError, did_you_mean
 from llmhpo.executors import tree
+from llmhpo.executors.watchdog import PROCESSES, most_threads
 from llmhpo.trial import Status
 
 _GB, _MB = 1e9, 1e6
+_HIDES = "nested folders too deep to be counted, or closed one to us"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of one job, over its whole process tree; None is no limit. GB are 10^9 bytes, MB 10^6.
 
-    A job over `memory_gb` ends as "oom", over `cpu_s` (of all cores together) as "timeout", over `processes` at once (or 10
-    times as many threads, and 2,000), `output_mb` (printed; the log keeps a part), `disk_mb` (files in its folder, LLMHPO_DIR,
+    A job over `memory_gb` ends as "oom", over `cpu_s` (of all cores together) as "timeout", over `processes` at once (or, in a
+    sandbox or where this is not the default, 10 times as many threads, and 2,000), `output_mb` (printed; the log keeps a part), `disk_mb` (files in its folder, LLMHPO_DIR,
     at least 4 kB each) or `files` (entries in that folder) as "failed". Each is looked at every 0.25 s, and so may be passed by
     what a job uses in that time; files that a job writes elsewhere are not counted, nor is memory on a GPU. In a sandbox nothing
     is written elsewhere: what lies in its /tmp and /dev/shm counts as memory and as files there, and no file grows beyond
@@ -30,7 +32,7 @@ class Limits:
 
     memory_gb: float | None = None
     cpu_s: float | None = None
-    processes: float | None = 1000
+    processes: float | None = PROCESSES
     output_mb: float | None = None
     disk_mb: float | None = None
     files: float | None = None
@@ -52,7 +54,13 @@ class Limits:
         """The same for code that nobody has read: with a limit on everything that harms the computer, where none was given."""
         memory_gb = 0.8 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GB
         given = {field.name: getattr(self, field.name) for field in fields(self)}
-        bounds = {"memory_gb": memory_gb, "processes": 1000, "output_mb": 1000, "disk_mb": 10_000, "files": 100_000}
+        bounds = {
+            "memory_gb": memory_gb,
+            "processes": PROCESSES,
+            "output_mb": 1000,
+            "disk_mb": 10_000,
+            "files": 100_000,
+        }
         return Limits(**given | {name: bound for name, bound in bounds.items() if given[name] is None})
 
     @classmethod
@@ -86,18 +94,22 @@ class Limits:
             case "cpu":
                 return "timeout", f"used {figure:.3g} s of CPU time; limits.cpu_s={self.cpu_s:g} allows no more"
             case "processes":
-                return (
-                    "failed",
-                    f"had {figure:.0f} processes or threads; limits.processes={self.processes:g} allows no more",
-                )
+                name = f"limits.processes={self.processes:g}"
+                assert self.processes is not None
+                if figure > (most := most_threads(self.processes)):
+                    remedy = "set OMP_NUM_THREADS to the cores of one job, or a larger limit"
+                    return (
+                        "failed",
+                        f"had {figure:.0f} threads in all its processes; {name} allows {most:.0f}; {remedy}",
+                    )
+                return "failed", f"had {figure:.0f} processes; {name} allows no more"
             case "output":
                 return "failed", f"printed {figure / _MB:.3g} MB; limits.output_mb={self.output_mb:g} allows no more"
             case "files":
                 if math.isinf(figure):
-                    return (
-                        "failed",
-                        f"nested folders too deep to be counted, or closed one to us; see limits.files={self.files:g}",
-                    )
+                    return "failed", f"{_HIDES}; see limits.files={self.files:g}"
                 return "failed", f"had {figure:.0f} files; limits.files={self.files:g} allows no more"
         assert passed == "disk", passed
+        if math.isinf(figure):
+            return "failed", f"{_HIDES}; see limits.disk_mb={self.disk_mb:g}"
         return "failed", f"filled its folder with {figure / _MB:.3g} MB; limits.disk_mb={self.disk_mb:g} allows no more"

@@ -346,7 +346,8 @@ def _remove(folder: str) -> None:
 def main(argv: list[str]) -> None:
     """Supervise one command, as described at the top."""
     marker, timeout_s, grace_s, log_path, log_limit, limits, folders, file_bytes, scratch, *command = argv
-    log, watchdog = BoundedLog(log_path, int(log_limit)), Watchdog(limits, folders, shares_memory=bool(scratch))
+    log = BoundedLog(log_path, int(log_limit))
+    watchdog = Watchdog(limits, folders, shares_memory=bool(scratch), sandboxed=bool(file_bytes))
     supervisor = Supervisor(marker, float(grace_s), log, watchdog, int(file_bytes) if file_bytes else None)
     try:
         supervisor.launch(command)
