@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from llmhpo.errors import SandboxError
 from llmhpo.executors.base import Job
 from llmhpo.executors.limits import Limits
 from llmhpo.executors.process import Fence
+from llmhpo.executors.watchdog import held_bytes
 from llmhpo.sandbox.base import Policy, Sandbox
 from llmhpo.sandbox.places import home_in
 from llmhpo.scratch import Scratch
+from llmhpo.trial import Status
 
 _TMP = Path("/tmp")
 
@@ -26,11 +29,32 @@ def own_folders(job: Job) -> list[Path]:
     ]
 
 
-def sparing(limits: Limits, folder: Path, jobs: int) -> Limits:
-    """`limits`, and half of the space that is left on the disk of `folder` not filled by so many jobs: a study waits on a full disk."""
+class Spared(Limits):
+    """Limits whose `disk_mb` nobody gave: it is what the disk has room for."""
+
+    __slots__ = ()
+
+    def judge(self, passed: str, figure: float) -> tuple[Status, str]:
+        """As for `Limits`, with a message that names no limit that nobody wrote."""
+        if passed != "disk" or math.isinf(figure):
+            return Limits.judge(self, passed, figure)
+        return (
+            "failed",
+            f"filled its folder with {figure / 1e6:.3g} MB; {self.disk_mb:g} MB are what it held and its share of half of what "
+            "the disk had left: make space, or set limits.disk_mb",
+        )
+
+
+def sparing(limits: Limits, job: Job, jobs: int) -> Limits:
+    """`limits`, and half of the space that is left on the disk of `job` not filled by so many jobs: a study waits on a full disk.
+
+    What its folders hold already, as the checkpoints of a trial that goes on, takes none of that space.
+    """
     assert limits.disk_mb is not None
-    free_mb = shutil.disk_usage(folder).free // 10**6
-    return replace(limits, disk_mb=min(limits.disk_mb, max(free_mb // (2 * jobs), 1)))
+    free_mb = shutil.disk_usage(job.directory).free // 10**6
+    held_mb = held_bytes([*map(str, own_folders(job)), *map(str, job.write)], 1e6 * limits.disk_mb) / 1e6
+    disk_mb = held_mb + max(free_mb // (2 * jobs), 1)
+    return limits if disk_mb >= limits.disk_mb else Spared(**asdict(limits) | {"disk_mb": round(disk_mb, 1)})
 
 
 @dataclass(frozen=True, slots=True)

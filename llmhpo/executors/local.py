@@ -153,7 +153,7 @@ class LocalExecutor:
         )
         if not prepare(folder, job, future.cancelled, () if self.scorer is None else (self.scorer.scoring.file,)):
             return None
-        limits = sparing(self._limits, folder, self.workers) if self._spares_disk else self._limits
+        limits = sparing(self._limits, job, self.workers) if self._spares_disk else self._limits
         process = self._start(job, argv, command.cwd, self._job_env(job, folder, slot), limits)
         kills = oom_kills()
         self._running.add(process)
@@ -212,7 +212,8 @@ class LocalExecutor:
         curve, note = read_reports(folder / REPORT_FILE, job.task.metric)
         lost = _is_lost(end, oom_kills)
         verdict = Verdict(*_status(end, text, job.task.timeout_s, limits, lost))
-        if verdict.status == "failed" and self._sandbox is not None and (known := hint(text)):
+        failed_itself = verdict.status == "failed" and end.cause == "exited" and end.code > 0
+        if failed_itself and self._sandbox is not None and (known := hint(text)):
             verdict = verdict._replace(problem=f"{verdict.problem}; {known}")
         pruned, missing = read_bounded(folder / PRUNED_FILE, 1000)
         if verdict.status == "ok" and missing != "is missing":
