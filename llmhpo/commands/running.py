@@ -155,10 +155,8 @@ def _run(config: RunConfig, *, plain: bool) -> Result:
 
 def _other_studies(config: RunConfig) -> list[str]:
     """The studies that lie beside a new one which takes its name from the folder; none where it has a name of its own."""
-    folder, file = (
-        config.directory.parent.parent,
-        config.directory / "study.db",
-    )  # that of study.toml, whatever its cwd is
+    folder = config.directory.parent.parent  # that of study.toml; the command's cwd may be another
+    file = config.directory / "study.db"
     if config.study_name != folder.name or config.storage != f"sqlite:///{file}" or file.exists():
         return []
     return sorted(as_line(path.parent.name, 60) for path in config.directory.parent.glob("*/study.db"))[:5]
