@@ -34,6 +34,12 @@ class Reruns:
     failed: int
 
     @property
+    def is_alike(self) -> bool:
+        """Whether two or more runs ended well, all with the same value."""
+        ended = [v for v in self.values if v is not None]
+        return len(ended) > 1 and len(set(ended)) == 1
+
+    @property
     def interval(self) -> Interval | None:
         """Mean and interval of the runs that ended well; None without any."""
         return interval([v for v in self.values if v is not None])
@@ -106,13 +112,15 @@ class Confirmation:
             return "it computed its values itself; have a scorer do that (scorer = ...)"
         if self.code and self.is_seedless:
             return f"{pairs} runs that do not use the seed are one, which chance decides: pass {{seed}} in the command, or read LLMHPO_SEED"
+        if self.code and self.best.is_alike:
+            return "the edit no longer uses the seed, which the code as it stood does, and may hold a lucky one: let it read LLMHPO_SEED"
         return ""
 
     @property
     def is_seedless(self) -> bool:
-        """Whether every run of each gave one and the same value: such a job does not depend on the seed, and more runs tell no more."""
+        """Whether every run of each that ended well gave one value: such a job does not depend on the seed, and more runs tell no more."""
         arms = [self.best] if self.default is None else [self.best, self.default]
-        return all(len(arm.values) > 1 and None not in arm.values and len(set(arm.values)) == 1 for arm in arms)
+        return all(arm.is_alike for arm in arms)
 
     @property
     def where(self) -> str:
