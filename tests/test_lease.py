@@ -18,7 +18,7 @@ from sqlalchemy.engine import Engine
 from llmhpo.errors import StudyLockedError
 from llmhpo.space import SearchSpace
 from llmhpo.store import Store
-from llmhpo.store.lease import Holder, Lease
+from llmhpo.store.lease import Holder, Lease, who_runs
 from llmhpo.trial import Outcome, Proposal, Task
 
 OTHER_MACHINE = Holder("elsewhere", "another-boot", "pid:[1]", 77, 5)
@@ -216,3 +216,21 @@ def test_of_two_controllers_exactly_one_runs_and_the_other_names_it(tmp_path: Pa
     loser = next(words for words in said if not words.startswith("runs"))
     assert loser.startswith("locked")
     assert f"pid {winner.pid} on " in loser
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+no_such_driver"])
+def test_nobody_is_seen_running_where_the_storage_cannot_be_read(scheme: str) -> None:
+    assert who_runs(f"{scheme}://me@127.0.0.1:1/studies", "s") is None
+
+
+def test_who_runs_asks_by_the_driver_that_the_storage_is_opened_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def create(url: str) -> Engine:
+        asked.append(url)
+        return create_engine("sqlite://")
+
+    monkeypatch.setattr("llmhpo.store.lease.create_engine", create)
+    monkeypatch.setattr("llmhpo.store.storage.find_spec", lambda _: None)
+    assert who_runs("postgresql://me@host/studies", "s") is None
+    assert asked == ["postgresql+psycopg2://me@host/studies"]

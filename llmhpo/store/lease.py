@@ -23,7 +23,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from llmhpo.errors import StudyLockedError
-from llmhpo.store.storage import patiently
+from llmhpo.store.storage import driven, patiently
 
 BEAT_S = 5.0
 DEAD_S = 30.0
@@ -235,16 +235,17 @@ class Running:
 def who_runs(storage: str, study_name: str) -> Running | None:
     """The live controller of a study, as far as can be seen without waiting; takes no lock.
 
-    A holder on another machine counts as live until it gives the study free.
+    A holder on another machine counts as live until it gives the study free. None also where the storage cannot be read.
     """
-    engine = create_engine(storage)
     try:
-        with engine.connect() as connection:
-            row = connection.execute(select(_LEASES).where(_LEASES.c.study_name == study_name)).mappings().first()
-    except SQLAlchemyError:  # no such table yet
+        engine = create_engine(driven(storage))
+        try:
+            with engine.connect() as connection:
+                row = connection.execute(select(_LEASES).where(_LEASES.c.study_name == study_name)).mappings().first()
+        finally:
+            engine.dispose()
+    except (SQLAlchemyError, ImportError):  # no such table yet, or no driver: whoever opens the storage tells of that
         return None
-    finally:
-        engine.dispose()
     if row is None or not row["host"]:
         return None
     holder = _holder(dict(row))

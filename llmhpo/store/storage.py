@@ -98,7 +98,7 @@ def _make(storage: str) -> RDBStorage:
     """Optuna's storage; where others make its tables at this very moment, they are let go first."""
     for left in range(_MAKING_TRIES, -1, -1):
         try:
-            return RDBStorage(_driven(storage))
+            return RDBStorage(driven(storage))
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             if not left or not _MAKING.search(_reason(error)):
                 raise
@@ -106,7 +106,7 @@ def _make(storage: str) -> RDBStorage:
     raise AssertionError("not reached")
 
 
-def _driven(storage: str) -> str:
+def driven(storage: str) -> str:
     """The URL with the driver of our extra where it names none: `postgresql://` alone is psycopg 3's since SQLAlchemy 2.1."""
     scheme, colon, rest = storage.partition("://")
     is_bare = scheme in ("postgresql", "postgres") and find_spec("psycopg") is None
