@@ -6,11 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from evals.record import Start
 from evals.tasks import SUITES, data_folder
 from llmhpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evals.run import Plan
 
 _EPILOG = """examples:
   python -m evals run --suite mini --arms none,tpe,random --seeds 2 --budget 25 --out /tmp/mini
@@ -161,10 +164,22 @@ def _run(args: argparse.Namespace) -> int:
     )
     problems = run(plan, args.out, jobs=args.jobs, show=not args.quiet)
     if not problems and not (args.out / "runs.jsonl").exists():
-        print(f"error: --tasks {args.tasks!r} matches none of the suite {args.suite!r}", file=sys.stderr)
+        print(f"error: {_why_nothing_ran(plan)}", file=sys.stderr)
         return 2
     print(f"{args.out / 'runs.jsonl'}: complete" if not problems else f"{len(problems)} runs failed", file=sys.stderr)
     return int(bool(problems))
+
+
+def _why_nothing_ran(plan: Plan) -> str:
+    from evals.tasks import load
+
+    tasks = load(plan.data, plan.suite, half=plan.half, pattern=plan.pattern)
+    if not tasks:
+        return f"--tasks {plan.pattern!r} matches none of the suite {plan.suite!r}"
+    return (
+        f"no task of the suite {plan.suite!r} is for --arms {','.join(plan.arms)} --start {','.join(plan.starts)}: recorded and "
+        "recorded_tpe need recorded replies, and a seeded start a default or such a reply"
+    )
 
 
 def _benchmark(args: argparse.Namespace) -> int:

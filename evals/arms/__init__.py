@@ -43,6 +43,7 @@ ADVICE = {
 
 
 _OURS = ("none", "recorded", "recorded_tpe", "garbage", "smollm2")
+_OTHERS = ("llambo:disc", "llambo:gen", "zhang:chat", "zhang:compressed")
 _SPECS = ("openai", "anthropic", "local", "scripted", "replay")
 _OWN = "own:"
 
@@ -50,14 +51,23 @@ _OWN = "own:"
 def check_name(name: str) -> None:
     """Whether an arm can be called so, before thousands of runs fail for it. Raises: ConfigError, with the names that there are."""
     way, at, spec = name.partition("@")
-    is_ours = (way in ADVICE or name.startswith(("llambo:", "zhang:"))) and bool(at)
-    model = spec if is_ours else name
     if name.startswith(_OWN):
         _own_sampler(name, 0)
-    elif model not in (*CLASSICAL, *_OURS) and model.partition(":")[0] not in _SPECS:
+        return
+    if way in (*ADVICE, *_OTHERS):
+        is_there = bool(at) and _is_model(spec)
+    else:
+        is_there = name in (*CLASSICAL, *_OURS) or _is_model(name)
+    if not is_there:
         raise ConfigError(
-            f"--arms: {name!r} is no arm; use {', '.join((*CLASSICAL, *_OURS))}, a model spec such as openai:MODEL, or {_OWN}MODULE:FUNCTION"
+            f"--arms: {name!r} is no arm; use {', '.join((*CLASSICAL, *_OURS))}, a model spec such as openai:MODEL, "
+            f"{_OWN}MODULE:FUNCTION, or {', '.join((*_OTHERS, *ADVICE))} with @ and a model"
         )
+
+
+def _is_model(spec: str) -> bool:
+    provider, _, model = spec.partition(":")
+    return spec == "smollm2" or (provider in _SPECS and bool(model))
 
 
 def _own_sampler(name: str, seed: int) -> BaseSampler:
@@ -65,7 +75,7 @@ def _own_sampler(name: str, seed: int) -> BaseSampler:
     module, _, function = name.removeprefix(_OWN).partition(":")
     try:
         sampler = getattr(import_module(module), function)(seed)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(f"--arms: {name!r}: {error}; write {_OWN}MODULE:FUNCTION, where FUNCTION(seed) gives an Optuna sampler") from None  # fmt: skip
     if not isinstance(sampler, BaseSampler):
         raise ConfigError(f"--arms: {name!r} gives {type(sampler).__name__}, and no optuna.samplers.BaseSampler")
@@ -129,5 +139,4 @@ def _of_others(name: str, task: Task, seed: int, budget: int, record: Path | Non
             return ZhangArm(task, meter, "chat", seed, budget)
         case "zhang:compressed":
             return ZhangArm(task, meter, "compressed", seed, budget)
-    known = "llambo:disc, llambo:gen, zhang:chat, zhang:compressed"
-    raise ConfigError(f"the arm {name!r} is unknown; use one of {known}, each with @ and a model")
+    raise ConfigError(f"the arm {name!r} is unknown; use one of {', '.join(_OTHERS)}, each with @ and a model")

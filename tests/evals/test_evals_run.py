@@ -154,7 +154,7 @@ def test_a_run_that_raises_is_reported_and_the_others_go_on(tmp_path: Path, caps
     assert {r.key.arm for r in read_runs(tmp_path / "runs.jsonl")} == {"random"}
 
 
-OWN = "import optuna\ndef make(seed):\n    return optuna.samplers.QMCSampler(seed=seed)\nnothing = print\n"
+OWN = "import optuna\ndef make(seed):\n    return optuna.samplers.QMCSampler(seed=seed)\nnothing = print\ndef seedless():\n    pass\n"
 
 
 def test_a_sampler_of_ones_own_is_an_arm(
@@ -166,12 +166,23 @@ def test_a_sampler_of_ones_own_is_an_arm(
     assert main([*words, "own:mine_to_compare:make", "--out", str(tmp_path / "out")]) == 0
     (run,) = read_runs(tmp_path / "out" / "runs.jsonl")
     assert run.sources == ["start", "make", "make"]
-    for name in ("own:mine_to_compare:made", "own:mine_to_compare:nothing", "own:absent:make"):
+    for name in (
+        "own:mine_to_compare:made",
+        "own:mine_to_compare:nothing",
+        "own:mine_to_compare:seedless",
+        "own:absent:make",
+    ):
         assert main([*words, name, "--out", str(tmp_path / "out")]) == 2
         assert f"--arms: '{name}'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["nnone", "tpee", "llambo@", "open:ai", "critic@nothing"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nnone", "tpee", "llambo@", "open:ai", "critic@nothing", "critic@tpe", "openai:", "openai", "llambo:typo@smollm2",
+        "zhang:x@none", "zhang:chat@none", "llambo:disc", "critic",
+    ],
+)  # fmt: skip
 def test_an_arm_that_is_not_there_is_told_before_anything_runs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -180,7 +191,8 @@ def test_an_arm_that_is_not_there_is_told_before_anything_runs(
 
 
 @pytest.mark.parametrize(
-    "name", ["none", "tpe", "smac", "recorded_tpe", "openai:x", "llambo:disc@smollm2", "critic@local:x"]
+    "name",
+    ["none", "tpe", "smac", "recorded_tpe", "openai:x", "llambo:disc@smollm2", "critic@local:x", "llambo-gen@smollm2"],
 )
 def test_an_arm_that_is_there_passes(name: str) -> None:
     check_name(name)
@@ -231,3 +243,12 @@ def test_scoring_nothing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_glob_that_no_task_matches_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--arms", "random", "--tasks", "nothing*", "--quiet", "--out", str(tmp_path)]) == 2
     assert "--tasks 'nothing*' matches none of the suite 'mini'" in capsys.readouterr().err
+
+
+def test_an_arm_that_has_no_task_in_the_suite_is_told_instead_of_the_glob(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--suite", "synthetic", "--arms", "recorded", "--quiet", "--out", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "no task of the suite 'synthetic' is for --arms recorded" in told
+    assert "--tasks" not in told
