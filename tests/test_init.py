@@ -262,8 +262,17 @@ def test_a_table_without_a_script_becomes_a_script_and_a_study_of_it(tmp_path: P
     assert "predicts 'churn' (2 classes) from the 4 other columns of customers.csv (60 rows)" in done.stdout
     assert "it ends well with the defaults: cv_log_loss = " in done.stdout
     assert len(read_study_file(tmp_path / "study.toml").space) == 6
-    again = run_init(*words, "--table", "customers.csv", "--output", "other.toml", cwd=tmp_path)
-    assert "train.py exists already" in again.stderr
+    more = (*words, "--table", "customers.csv", "--check-s", "0", "--output", "other.toml")
+    (tmp_path / "train.py").write_text(f"{(tmp_path / 'train.py').read_text()}# mine\n")
+    assert "train.py exists already" in run_init(*more, cwd=tmp_path).stderr
+
+
+def test_a_script_that_init_wrote_before_it_missed_an_option_is_taken_once_that_is_given(tmp_path: Path) -> None:
+    (tmp_path / "customers.csv").write_text(CUSTOMERS)
+    words = ("predict the column churn of customers.csv", "--table", "customers.csv", "--check-s", "0")
+    assert "--metric and --direction are missing" in run_init(*words, cwd=tmp_path).stderr
+    done = run_init(*words, "--metric", "cv_log_loss", "--direction", "minimize", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_folder_with_other_scripts_is_told_their_names(tmp_path: Path) -> None:
