@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,20 @@ _UNSEEN = (
     "msgget",
 )  # System V memory: it belongs to no process, so that nobody could say how much a job holds
 _VERSION_LIMIT_S = 10.0
+# Opens the filter as descriptor 3 and becomes bwrap. A shell would drop variables whose names are none of its own ("MY.VAR"); and
+# Python ignores two signals and may set LC_CTYPE, all of which exec would pass on.
+_START = """
+import os, sys
+from _signal import SIG_DFL, SIGPIPE, SIGXFSZ, signal
+signal(SIGPIPE, SIG_DFL)
+signal(SIGXFSZ, SIG_DFL)
+with open("/proc/self/environ", "rb") as file:
+    pairs = [line.partition(b"=") for line in file.read().split(b"\\0")]
+fd = os.open(sys.argv[1], os.O_RDONLY)
+os.dup2(fd, 3)
+os.set_inheritable(3, True)
+os.execve(sys.argv[2], sys.argv[2:], {name: value for name, _, value in pairs if name})
+"""
 
 
 class _Mount(NamedTuple):
@@ -66,7 +81,8 @@ class Bwrap:
         words += ["--chdir", str(policy.cwd), "--", *argv]
         if not seccomp.is_supported():
             return [self.program, *_FENCE, *words]
-        return ["/bin/sh", "-c", 'exec "$@" 3<"$0"', str(_filter()), self.program, *_FENCE, "--seccomp", "3", *words]
+        start = [sys.executable, "-I", "-S", "-c", _START, str(_filter())]
+        return [*start, self.program, *_FENCE, "--seccomp", "3", *words]
 
 
 def find_bwrap() -> Bwrap:

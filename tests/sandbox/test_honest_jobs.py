@@ -1,6 +1,7 @@
 """What an ordinary job does works in a sandbox, unchanged."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,17 @@ def test_what_is_hidden_lies_above_what_is_shown():
         ["/usr/bin/true"], Policy(cwd=Path("/usr/lib"), hide=(Path("/usr/lib/os-release"),))
     )
     assert words.index("/usr/lib/os-release") > words.index("/usr/lib") > words.index("/usr")
+
+
+def test_variables_of_any_name_reach_the_job_as_they_are_and_no_signal_is_ignored(tmp_path):
+    env = {"MY.VAR": "1", "a-b": "x=y\nz", "LANG": "C", "EMPTY": ""}
+    sandbox = sandbox_or_skip("bwrap")
+    for show, seen in (
+        ("/proc/self/environ", {f"{name}={value}" for name, value in env.items()}),
+        ("/proc/self/status", {"SigIgn:\t0000000000000000"}),
+    ):
+        words = sandbox.wrap(["/bin/cat", show], Policy(cwd=tmp_path))
+        out = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+        found = set(out.split("\0" if "environ" in show else "\n"))
+        assert seen <= found
+        assert "environ" not in show or found - seen <= {"", f"PWD={tmp_path}"}  # bwrap's own
