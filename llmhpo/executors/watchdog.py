@@ -22,9 +22,9 @@ PROCESSES = 1000  # how many a job may have where nobody says
 _THREADS, _FEW_THREADS = 10, 2000  # that many a process may be there, and that many in any case
 _DESCRIPTORS = 4_000  # looked at in one look at most: more of them delay the next look, and so the other limits
 _ENTRY_BYTES = 4096  # what a file costs at least: many empty ones fill a disk as well
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _IN_MEMORY = ("/tmp", "/dev/shm")  # what a sandbox mounts for its job alone
-_CLOCK = os.sysconf("SC_CLK_TCK")
+# Without them, as on Windows, nothing is watched, but imported all the same.
+_PAGE, _CLOCK = map(os.sysconf, ("SC_PAGE_SIZE", "SC_CLK_TCK")) if hasattr(os, "sysconf") else (4096, 100)
 
 
 class Watchdog:
